@@ -1,0 +1,354 @@
+"""The nouns of vllmwall as frozen values.
+
+One word for one thing: a *process* owns *listeners*; a *workload* is the process tree of one
+job; every listener of a workload gets a *label* (its role, how sure we are, and why); policy
+turns roles into *audiences*; what one network namespace shall look like is its *wall*.
+
+This module imports nothing of ours and does no input or output, so every other module may
+import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+)
+from types import MappingProxyType
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+PUBLIC = "public"
+PEERS = "peers"
+NODE = "node"
+BUILT_IN_AUDIENCES = (PUBLIC, PEERS, NODE)
+
+
+class Proto(str, Enum):
+    """What a listener speaks. ``unix`` listeners are shown, never walled: no packet comes."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    UNIX = "unix"
+
+
+class Role(str, Enum):
+    """What a listener is for. Only ``api`` is public unless the configuration says otherwise."""
+
+    API = "api"
+    METRICS = "metrics"
+    TCPSTORE = "tcpstore"
+    RENDEZVOUS = "rendezvous"
+    GLOO = "gloo"
+    NCCL = "nccl"
+    ZMQ = "zmq"
+    ZMQ_IPC = "zmq-ipc"
+    DP_RPC = "dp-rpc"
+    DP_COORDINATOR = "dp-coordinator"
+    KV_TRANSFER = "kv-transfer"
+    KV_EVENTS = "kv-events"
+    TENSORPIPE = "tensorpipe"
+    RAY_GCS = "ray-gcs"
+    RAY_NODE_MANAGER = "ray-node-manager"
+    RAY_OBJECT_MANAGER = "ray-object-manager"
+    RAY_WORKER = "ray-worker"
+    RAY_CLIENT_SERVER = "ray-client-server"
+    RAY_DASHBOARD = "ray-dashboard"
+    RAY_DASHBOARD_AGENT_HTTP = "ray-dashboard-agent-http"
+    RAY_DASHBOARD_AGENT_GRPC = "ray-dashboard-agent-grpc"
+    RAY_RUNTIME_ENV_AGENT = "ray-runtime-env-agent"
+    RAY_METRICS = "ray-metrics"
+    RAY_METRICS_EXPORT = "ray-metrics-export"
+    DEBUG = "debug"
+    UNIX = "unix"
+    UNKNOWN = "unknown"
+
+
+class Stack(str, Enum):
+    """The software a workload belongs to. ``custom`` is what the configuration taught us."""
+
+    VLLM = "vllm"
+    TORCH = "torch"
+    RAY = "ray"
+    SGLANG = "sglang"
+    LMDEPLOY = "lmdeploy"
+    MOONCAKE = "mooncake"
+    NIXL = "nixl"
+    LMCACHE = "lmcache"
+    CUSTOM = "custom"
+
+
+class Mode(str, Enum):
+    """``enforce`` drops what the wall refuses; ``audit`` counts it and drops nothing."""
+
+    ENFORCE = "enforce"
+    AUDIT = "audit"
+
+
+def _empty() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process as `observe` saw it.
+
+    ``argv`` and ``env`` belong to the user and can hold secrets: they are left out of ``repr``,
+    and ``env`` and ``settings`` hold only the keys that recognition reads
+    (`vllmwall.recognize.inputs`).
+
+    ``exec_argv`` is what the process was started with, where we saw that before it renamed
+    itself: setproctitle overwrites ``/proc/PID/cmdline`` and ``/proc/PID/environ``.
+    ``birth_ppid`` is the parent it had when first seen; ``ppid`` becomes 1 when that dies.
+    ``threads`` maps thread names (``/proc/PID/task/*/comm``, at most 15 bytes) to their number.
+    ``libraries`` names the tell-tale shared objects it has mapped; None: not known.
+    ``settings`` are the keys we read from the YAML file that its ``--config`` names.
+    ``alive`` is False for a process known only from what it left behind.
+    """
+
+    pid: int
+    ppid: int
+    comm: str
+    argv: tuple[str, ...] = field(default=(), repr=False)
+    start_time: int = 0
+    exe: str = ""
+    uid: int = 0
+    namespace: int = 0
+    cgroup: str = "/"
+    env: Mapping[str, str] = field(default_factory=_empty, repr=False)
+    threads: Mapping[str, int] = field(default_factory=dict, repr=False)
+    libraries: frozenset[str] | None = None
+    settings: Mapping[str, str] = field(default_factory=_empty, repr=False)
+    exec_argv: tuple[str, ...] | None = field(default=None, repr=False)
+    birth_ppid: int | None = None
+    alive: bool = True
+
+    @property
+    def started_as(self) -> tuple[str, ...]:
+        """The command line to read flags from: the one at exec where known."""
+        return self.exec_argv or self.argv
+
+    @property
+    def title(self) -> str:
+        """What the process calls itself now."""
+        return " ".join(self.argv) if self.argv else self.comm
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One listening socket (TCP: LISTEN; UDP: bound, unconnected; unix: listening).
+
+    ``address`` is what the kernel reports; None for unix. ``path`` is the unix path, abstract
+    ones with a leading ``@``. ``backlog`` is the raw argument of ``listen()`` where an event
+    told it (uvicorn 2048, TCPStore and gloo -1, ZMQ 100, NCCL 16384); ``queue_limit`` is what
+    sock_diag shows: min(backlog, somaxconn). ``order`` sorts listeners of one process by age
+    (the socket inode, or the time in a recording).
+    """
+
+    namespace: int
+    proto: Proto
+    port: int
+    address: Address | None = None
+    path: str = ""
+    inode: int = 0
+    uid: int = 0
+    pids: tuple[int, ...] = ()
+    backlog: int | None = None
+    queue_limit: int | None = None
+    v6only: bool = False
+    order: float = 0.0
+
+    @property
+    def plain_address(self) -> Address | None:
+        """The address with ``::ffff:a.b.c.d`` written as the IPv4 address that it means."""
+        if isinstance(self.address, IPv6Address) and self.address.ipv4_mapped is not None:
+            return self.address.ipv4_mapped
+        return self.address
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Bound to any address. ``::ffff:0.0.0.0`` counts."""
+        return self.plain_address is not None and self.plain_address.is_unspecified
+
+    @property
+    def is_loopback(self) -> bool:
+        """Reachable from this host only (127.0.0.0/8, ::1 and ::ffff:127.x), or a unix socket."""
+        if self.plain_address is None:
+            return self.proto is Proto.UNIX
+        return self.plain_address.is_loopback
+
+    @property
+    def where(self) -> str:
+        """``tcp 10.0.0.1:8000``, ``tcp [::]:29500``, ``unix /tmp/x.sock``: for people."""
+        if self.address is None:
+            return f"{self.proto.value} {self.path}"
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{self.proto.value} {host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class RaySession:
+    """The ports that a Ray node wrote into its session directory.
+
+    Source: ray 2.60, ``/tmp/ray/session_*/{gcs_server_port,metrics_agent_port,…}_<node id>``.
+    ``ports`` maps the file's stem (``gcs_server_port``) to the ports found in such files.
+    """
+
+    directory: str
+    ports: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Node:
+    """Everything that was observed on this node in one pass."""
+
+    processes: Mapping[int, Process]
+    listeners: tuple[Listener, ...]
+    ray_sessions: tuple[RaySession, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One reason for a label: ``kind`` is a short fixed word, ``detail`` is for people.
+
+    Kinds: ``flag config default-port backlog threads title tree address environment
+    session-file library order taught``.
+    """
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a listener is for. ``confidence`` is between 0 and 1."""
+
+    role: Role
+    confidence: float
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelledListener:
+    """A listener of a workload, with its label."""
+
+    listener: Listener
+    label: Label
+
+
+@dataclass(frozen=True)
+class WorkloadId:
+    """(root pid, start time in clock ticks): a reused pid is a new workload."""
+
+    root_pid: int
+    start_time: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One serving or training job on this node: the process tree under one launcher."""
+
+    id: WorkloadId
+    stack: Stack
+    name: str
+    pids: frozenset[int]
+    listeners: tuple[LabelledListener, ...] = ()
+    uid: int = 0
+    cgroup: str = "/"
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The result of one recognition: workloads, and listeners that belong to none of them."""
+
+    workloads: tuple[Workload, ...]
+    unclaimed: tuple[Listener, ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a taught workload is found. Every field that is set must hold.
+
+    ``exe`` and ``cgroup`` and ``unit`` and ``image`` are globs; ``argv`` is a glob over the
+    command line joined by spaces.
+    """
+
+    exe: str | None = None
+    argv: str | None = None
+    unit: str | None = None
+    image: str | None = None
+    cgroup: str | None = None
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One ``[[workload]]`` of the configuration: software that vllmwall does not know by itself."""
+
+    name: str
+    match: Match
+    api_ports: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who may connect to what, from configuration.
+
+    An audience is a tuple of names: ``public``, ``peers``, ``node`` or groups. ``audiences``
+    holds the roles that the configuration names, ``default`` all others. A port in
+    ``failsafe`` never enters a wall.
+    """
+
+    audiences: Mapping[Role, tuple[str, ...]]
+    default: tuple[str, ...] = (PEERS,)
+    groups: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
+    failsafe: frozenset[tuple[Proto, int]] = frozenset({(Proto.TCP, 22)})
+    mode: Mode = Mode.ENFORCE
+
+    def audience_of(self, role: Role) -> tuple[str, ...]:
+        """The audience of a role."""
+        return self.audiences.get(role, self.default)
+
+
+@dataclass(frozen=True)
+class WallEntry:
+    """One element of a wall's maps: packets to this port go to this audience's verdict.
+
+    ``family`` is 4 or 6. ``address`` None means bound to any address of that family.
+    ``audience`` is sorted and without repeats; ``("public",)`` accepts. ``note`` becomes the
+    element's comment: role and workload, for people who read ``nft list table``.
+    """
+
+    family: int
+    proto: Proto
+    port: int
+    audience: tuple[str, ...]
+    address: Address | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Wall:
+    """The whole wanted state of one network namespace.
+
+    ``networks`` holds the merged CIDRs behind each audience name that entries use, ``peers``
+    always among them.
+    """
+
+    namespace: int
+    entries: frozenset[WallEntry]
+    networks: Mapping[str, tuple[Network, ...]]
+    mode: Mode = Mode.ENFORCE
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A listener of a workload that gets no rule, and why (loopback, failsafe, shared)."""
+
+    listener: Listener
+    reason: str
