@@ -1,0 +1,142 @@
+"""What is on this node: processes, listeners, network namespaces. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from types import MappingProxyType
+
+from vllmwall.model import Listener, Node, Process, RaySession, Recognition
+from vllmwall.observe.files import ray_sessions
+from vllmwall.observe.namespaces import Namespaces
+from vllmwall.observe.owners import OwnerIndex
+from vllmwall.observe.processes import ProcessTable
+
+_Key = tuple[int, int]
+
+
+class Observer:
+    """Reads the node again and again, remembering only what is dear to read or gets lost.
+
+    `observe` reads everything; `observe_listen` and `observe_close` only what one event is
+    about; `node` is the whole as it is known after that.
+    """
+
+    def __init__(self, only: frozenset[int] = frozenset()) -> None:
+        self.namespaces = Namespaces(only)
+        self._table = ProcessTable()
+        self._owners = OwnerIndex()
+        self._listeners: dict[_Key, Listener] = {}
+        self._backlogs: dict[_Key, int] = {}
+        self._looked_into: dict[int, frozenset[int]] = {}
+        self._workload_pids: frozenset[int] = frozenset()
+        self._ray_sessions: tuple[RaySession, ...] = ()
+
+    def observe(self) -> Node:
+        """Read the whole node."""
+        self._table.scan()
+        self.namespaces.update(self._table.processes)
+        found = [
+            listener
+            for inode in self.namespaces.inodes
+            for listener in self.namespaces.listeners(inode)
+        ]
+        self._replace_listeners(found + self._unix_listeners())
+        self._ray_sessions = ray_sessions(self._table.processes.values())
+        self._look_inside(self._workload_pids)
+        return self.node()
+
+    def observe_listen(self, tid: int, port: int, backlog: int | None) -> None:
+        """Read what a listen event is about: one thread's process, one port."""
+        pid = thread_group(tid)
+        process = self._table.look_at_family(pid)
+        if process is None:
+            return
+        self.namespaces.adopt(process)
+        held = self._owners.look_into(pid)
+        for listener in self.namespaces.listeners(process.namespace, port):
+            if listener.inode in held:
+                self._add(replace(listener, pids=(pid,)), backlog)
+        self._table.count_threads((pid,))
+
+    def observe_close(self, port: int) -> None:
+        """Forget the listeners on ``port`` that are no longer there."""
+        for key, listener in list(self._listeners.items()):
+            if listener.port == port:
+                standing = self.namespaces.listeners(listener.namespace, port)
+                if listener.inode not in {other.inode for other in standing}:
+                    del self._listeners[key]
+
+    def note_exec(self, pid: int) -> Process | None:
+        """Read a program that has just started, before it can rename itself."""
+        return self._table.look_at_family(pid)
+
+    def keep(self, recognition: Recognition) -> None:
+        """Read what is in a workload more closely from now on, and remember that it is."""
+        stacks = {pid: one.stack for one in recognition.workloads for pid in one.pids}
+        self._table.remember(stacks)
+        self._workload_pids = frozenset(stacks)
+        processes = (self._table.processes.get(pid) for pid in stacks)
+        self.namespaces.keep({one.namespace for one in processes if one is not None})
+
+    def _unix_listeners(self) -> list[Listener]:
+        spaces = {
+            self._table.processes[pid].namespace
+            for pid in self._workload_pids
+            if pid in self._table.processes
+        }
+        return [one for inode in spaces for one in self.namespaces.unix_listeners(inode)]
+
+    def _replace_listeners(self, found: list[Listener]) -> None:
+        identities = {pid: one.start_time for pid, one in self._table.processes.items()}
+        owners = self._owners.update({one.inode for one in found}, identities, self._workload_pids)
+        self._listeners = {
+            (one.namespace, one.inode): replace(
+                one,
+                pids=owners[one.inode],
+                backlog=self._backlogs.get((one.namespace, one.inode)),
+            )
+            for one in found
+        }
+        self._backlogs = {key: n for key, n in self._backlogs.items() if key in self._listeners}
+
+    def _add(self, listener: Listener, backlog: int | None) -> None:
+        key = (listener.namespace, listener.inode)
+        if backlog is not None:
+            self._backlogs[key] = backlog
+        known = self._listeners.get(key)
+        pids = known.pids if known and set(listener.pids) <= set(known.pids) else listener.pids
+        self._listeners[key] = replace(listener, pids=pids, backlog=self._backlogs.get(key))
+
+    def _look_inside(self, always: Collection[int]) -> None:
+        """Threads and libraries of owners, again when their listeners changed."""
+        held: dict[int, set[int]] = {}
+        for listener in self._listeners.values():
+            for pid in listener.pids:
+                held.setdefault(pid, set()).add(listener.inode)
+        now = {pid: frozenset(inodes) for pid, inodes in held.items()}
+        changed = [pid for pid in now if self._looked_into.get(pid) != now[pid]]
+        self._table.look_inside(changed)
+        self._table.count_threads(pid for pid in now if pid in always and pid not in changed)
+        self._looked_into = now
+
+    def node(self) -> Node:
+        """Everything known now."""
+        processes = dict(self._table.processes)
+        return Node(
+            processes=MappingProxyType(processes),
+            listeners=tuple(self._listeners.values()),
+            ray_sessions=self._ray_sessions,
+        )
+
+
+def thread_group(tid: int) -> int:
+    """The process that a thread belongs to; the thread's own id when it is gone."""
+    try:
+        with open(f"/proc/{tid}/status") as file:  # noqa: PTH123
+            for line in file:
+                if line.startswith("Tgid:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return tid

@@ -1,0 +1,119 @@
+"""The few files that processes name and that recognition wants: YAML settings, Ray's ports.
+
+Their paths and contents belong to users, and we read them as root. So: only regular files,
+small ones, without waiting, and only what the process itself could have read; of what is in
+them only the keys named in `vllmwall.inputs` ever leave this module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from vllmwall.inputs import SETTINGS_KEYS
+from vllmwall.model import Process, RaySession
+
+_SIZE_LIMIT = 64 * 1024
+_READS_SETTINGS = ("vllm", "sglang")
+_RAY_PROCESSES = frozenset({"gcs_server", "raylet"})
+_RAY_DIRECTORY = re.compile(r"/[^\s:=,]*?/session_[\w.-]+(?=/|$)")
+_RAY_PORT_FILE = re.compile(
+    r"(gcs_server_port|metrics_agent_port|metrics_export_port|runtime_env_agent_port"
+    r"|dashboard_agent_listen_port)_\w+"
+)
+
+
+def settings_of(pid: int, argv: Sequence[str]) -> Mapping[str, str]:
+    """The settings that ``--config FILE`` brings; empty when there is none or it is unreadable."""
+    path = _settings_path(argv)
+    if path is None:
+        return {}
+    return _known_keys(read_as(pid, path))
+
+
+def _settings_path(argv: Sequence[str]) -> str | None:
+    if "--config" not in argv or not any(word in arg for arg in argv for word in _READS_SETTINGS):
+        return None
+    position = len(argv) - 1 - list(reversed(argv)).index("--config")
+    return argv[position + 1] if position + 1 < len(argv) else None
+
+
+def _known_keys(text: str) -> Mapping[str, str]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    settings = {str(key).replace("_", "-"): value for key, value in content.items()}
+    return {
+        key: str(value)
+        for key, value in settings.items()
+        if key in SETTINGS_KEYS and isinstance(value, str | int | bool)
+    }
+
+
+def ray_sessions(processes: Iterable[Process]) -> tuple[RaySession, ...]:
+    """The ports that Ray's node processes wrote into their session directories."""
+    sessions: dict[str, RaySession] = {}
+    for process in processes:
+        if process.comm in _RAY_PROCESSES:
+            for directory in _ray_directories(process):
+                sessions.setdefault(directory, _ray_session(process.pid, directory))
+    return tuple(sessions[directory] for directory in sorted(sessions))
+
+
+def _ray_directories(process: Process) -> Iterable[str]:
+    return {match for arg in process.started_as for match in _RAY_DIRECTORY.findall(arg)}
+
+
+def _ray_session(pid: int, directory: str) -> RaySession:
+    ports: dict[str, tuple[int, ...]] = {}
+    try:
+        names = sorted(os.listdir(_inside(pid, directory)))  # noqa: PTH208
+    except OSError:
+        names = []
+    for name in names:
+        if match := _RAY_PORT_FILE.fullmatch(name):
+            text = read_as(pid, f"{directory}/{name}").strip()
+            if text.isdigit():
+                kind = match.group(1)
+                ports[kind] = (*ports.get(kind, ()), int(text))
+    return RaySession(directory, ports)
+
+
+def read_as(pid: int, path: str) -> str:
+    """A small regular file as the process ``pid`` names it; empty when it may not be read.
+
+    Symbolic links could lead root to what the process itself may not see, so the file must
+    belong to the process's user or be readable by all.
+    """
+    try:
+        owner = Path(f"/proc/{pid}").stat().st_uid
+        place = os.open(_inside(pid, path), os.O_PATH | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return ""
+    try:
+        found = os.fstat(place)
+        readable = owner in (0, found.st_uid) or found.st_mode & stat.S_IROTH
+        if not stat.S_ISREG(found.st_mode) or not readable or found.st_size > _SIZE_LIMIT:
+            return ""
+        # Opened only now that it is known to be a plain file: opening a device can act on it.
+        with Path(f"/proc/self/fd/{place}").open("rb") as file:
+            return file.read(_SIZE_LIMIT).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(place)
+
+
+def _inside(pid: int, path: str) -> str:
+    """``path`` as the process sees it: its root, its working directory."""
+    if not path.startswith("/"):
+        return f"/proc/{pid}/cwd/{path}"
+    return f"/proc/{pid}/root{path}"

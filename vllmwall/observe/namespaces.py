@@ -1,0 +1,145 @@
+"""The network namespaces of this node and a sock_diag socket into each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from vllmwall.model import Listener, Process, Proto
+from vllmwall.netns import OWN, inode_of, run_in
+from vllmwall.observe.sockets import SocketDump
+
+NAMED = Path("/run/netns")
+_ACCEPTS_CONNECTIONS = "00010000"  # __SO_ACCEPTCON, net/unix/af_unix.c: unix_seq_show
+
+
+class Namespaces:
+    """Which network namespaces there are, and how to look into them.
+
+    Descriptors into a namespace keep it alive, so they are held for `keep` only and given back
+    as soon as no process is left in it. ``only`` restricts everything to these inodes.
+    """
+
+    def __init__(self, only: frozenset[int] = frozenset()) -> None:
+        self.own = inode_of(OWN)
+        self.errors: dict[int, str] = {}
+        self._only = only
+        self._members: dict[int, int] = {}
+        self._dumps: dict[int, SocketDump] = {}
+
+    def update(self, processes: Mapping[int, Process]) -> None:
+        """Learn the namespaces from the processes in them; let go of those that ended."""
+        members: dict[int, int] = {}
+        for process in processes.values():
+            if self._is_ours(process.namespace):
+                members.setdefault(process.namespace, process.pid)
+        self._members = members
+        for inode in self._dumps.keys() - members.keys():
+            self._dumps.pop(inode).close()
+        self.errors = {inode: text for inode, text in self.errors.items() if inode in members}
+
+    def keep(self, inodes: Iterable[int]) -> None:
+        """Hold a socket open into these only (those with workloads): the others are seldom read."""
+        for inode in self._dumps.keys() - set(inodes) - {self.own}:
+            self._dumps.pop(inode).close()
+        for inode in set(inodes) & self._members.keys():
+            self._dump(inode)
+
+    @property
+    def inodes(self) -> tuple[int, ...]:
+        """All namespaces that hold a process."""
+        return tuple(sorted(self._members))
+
+    def adopt(self, process: Process) -> None:
+        """Learn the namespace of one process that an event named."""
+        if self._is_ours(process.namespace):
+            self._members[process.namespace] = process.pid
+
+    def path(self, inode: int) -> str:
+        """A path through which the namespace can be entered; raises KeyError when unknown."""
+        return f"/proc/{self._members[inode]}/ns/net"
+
+    def name(self, inode: int) -> str:
+        """``host``, the name under /run/netns, or the inode: for people."""
+        if inode == inode_of("/proc/1/ns/net"):
+            return "host"
+        for path in NAMED.iterdir() if NAMED.is_dir() else ():
+            with suppress(OSError):
+                if path.stat().st_ino == inode:
+                    return path.name
+        return f"net:{inode}"
+
+    def listeners(self, inode: int, port: int = 0) -> list[Listener]:
+        """The listeners in one namespace; an empty list and a line in `errors` on failure."""
+        try:
+            found = self._read(inode, port)
+        except (OSError, KeyError) as error:
+            self.errors[inode] = f"listeners cannot be read: {error}"
+            return []
+        self.errors.pop(inode, None)
+        return found
+
+    def unix_listeners(self, inode: int) -> list[Listener]:
+        """The listening unix sockets of one namespace."""
+        try:
+            lines = Path(f"/proc/{self._members[inode]}/net/unix").read_text(errors="replace")
+        except (OSError, KeyError):
+            return []
+        rows = (line.split(None, 7) for line in lines.splitlines()[1:])
+        return [
+            Listener(inode, Proto.UNIX, 0, path=row[7], inode=int(row[6]), order=int(row[6]))
+            for row in rows
+            if len(row) == 8 and row[3] == _ACCEPTS_CONNECTIONS
+        ]
+
+    def close(self) -> None:
+        """Give all descriptors back."""
+        for dump in self._dumps.values():
+            dump.close()
+        self._dumps.clear()
+
+    def _is_ours(self, inode: int) -> bool:
+        return inode != 0 and (not self._only or inode in self._only)
+
+    def _read(self, inode: int, port: int) -> list[Listener]:
+        held = self._dumps.get(inode)
+        if held is not None:
+            return held.listeners(port)
+        if inode == self.own:
+            return self._dump(inode).listeners(port)
+        dump = self._open(inode)
+        try:
+            return dump.listeners(port)
+        finally:
+            dump.close()
+
+    def _dump(self, inode: int) -> SocketDump:
+        if inode not in self._dumps:
+            self._dumps[inode] = self._open(inode)
+        return self._dumps[inode]
+
+    def _open(self, inode: int) -> SocketDump:
+        dump = run_in(self.path(inode), SocketDump)
+        if dump.namespace != inode:  # the pid was reused by a process elsewhere
+            dump.close()
+            raise OSError(f"network namespace {inode} is gone")
+        return dump
+
+
+def every_namespace() -> Mapping[int, str]:
+    """All network namespaces that have a process or a name, by inode, with a path into each.
+
+    For ``vllmwall down`` and the like, where time does not matter.
+    """
+    import psutil
+
+    found: dict[int, str] = {}
+    paths = [OWN, *(f"/proc/{pid}/ns/net" for pid in psutil.pids())]
+    if NAMED.is_dir():
+        paths += [os.fspath(path) for path in NAMED.iterdir()]
+    for path in paths:
+        with suppress(OSError):
+            found.setdefault(inode_of(path), path)
+    return found
