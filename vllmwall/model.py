@@ -109,7 +109,7 @@ class Process:
     ``threads`` maps thread names (``/proc/PID/task/*/comm``, at most 15 bytes) to their number.
     ``libraries`` names the tell-tale shared objects it has mapped; None: not known.
     ``settings`` are the keys we read from the YAML file that its ``--config`` names.
-    ``remembered`` is the stack of the workload that it belonged to at an earlier look: a child whose
+    ``remembered`` is the stack of the workload it belonged to at an earlier look: a child whose
     root died may show nothing else of where it came from.
     ``alive`` is False for a process known only from what it left behind.
     """

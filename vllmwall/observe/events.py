@@ -83,13 +83,17 @@ class TraceEvents:
         self._rest = ""
         try:
             self._folder.mkdir(exist_ok=True)
-            self._configure()
+            # Only one may read: while another daemon lives on this instance it is left alone.
             self._pipe = os.open(
                 self._folder / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
             )
         except OSError as error:
-            self._remove()
-            raise EventsUnavailableError(f"tracefs: {error.strerror} ({error.filename})") from error
+            raise _unavailable(error) from error
+        try:
+            self._configure()
+        except OSError as error:
+            self.close()
+            raise _unavailable(error) from error
 
     def fileno(self) -> int:
         """The descriptor to poll."""
@@ -163,6 +167,10 @@ class TraceEvents:
         if fields["newstate"] == "TCP_LISTEN":
             return ListenEvent(task, port, self._backlogs.pop(task, None))
         return CloseEvent(task, port)
+
+
+def _unavailable(error: OSError) -> EventsUnavailableError:
+    return EventsUnavailableError(f"tracefs: {error.strerror} ({error.filename})")
 
 
 def _tracefs() -> Path:

@@ -1,0 +1,149 @@
+"""The control socket, client and server, over a real unix socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vllmwall.control import ControlError, ControlServer, Json, request
+
+NOBODY = 65534
+
+
+def answer(command: str, arguments: Json) -> Json:
+    """Repeats the question; ``plan`` fails."""
+    if command == "plan":
+        raise ControlError("failed", "no plan today")
+    return {"command": command, **arguments}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """A server that runs in a thread as the daemon's loop would run it."""
+    found = tmp_path / "control.sock"
+    server = ControlServer(found, answer)
+    stop_read, stop_write = os.pipe()
+
+    def loop() -> None:
+        while True:
+            readable, writable, _ = select.select(
+                [*server.reading, stop_read], server.writing, [], 10
+            )
+            if stop_read in readable:
+                return
+            for descriptor in {*readable, *writable}:
+                server.ready(descriptor)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    yield found
+    os.write(stop_write, b"x")
+    thread.join()
+    server.close()
+    os.close(stop_read)
+    os.close(stop_write)
+
+
+def raw(path: Path, text: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(str(path))
+        client.sendall(text)
+        return client.makefile("rb").readline()
+
+
+def as_nobody(path: Path, command: str) -> str:
+    """The code that another user gets for ``command``."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setgroups([])
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        try:
+            request(command, socket_path=path)
+            os.write(write, b"ok")
+        except ControlError as error:
+            os.write(write, error.code.encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(write)
+    with os.fdopen(read) as answer_of_child:
+        return answer_of_child.read()
+
+
+def test_a_question_is_answered(path: Path) -> None:
+    """Arguments arrive, the result comes back."""
+    assert {"command": "status", "why": True} == request("status", {"why": True}, path)
+
+
+def test_a_large_answer_arrives_whole(path: Path) -> None:
+    """A node with thousands of listeners does not fit one send()."""
+    big = "x" * 60_000
+    connection_answers = [request("snapshot", {"big": big}, path) for _ in range(3)]
+    assert [big] * 3 == [one["big"] for one in connection_answers]
+
+
+def test_a_failure_carries_its_code_and_words(path: Path) -> None:
+    """What the daemon says reaches the person who asked."""
+    with pytest.raises(ControlError, match="no plan today") as caught:
+        request("plan", socket_path=path)
+    assert "failed" == caught.value.code
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b"[]\n", b"5\n", b"nonsense\n", b'{"command":"rm"}\n'])
+def test_nonsense_is_refused_and_the_server_lives(path: Path, line: bytes) -> None:
+    """A bad client costs nobody else anything."""
+    assert "bad-request" == json.loads(raw(path, line))["code"]
+    assert request("status", socket_path=path)
+
+
+def test_an_endless_question_is_cut_off(path: Path) -> None:
+    """Memory of the daemon is not the client's."""
+    try:
+        assert b"" == raw(path, b"x" * 200_000)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert request("status", socket_path=path)
+
+
+def test_a_silent_client_keeps_nobody_waiting(path: Path) -> None:
+    """The loop never waits for one client."""
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    try:
+        for client in silent:
+            client.connect(str(path))
+        assert request("status", socket_path=path, timeout=5)
+    finally:
+        for client in silent:
+            client.close()
+
+
+def test_without_a_daemon_the_error_says_so(tmp_path: Path) -> None:
+    """``not-running`` is its own exit code for scripts."""
+    with pytest.raises(ControlError, match="no daemon answers") as caught:
+        request("status", socket_path=tmp_path / "none.sock")
+    assert "not-running" == caught.value.code
+
+
+def test_a_stranger_cannot_open_the_socket(path: Path) -> None:
+    """Without the control group the socket is root's alone."""
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+    assert "denied" == as_nobody(path, "status")
+
+
+def test_who_may_read_may_not_change(path: Path) -> None:
+    """Peer credentials decide, not the mode of the file."""
+    for folder in (path.parent, *path.parents[1:3]):
+        folder.chmod(0o755)
+    path.chmod(0o666)
+    assert ["ok", "denied", "denied"] == [
+        as_nobody(path, command) for command in ("status", "down", "peers.add")
+    ]

@@ -1,0 +1,100 @@
+"""Files that users name and root reads: what may be read, and what may not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vllmwall.model import Process
+from vllmwall.observe.files import ray_sessions, read_as, settings_of
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> Iterator[int]:
+    """A process of another user."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    child = subprocess.Popen(["sleep", "100"], user=NOBODY, cwd="/")
+    yield child.pid
+    child.kill()
+    child.wait()
+
+
+def serve(path: Path | str) -> list[str]:
+    return ["python3", "/usr/bin/vllm", "serve", "m", "--config", str(path)]
+
+
+def test_the_port_is_read_from_the_settings_file(tmp_path: Path) -> None:
+    """``vllm serve --config f.yaml``: the port is nowhere else."""
+    (tmp_path / "f.yaml").write_text("port: 9123\nhost: 10.0.0.1\napi_key: secret\n")
+    found = settings_of(os.getpid(), serve(tmp_path / "f.yaml"))
+    assert {"port": "9123", "host": "10.0.0.1"} == dict(found)
+
+
+def test_the_last_settings_file_wins(tmp_path: Path) -> None:
+    """As argparse does it."""
+    (tmp_path / "a.yaml").write_text("port: 1\n")
+    (tmp_path / "b.yaml").write_text("port: 2\n")
+    argv = [*serve(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml")]
+    assert "2" == settings_of(os.getpid(), argv)["port"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "port: [", "a: &a [*a]", "\0", "- port: 1"])
+def test_a_file_that_is_no_mapping_gives_no_settings(tmp_path: Path, text: str) -> None:
+    """Bad YAML is the user's affair, not a reason to fail."""
+    (tmp_path / "f.yaml").write_text(text)
+    assert {} == settings_of(os.getpid(), serve(tmp_path / "f.yaml"))
+
+
+def test_a_program_that_is_no_server_has_no_settings(tmp_path: Path) -> None:
+    """``--config`` of anything else is not read at all."""
+    (tmp_path / "f.yaml").write_text("port: 9123\n")
+    assert {} == settings_of(os.getpid(), ["nginx", "--config", str(tmp_path / "f.yaml")])
+
+
+def test_what_the_process_could_not_read_is_not_read_for_it(tmp_path: Path, nobody: int) -> None:
+    """A link to a root-only file must not make root read it aloud."""
+    secret = tmp_path / "secret"
+    secret.write_text("port: 1234\n")
+    secret.chmod(0o600)
+    link = tmp_path / "link"
+    link.symlink_to(secret)
+    assert "" == read_as(nobody, str(link))
+    secret.chmod(0o644)
+    assert "port: 1234\n" == read_as(nobody, str(link))
+
+
+def test_a_pipe_does_not_make_the_daemon_wait(tmp_path: Path) -> None:
+    """open() of a FIFO without a writer blocks for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    assert "" == read_as(os.getpid(), str(tmp_path / "pipe"))
+
+
+def test_a_device_is_not_opened() -> None:
+    """/dev/zero never ends."""
+    assert "" == read_as(os.getpid(), "/dev/zero")
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    """Memory of the daemon is not the user's."""
+    (tmp_path / "f.yaml").write_text("port: 1\n" + "#" * 70_000)
+    assert "" == read_as(os.getpid(), str(tmp_path / "f.yaml"))
+
+
+def test_rays_port_files_are_read(tmp_path: Path) -> None:
+    """Ray's random ports stand in its session directory and nowhere else."""
+    session = tmp_path / "session_2026-01-01_1"
+    session.mkdir()
+    (session / "gcs_server_port_abc").write_text("6379\n")
+    (session / "metrics_agent_port_abc").write_text("not a port")
+    (session / "logs").mkdir()
+    raylet = Process(os.getpid(), 1, "raylet", ("raylet", f"--raylet_socket_name={session}/s/r"))
+    other = Process(os.getpid(), 1, "bash", ("bash", f"--log_dir={session}/logs"))
+    [found] = ray_sessions([raylet, other])
+    assert (str(session), {"gcs_server_port": (6379,)}) == (found.directory, dict(found.ports))

@@ -1,0 +1,124 @@
+"""What the daemon answers on its control socket, one function a command."""
+
+from __future__ import annotations
+
+import pwd
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from vllmwall.config import ConfigError
+from vllmwall.control import ControlError, Json
+from vllmwall.model import Network
+from vllmwall.observe.recording import dump
+from vllmwall.peers import PeerError
+from vllmwall.report.facts import ConfigProblem, StatusFacts
+from vllmwall.report.plan import plan_json
+from vllmwall.report.status import status_json
+
+if TYPE_CHECKING:
+    from vllmwall.daemon import Daemon
+
+
+class Answers:
+    """Turns requests into results. Raises ControlError for what cannot be done."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._problems: tuple[ConfigProblem, ...] = ()
+        self._commands: Mapping[str, Callable[[Json], Json]] = {
+            "status": self._status,
+            "plan": self._plan,
+            "reload": self._reload,
+            "up": self._up,
+            "down": self._down,
+            "peers.list": self._list_peers,
+            "peers.add": self._add_peers,
+            "peers.remove": self._remove_peers,
+            "snapshot": self._snapshot,
+        }
+
+    def answer(self, command: str, arguments: Json) -> Json:
+        """The result of one request."""
+        try:
+            return self._commands[command](arguments)
+        except OSError as error:
+            raise ControlError("failed", f"{command}: {error}") from error
+
+    def _facts(self) -> StatusFacts:
+        daemon = self._daemon
+        problems = [daemon.pass_error] if daemon.pass_error else []
+        facts = daemon.keeper.status(time.time(), problems)
+        uids = {workload.uid for workload in facts.recognition.workloads}
+        config = replace(facts.config, problems=daemon.config_problems)
+        return replace(
+            facts,
+            daemon=daemon.facts(),
+            config=config,
+            users={uid: _user(uid) for uid in uids},
+        )
+
+    def _status(self, _: Json) -> Json:
+        return status_json(self._facts())
+
+    def _plan(self, _: Json) -> Json:
+        return plan_json(self._daemon.keeper.plan())
+
+    def _reload(self, _: Json) -> Json:
+        try:
+            self._daemon.reload()
+        except ConfigError as error:
+            raise ControlError("failed", f"{error}\nThe configuration in force stays.") from error
+        return self._status({})
+
+    def _up(self, _: Json) -> Json:
+        self._daemon.set_down(is_down=False)
+        return self._status({})
+
+    def _down(self, _: Json) -> Json:
+        removed = self._daemon.set_down(is_down=True)
+        return {"removed": removed}
+
+    def _list_peers(self, _: Json) -> Json:
+        return {"peers": status_json(self._facts())["peers"]}
+
+    def _add_peers(self, arguments: Json) -> Json:
+        seconds = arguments.get("seconds")
+        expires = time.time() + float(seconds) if isinstance(seconds, int | float) else None
+        return self._change_peers(
+            arguments, lambda networks: self._daemon.keeper.peers.add(networks, expires)
+        )
+
+    def _remove_peers(self, arguments: Json) -> Json:
+        return self._change_peers(arguments, self._daemon.keeper.peers.remove)
+
+    def _change_peers(
+        self, arguments: Json, change: Callable[[tuple[Network, ...]], object]
+    ) -> Json:
+        try:
+            networks = _networks(arguments.get("networks"))
+            change(networks)
+            if arguments.get("save"):
+                self._daemon.keeper.peers.save(networks)
+        except (PeerError, ValueError) as error:
+            raise ControlError("failed", str(error)) from error
+        self._daemon.full_pass("peers changed")
+        return self._list_peers({})
+
+    def _snapshot(self, _: Json) -> Json:
+        return {"snapshot": dump(self._daemon.keeper.observer.observe())}
+
+
+def _networks(value: object) -> tuple[Network, ...]:
+    if not isinstance(value, list) or not value:
+        raise ControlError("bad-request", "networks: a list of CIDRs is needed")
+    return tuple(ip_network(str(text)) for text in value)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

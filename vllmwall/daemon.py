@@ -1,0 +1,316 @@
+"""The daemon: wakes on events, timers, signals and questions, and runs passes.
+
+Everything it does is level-triggered: a pass re-reads the node, so a lost event costs time and
+never correctness. It owns time; what a pass does is in `vllmwall.passes`, what a question gets
+is in `vllmwall.answers`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import selectors
+import signal
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from vllmwall import __version__
+from vllmwall.answers import Answers
+from vllmwall.config import DEFAULT_PATH, Config, ConfigError, load
+from vllmwall.control import ControlServer
+from vllmwall.enforce.nftables import Nftables
+from vllmwall.netns import inode_of
+from vllmwall.observe.events import (
+    CloseEvent,
+    EventsUnavailableError,
+    ExecEvent,
+    ListenEvent,
+    LostEvents,
+    TraceEvents,
+)
+from vllmwall.observe.namespaces import NAMED
+from vllmwall.passes import Change, WallKeeper
+from vllmwall.peers import PeerList
+from vllmwall.report.facts import DaemonFacts, PassFacts
+from vllmwall.report.log import configure
+
+RUNTIME_DIRECTORY = Path("/run/vllmwall")
+_SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
+_POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
+_PEERS_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `vllmwall daemon` was told on the command line."""
+
+    config: Path = DEFAULT_PATH
+    runtime_dir: Path = RUNTIME_DIRECTORY
+    only_namespaces: tuple[str, ...] = ()
+    log: str | None = None
+    log_level: str | None = None
+
+
+def run(options: Options) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. The walls stay up when it ends."""
+    try:
+        config = load(options.config)
+    except ConfigError as error:
+        configure(options.log or "auto").error(
+            "no usable configuration; the walls that stand stay", problems=str(error)
+        )
+        return 2
+    log = configure(options.log or config.daemon.log, options.log_level or config.daemon.log_level)
+    options.runtime_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(options.runtime_dir) as alone:
+        if not alone:
+            log.error("another vllmwall daemon runs", runtime_dir=str(options.runtime_dir))
+            return 1
+        daemon = Daemon(options, config, log)
+        try:
+            daemon.run()
+        finally:
+            daemon.close()
+    return 0
+
+
+class Daemon:
+    """The loop and what it waits for."""
+
+    def __init__(self, options: Options, config: Config, log: FilteringBoundLogger) -> None:
+        self.options = options
+        self.log = log
+        self.started = time.time()
+        self.passes = 0
+        self.last_pass: PassFacts | None = None
+        self.pass_error: str | None = None
+        self.keeper = WallKeeper(
+            config=config,
+            peers=PeerList(config.peers, options.runtime_dir),
+            backend=Nftables(),
+            only=frozenset(_namespace_inode(name) for name in options.only_namespaces),
+            down=(options.runtime_dir / "down").exists(),
+            on_change=self._log_change,
+        )
+        self._events, self._events_reason = _open_events(options.runtime_dir)
+        self._control = ControlServer(
+            options.runtime_dir / "control.sock", Answers(self).answer, config.control.group
+        )
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._signals: list[int] = []
+        self._stopping = False
+        self._due_full = 0.0
+        self._due_peers = 0.0
+        self._reason = "start"
+
+    def run(self) -> None:
+        """Until a signal says stop."""
+        self._catch_signals()
+        self.log.info(
+            "started", version=__version__, events=self.events_name, why=self._events_reason
+        )
+        while not self._stopping:
+            now = time.monotonic()
+            if now >= self._due_peers:
+                self._refresh_peers(now)
+            if now >= self._due_full:
+                self.full_pass(self._reason)
+            self._notify("WATCHDOG=1")
+            self._wait(min(self._due_full, self._due_peers) - time.monotonic())
+        self._notify("STOPPING=1")
+        self.log.info("stopped; the walls stay up")
+
+    def close(self) -> None:
+        """Give everything back except the walls."""
+        self._control.close()
+        if self._events is not None:
+            self._events.close()
+        self.keeper.observer.namespaces.close()
+
+    @property
+    def events_name(self) -> str:
+        """Where hints come from: ``tracefs`` or ``poll``."""
+        return "poll" if self._events is None else "tracefs"
+
+    def facts(self) -> DaemonFacts:
+        """The daemon's own part of a status."""
+        return DaemonFacts(
+            pid=os.getpid(),
+            version=__version__,
+            started=self.started,
+            events=self.events_name,
+            events_reason=self._events_reason,
+            last_pass=self.last_pass,
+            passes=self.passes,
+        )
+
+    def full_pass(self, reason: str) -> None:
+        """One full pass; a node that cannot be read is said loudly and changes nothing."""
+        interval = self.keeper.config.daemon.full_pass_seconds
+        self._due_full = time.monotonic() + (interval if self._events else _POLL_SECONDS)
+        self._reason = "timer"
+        begun = time.perf_counter()
+        try:
+            self.keeper.full_pass()
+            self.pass_error = None
+        except OSError as error:
+            self.pass_error = f"the node could not be read: {error}; the walls that stand stay"
+            self.log.error("pass failed", reason=reason, error=str(error))
+        self.passes += 1
+        self.last_pass = PassFacts(time.time(), (time.perf_counter() - begun) * 1000, reason)
+        self._notify(f"READY=1\nSTATUS={self._status_line()}")
+
+    def wake_soon(self, reason: str, seconds: float = 0.0) -> None:
+        """Have a full pass in ``seconds`` at the latest."""
+        due = time.monotonic() + seconds
+        if due < self._due_full:
+            self._due_full, self._reason = due, reason
+
+    def reload(self) -> None:
+        """Take the configuration anew. Raises ConfigError; the one in force stays then."""
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            config = load(self.options.config)
+            self.keeper.config = config
+            self.keeper.peers.configure(config.peers)
+            self.keeper.peers.refresh(time.time())
+            self.log.info("configuration loaded", file=str(self.options.config))
+        finally:
+            self.full_pass("reload")
+
+    def _wait(self, seconds: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            for descriptor in (self._wake_read, *self._control.reading):
+                selector.register(descriptor, selectors.EVENT_READ)
+            for descriptor in self._control.writing:
+                selector.modify(descriptor, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            if self._events is not None:
+                selector.register(self._events, selectors.EVENT_READ)
+            ready = [key.fd for key, _ in selector.select(max(0.0, seconds))]
+        for descriptor in ready:
+            if self._events is not None and descriptor == self._events.fileno():
+                self._read_events()
+            elif descriptor == self._wake_read:
+                self._handle_signals()
+            else:
+                self._control.ready(descriptor)
+
+    def _read_events(self) -> None:
+        assert self._events is not None
+        observer = self.keeper.observer
+        changed = False
+        try:
+            for event in self._events.read():
+                if isinstance(event, ListenEvent):
+                    observer.observe_listen(event.tid, event.port, event.backlog)
+                    changed = True
+                elif isinstance(event, CloseEvent):
+                    observer.observe_close(event.port)
+                    changed = True
+                elif isinstance(event, ExecEvent):
+                    observer.note_exec(event.pid)
+                elif isinstance(event, LostEvents):
+                    self.wake_soon("lost events")
+            if changed and not self.keeper.down:
+                self.keeper.quick_pass()
+                self.wake_soon("settle", _SETTLE_SECONDS)
+        except OSError as error:
+            self.log.error("an event could not be followed", error=str(error))
+            self.wake_soon("failed event", _SETTLE_SECONDS)
+
+    def _refresh_peers(self, now: float) -> None:
+        """DNS and files off the loop: an answer can take seconds, a listener does not wait."""
+        self._due_peers = now + _PEERS_SECONDS
+        first = self.passes == 0
+
+        def refresh() -> None:
+            before = self.keeper.peers.networks()
+            self.keeper.peers.refresh(time.time())
+            if self.keeper.peers.networks() != before:
+                with suppress(BlockingIOError):
+                    os.write(self._wake_write, b"p")
+
+        thread = threading.Thread(target=refresh, name="peers", daemon=True)
+        thread.start()
+        if first:
+            thread.join(timeout=2.0)
+
+    def _catch_signals(self) -> None:
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda received, _frame: self._signals.append(received))
+
+    def _handle_signals(self) -> None:
+        with suppress(BlockingIOError):
+            if b"p" in os.read(self._wake_read, 4096):
+                self.wake_soon("peers changed")
+        signals, self._signals = self._signals, []
+        for received in signals:
+            if received == signal.SIGHUP:
+                self._reload_on_signal()
+            else:
+                self._stopping = True
+
+    def _reload_on_signal(self) -> None:
+        try:
+            self.reload()
+        except ConfigError as error:
+            self.log.error("configuration refused; the old one stays", problems=str(error))
+
+    def _log_change(self, change: Change) -> None:
+        before = change.before.entries if change.before else frozenset()
+        after = change.after.entries
+        self.log.info(
+            "wall changed",
+            namespace=self.keeper.observer.namespaces.name(change.namespace),
+            added=_ports(after - before),
+            removed=_ports(before - after),
+        )
+
+    def _status_line(self) -> str:
+        workloads = self.keeper.recognition.workloads
+        listeners = sum(len(workload.listeners) for workload in workloads)
+        return f"{len(workloads)} workloads, {listeners} listeners guarded"
+
+    def _notify(self, text: str) -> None:
+        from systemd import daemon
+
+        daemon.notify(text)
+
+
+def _ports(entries: frozenset[object]) -> str:
+    return ", ".join(sorted({f"{e.proto.value}/{e.port}" for e in entries}))  # type: ignore[attr-defined]
+
+
+def _open_events(runtime_dir: Path) -> tuple[TraceEvents | None, str]:
+    """Each runtime directory has its own instance, so that a stale one can be taken over."""
+    name = "vllmwall"
+    if runtime_dir != RUNTIME_DIRECTORY:
+        name += f"-{zlib.crc32(os.fsencode(runtime_dir)):08x}"
+    try:
+        return TraceEvents(name), f"tracefs instance {name}"
+    except EventsUnavailableError as error:
+        return None, f"{error}; looking every {_POLL_SECONDS:g} s instead"
+
+
+def _namespace_inode(name: str) -> int:
+    return inode_of(name if "/" in name else str(NAMED / name))
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Hold the directory's lock; False when another process has it."""
+    with (directory / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

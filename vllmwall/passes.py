@@ -1,0 +1,188 @@
+"""One pass: observe, recognize, decide, enforce, read back.
+
+`WallKeeper` holds what a pass needs and what the last one found; the daemon calls it when
+something happens, the command line calls it once where no daemon runs. It owns no clock and no
+loop. What cannot be read changes nothing: the wall that stands stays.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from vllmwall.config import Config
+from vllmwall.decide import Decision, decide
+from vllmwall.enforce.backend import Backend, EnforceError
+from vllmwall.model import Node, Recognition, Wall
+from vllmwall.observe import Observer
+from vllmwall.observe.namespaces import every_namespace
+from vllmwall.peers import PeerList
+from vllmwall.recognize import recognize
+from vllmwall.report.facts import BackendFacts, ConfigFacts, NamespaceFacts, StatusFacts
+
+_TRIES = 3
+
+
+@dataclass
+class _Space:
+    """What we know of one network namespace's wall."""
+
+    standing: Wall | None = None
+    error: str | None = None
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class Change:
+    """One transaction that a pass made, for the log."""
+
+    namespace: int
+    before: Wall | None
+    after: Wall
+
+
+@dataclass
+class WallKeeper:
+    """Keeps the walls of this node equal to what its workloads need.
+
+    ``only`` restricts it to these network namespaces (inodes); empty: the whole node.
+    """
+
+    config: Config
+    peers: PeerList
+    backend: Backend
+    only: frozenset[int] = frozenset()
+    down: bool = False
+    on_change: Callable[[Change], None] = field(default=lambda change: None)
+
+    def __post_init__(self) -> None:
+        self.observer = Observer(self.only)
+        self.recognition = Recognition((), ())
+        self.decision = Decision({}, ())
+        self._spaces: dict[int, _Space] = {}
+
+    def full_pass(self) -> None:
+        """Read everything, put every wall right, and read each of them back.
+
+        Raises OSError when the node cannot be read; no wall was changed then.
+        """
+        node = self.observer.observe()
+        self._settle(node)
+
+    def quick_pass(self) -> None:
+        """Put right what events told the observer, against the walls as last read back."""
+        self._think(self.observer.node())
+        for inode, wall in self._wanted().items():
+            space = self._spaces.setdefault(inode, _Space())
+            if space.error is None and space.standing != wall:
+                self._enforce(inode, wall, space)
+
+    def take_down(self) -> list[int]:
+        """Remove every wall of ours from every namespace; the inodes where one stood."""
+        self.down = True
+        removed = [inode for inode, path in self._reachable().items() if self.backend.remove(path)]
+        self._spaces.clear()
+        return removed
+
+    def plan(self) -> dict[int, tuple[Wall | None, Wall]]:
+        """What stands and what would stand, by namespace; changes nothing."""
+        self._think(self.observer.observe())
+        found = {}
+        for inode, wall in self._wanted().items():
+            self._read_back(inode)
+            found[inode] = (self._spaces[inode].standing, wall)
+        return found
+
+    def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
+        """What stands, read back from the kernel now."""
+        wanted = {} if self.down else self._wanted()
+        spaces = tuple(self._namespace_facts(inode, wall) for inode, wall in wanted.items())
+        return StatusFacts(
+            host=socket.gethostname(),
+            now=now,
+            recognition=self.recognition,
+            policy=self.config.policy(),
+            namespaces=spaces,
+            peers=self.peers.networks(),
+            backend=BackendFacts(self.backend.name),
+            config=ConfigFacts(),
+            sources=self.peers.sources(),
+            skipped=self.decision.skipped,
+            down=self.down,
+            problems=tuple(problems),
+        )
+
+    def _settle(self, node: Node) -> None:
+        self._think(node)
+        if self.down:
+            return
+        for inode, wall in self._wanted().items():
+            self._read_back(inode)
+            space = self._spaces[inode]
+            if space.error is None and space.standing != wall:
+                self._enforce(inode, wall, space)
+
+    def _think(self, node: Node) -> None:
+        """The pure half. A namespace that could not be read keeps the wall it has."""
+        self.recognition = recognize(node, self.config.lessons())
+        self.observer.keep(self.recognition)
+        self.decision = decide(self.recognition, self.config.policy(), self.peers.networks())
+
+    def _wanted(self) -> Mapping[int, Wall]:
+        """The wall of every namespace that needs one: with workloads, our own, and any that
+        has a wall of ours from before."""
+        namespaces = self.observer.namespaces
+        walls = dict(self.decision.walls)
+        policy = self.config.policy()
+        empty = Wall(0, frozenset(), {"peers": self.peers.networks()}, policy.mode)
+        for inode in (namespaces.own, *self._spaces):
+            if inode in namespaces.inodes:
+                walls.setdefault(inode, replace(empty, namespace=inode))
+        return {inode: wall for inode, wall in walls.items() if inode not in namespaces.errors}
+
+    def _read_back(self, inode: int) -> None:
+        space = self._spaces.setdefault(inode, _Space())
+        try:
+            space.standing = self.backend.read_back(self.observer.namespaces.path(inode))
+            space.error = None
+        except (OSError, KeyError, EnforceError) as error:
+            space.error = str(error)
+
+    def _enforce(self, inode: int, wall: Wall, space: _Space) -> None:
+        before = space.standing
+        path = self.observer.namespaces.path(inode)
+        for attempt in range(_TRIES):
+            try:
+                # The last try rebuilds the whole table: a delta is only as good as our memory.
+                last = attempt == _TRIES - 1
+                self.backend.apply(path, wall, None if last else space.standing)
+            except (OSError, EnforceError) as error:
+                space.error = str(error)
+                continue
+            self._read_back(inode)
+            if space.standing == wall:
+                self.on_change(Change(inode, before, wall))
+                return
+            space.error = space.error or "the kernel shows another wall than the one we wrote"
+        space.failures += 1
+
+    def _reachable(self) -> Mapping[int, str]:
+        spaces = every_namespace()
+        return {
+            inode: path for inode, path in spaces.items() if not self.only or inode in self.only
+        }
+
+    def _namespace_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
+        self._read_back(inode)
+        space = self._spaces[inode]
+        facts = NamespaceFacts(
+            inode, self.observer.namespaces.name(inode), wall, space.standing, space.error
+        )
+        if space.error is not None:
+            return facts
+        try:
+            refused = self.backend.counters(self.observer.namespaces.path(inode))
+        except (OSError, KeyError, EnforceError):
+            return facts
+        return replace(facts, refused_packets=refused.packets, refused_bytes=refused.bytes)

@@ -1,0 +1,67 @@
+"""The daemon's log: events with fields, to the journal, as JSON lines, or for a person.
+
+Nothing here may carry a command line or an environment: they hold API keys. Callers pass
+names, numbers and addresses.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import MutableMapping
+
+import structlog
+
+KINDS = ("auto", "journal", "json", "console")
+LEVELS = ("debug", "info", "warning", "error")
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
+
+Event = MutableMapping[str, object]
+
+
+def configure(kind: str = "auto", level: str = "info") -> structlog.typing.FilteringBoundLogger:
+    """Set the log up and return the logger. ``kind`` is one of `KINDS`."""
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, *_outputs(_resolve(kind))],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return logger
+
+
+def _resolve(kind: str) -> str:
+    if kind != "auto":
+        return kind
+    if _stderr_is_journal():
+        return "journal"
+    return "console" if sys.stderr.isatty() else "json"
+
+
+def _stderr_is_journal() -> bool:
+    """Systemd names the device and inode of the journal's stream (systemd.exec(5))."""
+    found = os.fstat(sys.stderr.fileno())
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _outputs(kind: str) -> list[structlog.typing.Processor]:
+    if kind == "journal":
+        return [_send_to_journal]
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    if kind == "json":
+        return [stamp, structlog.processors.JSONRenderer(default=str)]
+    return [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+
+
+def _send_to_journal(_logger: object, _name: str, event: Event) -> str:
+    """Fields become journal fields (``VLLMWALL_PORT=29500``); the text stays readable alone."""
+    from systemd import journal
+
+    message = str(event.pop("event"))
+    level = str(event.pop("level"))
+    fields = {f"VLLMWALL_{key.upper()}": str(value) for key, value in event.items()}
+    text = " ".join([message, *(f"{key}={value}" for key, value in event.items())])
+    journal.send(text, PRIORITY=_PRIORITIES[level], SYSLOG_IDENTIFIER="vllmwall", **fields)
+    raise structlog.DropEvent
