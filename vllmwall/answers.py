@@ -14,7 +14,7 @@ from vllmwall.control import ControlError, Json
 from vllmwall.model import Network
 from vllmwall.observe.recording import dump
 from vllmwall.peers import PeerError
-from vllmwall.report.facts import ConfigProblem, StatusFacts
+from vllmwall.report.facts import StatusFacts
 from vllmwall.report.plan import plan_json
 from vllmwall.report.status import status_json
 
@@ -27,7 +27,6 @@ class Answers:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._problems: tuple[ConfigProblem, ...] = ()
         self._commands: Mapping[str, Callable[[Json], Json]] = {
             "status": self._status,
             "plan": self._plan,

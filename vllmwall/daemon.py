@@ -27,8 +27,10 @@ from vllmwall.config import DEFAULT_PATH, Config, ConfigError, load
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
 from vllmwall.netns import inode_of
+from vllmwall.observe.connector import ConnectorEvents
 from vllmwall.observe.events import (
     CloseEvent,
+    Event,
     EventsUnavailableError,
     ExecEvent,
     ListenEvent,
@@ -38,7 +40,7 @@ from vllmwall.observe.events import (
 from vllmwall.observe.namespaces import NAMED
 from vllmwall.passes import Change, WallKeeper
 from vllmwall.peers import PeerList
-from vllmwall.report.facts import DaemonFacts, PassFacts
+from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts
 from vllmwall.report.log import configure
 
 RUNTIME_DIRECTORY = Path("/run/vllmwall")
@@ -81,6 +83,15 @@ def run(options: Options) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class EventSource:
+    """Where hints come from (``tracefs`` or ``poll``), why, and what to read them from."""
+
+    name: str
+    reason: str
+    stream: TraceEvents | ConnectorEvents | None
+
+
 class Daemon:
     """The loop and what it waits for."""
 
@@ -91,6 +102,7 @@ class Daemon:
         self.passes = 0
         self.last_pass: PassFacts | None = None
         self.pass_error: str | None = None
+        self.config_problems: tuple[ConfigProblem, ...] = ()
         self.keeper = WallKeeper(
             config=config,
             peers=PeerList(config.peers, options.runtime_dir),
@@ -99,7 +111,7 @@ class Daemon:
             down=(options.runtime_dir / "down").exists(),
             on_change=self._log_change,
         )
-        self._events, self._events_reason = _open_events(options.runtime_dir)
+        self._events = _open_events(options.runtime_dir)
         self._control = ControlServer(
             options.runtime_dir / "control.sock", Answers(self).answer, config.control.group
         )
@@ -114,7 +126,7 @@ class Daemon:
         """Until a signal says stop."""
         self._catch_signals()
         self.log.info(
-            "started", version=__version__, events=self.events_name, why=self._events_reason
+            "started", version=__version__, events=self._events.name, why=self._events.reason
         )
         while not self._stopping:
             now = time.monotonic()
@@ -130,14 +142,9 @@ class Daemon:
     def close(self) -> None:
         """Give everything back except the walls."""
         self._control.close()
-        if self._events is not None:
-            self._events.close()
+        if self._events.stream is not None:
+            self._events.stream.close()
         self.keeper.observer.namespaces.close()
-
-    @property
-    def events_name(self) -> str:
-        """Where hints come from: ``tracefs`` or ``poll``."""
-        return "poll" if self._events is None else "tracefs"
 
     def facts(self) -> DaemonFacts:
         """The daemon's own part of a status."""
@@ -145,8 +152,8 @@ class Daemon:
             pid=os.getpid(),
             version=__version__,
             started=self.started,
-            events=self.events_name,
-            events_reason=self._events_reason,
+            events=self._events.name,
+            events_reason=self._events.reason,
             last_pass=self.last_pass,
             passes=self.passes,
         )
@@ -154,7 +161,9 @@ class Daemon:
     def full_pass(self, reason: str) -> None:
         """One full pass; a node that cannot be read is said loudly and changes nothing."""
         interval = self.keeper.config.daemon.full_pass_seconds
-        self._due_full = time.monotonic() + (interval if self._events else _POLL_SECONDS)
+        self._due_full = time.monotonic() + (
+            interval if self._events.name == "tracefs" else _POLL_SECONDS
+        )
         self._reason = "timer"
         begun = time.perf_counter()
         try:
@@ -179,11 +188,37 @@ class Daemon:
         try:
             config = load(self.options.config)
             self.keeper.config = config
+            self.config_problems = ()
             self.keeper.peers.configure(config.peers)
             self.keeper.peers.refresh(time.time())
             self.log.info("configuration loaded", file=str(self.options.config))
+        except ConfigError as error:
+            self.config_problems = tuple(
+                ConfigProblem(str(one.file), one.key, one.message, one.line)
+                for one in error.problems
+            )
+            raise
         finally:
             self.full_pass("reload")
+
+    def set_down(self, *, is_down: bool) -> list[int]:
+        """Take all walls down and leave them down, or put them up again.
+
+        The choice outlives the daemon, until the node boots. Returns the namespaces (inodes)
+        that lost a wall.
+        """
+        marker = self.options.runtime_dir / "down"
+        if is_down:
+            marker.touch()
+            removed = self.keeper.take_down()
+            self.log.warning("walls taken down on request", namespaces=removed)
+        else:
+            marker.unlink(missing_ok=True)
+            self.keeper.down = False
+            removed = []
+            self.log.info("walls put up on request")
+        self.full_pass("down" if is_down else "up")
+        return removed
 
     def _wait(self, seconds: float) -> None:
         with selectors.DefaultSelector() as selector:
@@ -191,23 +226,23 @@ class Daemon:
                 selector.register(descriptor, selectors.EVENT_READ)
             for descriptor in self._control.writing:
                 selector.modify(descriptor, selectors.EVENT_READ | selectors.EVENT_WRITE)
-            if self._events is not None:
-                selector.register(self._events, selectors.EVENT_READ)
+            stream = self._events.stream
+            if stream is not None:
+                selector.register(stream, selectors.EVENT_READ)
             ready = [key.fd for key, _ in selector.select(max(0.0, seconds))]
         for descriptor in ready:
-            if self._events is not None and descriptor == self._events.fileno():
-                self._read_events()
+            if stream is not None and descriptor == stream.fileno():
+                self._read_events(stream.read())
             elif descriptor == self._wake_read:
                 self._handle_signals()
             else:
                 self._control.ready(descriptor)
 
-    def _read_events(self) -> None:
-        assert self._events is not None
+    def _read_events(self, events: Iterator[Event]) -> None:
         observer = self.keeper.observer
         changed = False
         try:
-            for event in self._events.read():
+            for event in events:
                 if isinstance(event, ListenEvent):
                     observer.observe_listen(event.tid, event.port, event.backlog)
                     changed = True
@@ -289,15 +324,19 @@ def _ports(entries: frozenset[object]) -> str:
     return ", ".join(sorted({f"{e.proto.value}/{e.port}" for e in entries}))  # type: ignore[attr-defined]
 
 
-def _open_events(runtime_dir: Path) -> tuple[TraceEvents | None, str]:
+def _open_events(runtime_dir: Path) -> EventSource:
     """Each runtime directory has its own instance, so that a stale one can be taken over."""
     name = "vllmwall"
     if runtime_dir != RUNTIME_DIRECTORY:
         name += f"-{zlib.crc32(os.fsencode(runtime_dir)):08x}"
     try:
-        return TraceEvents(name), f"tracefs instance {name}"
+        return EventSource("tracefs", f"tracefs instance {name}", TraceEvents(name))
     except EventsUnavailableError as error:
-        return None, f"{error}; looking every {_POLL_SECONDS:g} s instead"
+        reason = f"{error}; looking every {_POLL_SECONDS:g} s instead"
+    try:
+        return EventSource("poll", f"{reason}, exec events from the connector", ConnectorEvents())
+    except EventsUnavailableError as error:
+        return EventSource("poll", f"{reason}; {error}", None)
 
 
 def _namespace_inode(name: str) -> int:

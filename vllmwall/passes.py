@@ -151,13 +151,13 @@ class WallKeeper:
 
     def _enforce(self, inode: int, wall: Wall, space: _Space) -> None:
         before = space.standing
-        path = self.observer.namespaces.path(inode)
         for attempt in range(_TRIES):
             try:
+                path = self.observer.namespaces.path(inode)
                 # The last try rebuilds the whole table: a delta is only as good as our memory.
                 last = attempt == _TRIES - 1
                 self.backend.apply(path, wall, None if last else space.standing)
-            except (OSError, EnforceError) as error:
+            except (OSError, KeyError, EnforceError) as error:
                 space.error = str(error)
                 continue
             self._read_back(inode)

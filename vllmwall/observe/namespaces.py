@@ -45,7 +45,8 @@ class Namespaces:
         for inode in self._dumps.keys() - set(inodes) - {self.own}:
             self._dumps.pop(inode).close()
         for inode in set(inodes) & self._members.keys():
-            self._dump(inode)
+            with suppress(OSError, KeyError):  # `listeners` tries again and tells
+                self._dump(inode)
 
     @property
     def inodes(self) -> tuple[int, ...]:
