@@ -20,6 +20,7 @@ from ipaddress import (
     IPv6Network,
 )
 from types import MappingProxyType
+from typing import Literal
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -355,3 +356,22 @@ class Skipped:
 
     listener: Listener
     reason: str
+
+
+PeerKind = Literal["static", "file", "dns", "runtime"]
+
+
+@dataclass(frozen=True)
+class PeerSource:
+    """One place that peers come from.
+
+    ``name`` is the file, the DNS name, or ``runtime``. With ``error``, ``networks`` are what
+    still counts: the last good ones, or none. ``expires`` is in seconds since the epoch; None:
+    it stays.
+    """
+
+    name: str
+    kind: PeerKind
+    networks: tuple[Network, ...] = ()
+    error: str | None = None
+    expires: float | None = None

@@ -1,0 +1,78 @@
+"""Networks as people write them: text to network, with errors that say what was meant.
+
+Promises that every network of ours is in one plain form (no host bits, ``::ffff:a.b.c.d/n``
+written as the IPv4 network that it means), so that equal networks compare equal. Imports only
+the model, never pydantic: the command line reads networks too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
+
+from vllmwall.model import Network
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
+
+
+class NetworkTextError(ValueError):
+    """The text is no network. The message names the text and what is allowed instead."""
+
+
+def parse_network(text: str) -> Network:
+    """The network that ``text`` means: ``10.0.0.0/24``, ``fd00::/64`` or one address.
+
+    Raises NetworkTextError.
+    """
+    address, slash, length = text.strip().partition("/")
+    if "%" in text:
+        raise NetworkTextError(f'"{text}" has an interface in it; write the address alone')
+    if slash and not length.isascii():
+        raise NetworkTextError(_not_a_network(text))
+    if slash and not length.isdigit():
+        raise NetworkTextError(_with_mask(text))
+    try:
+        network = ip_network(f"{address}{slash}{length}", strict=False)
+        given = ip_address(address)
+    except ValueError:
+        raise NetworkTextError(_not_a_network(text)) from None
+    if given != network.network_address:
+        one = f"{given}/{network.max_prefixlen}"
+        raise NetworkTextError(f'"{text}" has host bits; did you mean {network} or {one}?')
+    if given.is_unspecified and network.num_addresses == 1:
+        raise NetworkTextError(f'"{text}" is nobody\'s address; everyone is {given}/0')
+    return plain(network)
+
+
+def plain(network: Network) -> Network:
+    """The IPv4 network that an IPv4-mapped one means: packets carry it that way."""
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+    return network
+
+
+def merged(networks: Iterable[Network]) -> tuple[Network, ...]:
+    """The fewest networks with the same addresses: IPv4 first, each family in order."""
+    fours, sixes = [], []
+    for network in map(plain, networks):
+        if isinstance(network, IPv4Network):
+            fours.append(network)
+        else:
+            sixes.append(network)
+    return (*collapse_addresses(fours), *collapse_addresses(sixes))
+
+
+def everyone_in(networks: Iterable[Network]) -> tuple[Network, ...]:
+    """``0.0.0.0/0`` and ``::/0`` where these networks come to that, even in two halves."""
+    return tuple(network for network in merged(networks) if network.prefixlen == 0)
+
+
+def _with_mask(text: str) -> str:
+    try:
+        return f'"{text}": write the prefix length; did you mean {ip_network(text, strict=False)}?'
+    except ValueError:
+        return _not_a_network(text)
+
+
+def _not_a_network(text: str) -> str:
+    return f'"{text}" is no network; write one like 10.0.0.0/24, fd00:10::/64 or 10.0.0.5'

@@ -1,0 +1,119 @@
+"""The files of a configuration: which there are, what they say as TOML, and their merging.
+
+Promises that every file is read once and judged by its own owner and mode, and that what
+cannot be read becomes a problem, never an exception. Imports no pydantic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vllmwall.config.lines import line_of, lines_of
+from vllmwall.config.problems import KeyPath, Problem, key_text
+from vllmwall.config.toml import TOMLDecodeError, loads
+from vllmwall.config.trusted import directory_complaint, read_trusted
+
+Tree = Mapping[str, object]
+# An audience is one value however it is written: a later file replaces it, so that it can
+# also narrow it.
+_ONE_VALUE = ("policy",)
+
+
+@dataclass(frozen=True)
+class TomlFile:
+    """One file: its values, and the lines that they stand in."""
+
+    path: Path
+    tree: Tree
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def problem(self, key: KeyPath, message: str) -> Problem:
+        """A problem with the value at ``key``."""
+        return Problem(str(self.path), line_of(self.lines, key), key_text(key), message)
+
+
+@dataclass
+class Reading:
+    """The files that could be read, in the order of merging, and every problem met."""
+
+    files: list[TomlFile] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_files(path: Path, conf_d: Path) -> Reading:
+    """``path``, then ``conf_d/*.toml`` in the order of their names. What is not there is empty."""
+    reading = Reading()
+    for directory in dict.fromkeys((path.parent, conf_d)):
+        complaint = directory_complaint(directory)
+        if complaint is not None:
+            reading.problems.append(Problem(str(directory), None, "", complaint))
+    for file in (path, *_drop_ins(conf_d, reading)):
+        _read_file(file, reading)
+    return reading
+
+
+def merge(files: list[TomlFile]) -> Tree:
+    """One tree of all files: tables merge, lists concatenate, of other values the last wins."""
+    tree: Tree = {}
+    for file in files:
+        tree = _merged_tables(tree, file.tree, ())
+    return tree
+
+
+def _drop_ins(conf_d: Path, reading: Reading) -> list[Path]:
+    try:
+        names = sorted(path.name for path in conf_d.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        reading.problems.append(Problem(str(conf_d), None, "", _reason(error)))
+        return []
+    return [conf_d / name for name in names if name.endswith(".toml") and name[0] != "."]
+
+
+def _read_file(path: Path, reading: Reading) -> None:
+    try:
+        content = read_trusted(path)
+        reading.files.append(TomlFile(path, loads(content.text), lines_of(content.text)))
+    except FileNotFoundError:
+        return
+    except TOMLDecodeError as error:
+        reading.problems.append(_syntax_problem(path, str(error)))
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8 text (byte {error.start})"
+        reading.problems.append(Problem(str(path), None, "", message))
+        return
+    except OSError as error:
+        reading.problems.append(Problem(str(path), None, "", _reason(error)))
+        return
+    if content.complaint is not None:
+        reading.problems.append(Problem(str(path), None, "", content.complaint))
+
+
+def _syntax_problem(path: Path, message: str) -> Problem:
+    """tomllib ends its messages with ``(at line 3, column 5)``."""
+    found = re.search(r"\(at line (\d+), column \d+\)$", message)
+    line = int(found.group(1)) if found else None
+    return Problem(str(path), line, "", f"is not valid TOML: {message}")
+
+
+def _reason(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _merged_tables(first: Tree, later: Tree, path: KeyPath) -> Tree:
+    merged = dict(first)
+    for key, value in later.items():
+        merged[key] = _merged_values(merged.get(key), value, (*path, key))
+    return merged
+
+
+def _merged_values(first: object, later: object, path: KeyPath) -> object:
+    if isinstance(first, Mapping) and isinstance(later, Mapping):
+        return _merged_tables(first, later, path)
+    if isinstance(first, list) and isinstance(later, list) and path[:1] != _ONE_VALUE:
+        return [*first, *later]
+    return later

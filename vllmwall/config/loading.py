@@ -1,0 +1,57 @@
+"""From files to a `Config`, or to one error with everything that is wrong in them.
+
+Each file is validated by itself, so that a problem has a file and a line and a value that a
+later file overrides is judged too; then the checks over all files; then the merged whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from vllmwall.config import checks
+from vllmwall.config.files import TomlFile, merge, read_files
+from vllmwall.config.models import Config
+from vllmwall.config.problems import ConfigError, Problem
+from vllmwall.config.wording import complaints
+from vllmwall.model import Network
+
+DEFAULT_PATH = Path("/etc/vllmwall/vllmwall.toml")
+DROP_INS = "conf.d"
+
+
+def load(path: Path = DEFAULT_PATH, conf_d: Path | None = None) -> Config:
+    """The configuration in ``path`` and ``conf_d/*.toml`` (default: beside ``path``).
+
+    A file that is not there counts as empty. Raises ConfigError with every problem found.
+    """
+    reading = read_files(path, conf_d or path.parent / DROP_INS)
+    problems = [*reading.problems]
+    for file in reading.files:
+        problems.extend(_problems_of(file))
+    for check in checks.ALL:
+        problems.extend(check(reading.files))
+    if problems:
+        raise ConfigError(problems)
+    config = Config.model_validate(merge(reading.files))
+    return config.noted(tuple(file.path for file in reading.files), _cidrs(reading.files))
+
+
+def _problems_of(file: TomlFile) -> Iterator[Problem]:
+    try:
+        Config.model_validate(file.tree)
+    except ValidationError as error:
+        for key, message in complaints(error):
+            yield file.problem(key, message)
+
+
+def _cidrs(files: list[TomlFile]) -> dict[str, tuple[Network, ...]]:
+    """peers.cidrs by file. The files are known to be good."""
+    found = {}
+    for file in files:
+        peers = Config.model_validate(file.tree).peers
+        if peers.cidrs:
+            found[str(file.path)] = peers.cidrs
+    return found

@@ -1,0 +1,248 @@
+"""The configuration as pydantic models: the one source of validation, sample and reference.
+
+A field's ``title`` says what to write, its ``description`` what it does, its first example is
+what the sample shows. A key that does nothing yet has no place here. What needs more than one
+value to be judged is in `vllmwall.config.checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from vllmwall.config.values import (
+    DEFAULT_KEY,
+    SSH,
+    Audience,
+    FailsafeValue,
+    FileGlob,
+    GroupName,
+    GroupNetworks,
+    HostName,
+    NetworkValue,
+    Pattern,
+    PortValue,
+    RoleName,
+    Seconds,
+    UnixGroup,
+    WorkloadName,
+)
+from vllmwall.model import PEERS, PUBLIC, Lesson, Match, Mode, Network, Policy, Role
+
+
+class Section(BaseModel):
+    """One table of the file: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PeersSection(Section):
+    """The hosts that may reach what only peers may: usually the other nodes of the cluster."""
+
+    cidrs: tuple[NetworkValue, ...] = Field(
+        default=(),
+        title="list of CIDRs",
+        description="Networks and addresses of peers, IPv4 and IPv6.",
+        examples=[["10.0.0.0/24", "fd00:10::/64"]],
+    )
+    files: tuple[FileGlob, ...] = Field(
+        default=(),
+        title="list of paths",
+        description=(
+            "Files with one CIDR a line; # starts a comment. Wildcards are allowed. The files "
+            "must belong to root and be writable by nobody else."
+        ),
+        examples=[["/etc/vllmwall/peers.d/*.txt"]],
+    )
+    dns: tuple[HostName, ...] = Field(
+        default=(),
+        title="list of DNS names",
+        description=(
+            "Names whose A and AAAA records are peers. While a name does not resolve, its last "
+            "good answer stays."
+        ),
+        examples=[["gpu-nodes.internal"]],
+    )
+    allow_everyone: bool = Field(
+        default=False,
+        strict=True,
+        title="true or false",
+        description=(
+            "Say true when cidrs or files hold 0.0.0.0/0 or ::/0 on purpose. Every port of every "
+            "workload is then open to everyone."
+        ),
+        examples=[False],
+    )
+    _by_file: Mapping[str, tuple[Network, ...]] | None = PrivateAttr(default=None)
+
+    @property
+    def by_file(self) -> Mapping[str, tuple[Network, ...]]:
+        """``cidrs`` by the file that they stand in."""
+        if self._by_file is not None:
+            return self._by_file
+        return {"configuration": self.cidrs} if self.cidrs else {}
+
+
+class MatchSection(Section):
+    """How a taught workload's first process is found. Every key that is given must match."""
+
+    exe: Pattern | None = Field(
+        default=None, title="glob", description="Its executable.", examples=["/opt/my-server/*"]
+    )
+    argv: Pattern | None = Field(
+        default=None,
+        title="glob",
+        description="Its command line, joined by single spaces.",
+        examples=["*my_server.main*"],
+    )
+    unit: Pattern | None = Field(
+        default=None, title="glob", description="Its systemd unit.", examples=["my-llm.service"]
+    )
+    image: Pattern | None = Field(
+        default=None, title="glob", description="Its container's image.", examples=["*/my-llm:*"]
+    )
+    cgroup: Pattern | None = Field(
+        default=None, title="glob", description="Its cgroup's path.", examples=["/batch/job-*"]
+    )
+
+    @model_validator(mode="after")
+    def _matches_something(self) -> MatchSection:
+        if not self.model_fields_set:
+            raise ValueError(f"say how to find it: at least one of {', '.join(_MATCH_KEYS)}")
+        return self
+
+
+_MATCH_KEYS = tuple(MatchSection.model_fields)
+
+
+class TaughtWorkload(Section):
+    """Software that vllmwall does not know by itself; one [[workload]] for each."""
+
+    name: WorkloadName = Field(
+        title="name", description="What status calls it. No two alike.", examples=["my-server"]
+    )
+    match: MatchSection = Field(
+        title=f"table with {', '.join(_MATCH_KEYS)}",
+        description="How to find its first process; its children belong to it.",
+        examples=[{"unit": "my-llm.service"}],
+    )
+    api_ports: tuple[PortValue, ...] = Field(
+        default=(),
+        title="list of ports",
+        description="Ports of its API. Whatever else it opens is internal.",
+        examples=[[9000]],
+    )
+
+
+class HostSection(Section):
+    """This host."""
+
+    failsafe: tuple[FailsafeValue, ...] = Field(
+        default=(SSH,),
+        title="list of tcp/PORT or udp/PORT",
+        description=(
+            "Ports that never enter a wall, whatever listens there. tcp/22 is always among them."
+        ),
+        examples=[["tcp/22"]],
+    )
+
+
+class DaemonSection(Section):
+    """The daemon itself."""
+
+    full_pass_seconds: Seconds = Field(
+        default=30.0,
+        title="number, 1 to 3600",
+        description=(
+            "Seconds between two full passes. Events start a pass at once; this is for what no "
+            "event tells."
+        ),
+    )
+    log: Literal["auto", "journal", "json", "console"] = Field(
+        default="auto",
+        title='"auto", "journal", "json" or "console"',
+        description="Where the log goes; auto takes the journal under systemd.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        title='"debug", "info", "warning" or "error"',
+        description="The least important messages that are logged.",
+    )
+
+
+class ControlSection(Section):
+    """The control socket, /run/vllmwall/control.sock."""
+
+    group: UnixGroup = Field(
+        default="vllmwall",
+        title="group name",
+        description="Members of this group may ask for the status; only root may change things.",
+    )
+
+
+class Config(Section):
+    """The whole configuration. ``Config()`` is what an empty file means."""
+
+    mode: Mode = Field(
+        default=Mode.ENFORCE,
+        title='"enforce" or "audit"',
+        description="audit counts what would be dropped, and drops nothing.",
+    )
+    peers: PeersSection = Field(default_factory=PeersSection)
+    roles: dict[RoleName, Audience] = Field(
+        default_factory=dict,
+        alias="policy",
+        title="audience or list of audiences",
+        description=(
+            "Who may connect, by role. Audiences: public (everyone), peers, node (this host "
+            "only), and your groups. A role that is not named here has the audience of default. "
+            "default cannot be public: a role is opened by its own name."
+        ),
+        examples=[{"api": "public", "metrics": ["peers", "monitoring"], "default": "peers"}],
+    )
+    groups: dict[GroupName, GroupNetworks] = Field(
+        default_factory=dict,
+        title="list of CIDRs",
+        description=(
+            "Your own audiences: name = networks. No address may be in two groups, so that every "
+            "source has one name; where two may connect, name both in [policy]."
+        ),
+        examples=[{"monitoring": ["10.9.0.5/32"]}],
+    )
+    taught: tuple[TaughtWorkload, ...] = Field(default=(), alias="workload")
+    host: HostSection = Field(default_factory=HostSection)
+    daemon: DaemonSection = Field(default_factory=DaemonSection)
+    control: ControlSection = Field(default_factory=ControlSection)
+    _files: tuple[Path, ...] = PrivateAttr(default=())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that this was read from, in the order in which they were merged."""
+        return self._files
+
+    def policy(self) -> Policy:
+        """Role to audience, and what else `decide` needs."""
+        named = {Role(key): names for key, names in self.roles.items() if key != DEFAULT_KEY}
+        return Policy(
+            audiences={Role.API: (PUBLIC,), **named},
+            default=self.roles.get(DEFAULT_KEY, (PEERS,)),
+            groups=self.groups,
+            failsafe=frozenset({SSH, *self.host.failsafe}),
+            mode=self.mode,
+        )
+
+    def lessons(self) -> tuple[Lesson, ...]:
+        """The taught workloads, as `recognize` takes them."""
+        return tuple(
+            Lesson(each.name, Match(**each.match.model_dump()), frozenset(each.api_ports))
+            for each in self.taught
+        )
+
+    def noted(self, files: tuple[Path, ...], cidrs: Mapping[str, tuple[Network, ...]]) -> Config:
+        """This configuration, with where it was read from."""
+        self._files = files
+        self.peers._by_file = cidrs
+        return self

@@ -1,0 +1,71 @@
+"""Whether a file may tell us who is a peer: owned by root (or by us), writable by nobody else.
+
+A file that somebody else can write lets him open the node's ports (DESIGN §3, invariant 8).
+Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+_LARGEST = 16 * 1024 * 1024  # bytes; a peer file of a million lines fits
+
+
+@dataclass(frozen=True)
+class TrustedText:
+    """What a file says. ``complaint`` says why it must not be believed; None: it may be."""
+
+    text: str
+    complaint: str | None
+
+
+def read_trusted(path: Path) -> TrustedText:
+    """Read a UTF-8 file of at most 16 MiB.
+
+    Raises OSError when it cannot be read, and UnicodeDecodeError. The owner and the mode are
+    those of the opened file, so that it cannot be exchanged in between.
+    """
+    # O_NONBLOCK: a named pipe in the place of the file must not hold the daemon up.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path} is no regular file")
+        if status.st_size > _LARGEST:
+            raise OSError(f"{path} is larger than {_LARGEST} bytes")
+        text = file.read(_LARGEST).decode("utf-8-sig")
+    return TrustedText(text, complaint(path, status))
+
+
+def directory_complaint(path: Path) -> str | None:
+    """Why files of this directory must not be believed; None: they may be, or it is not there.
+
+    Where only owners may rename (the sticky bit, as in /tmp) the files' own owners count.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    if status.st_mode & stat.S_ISVTX and status.st_uid in _owners():
+        return None
+    return complaint(path, status)
+
+
+def complaint(path: Path, status: os.stat_result) -> str | None:
+    """What is wrong with the owner or the mode, and the command that puts it right."""
+    if status.st_uid not in _owners():
+        return (
+            f"belongs to uid {status.st_uid}, who could change it; it must belong to root "
+            f"(chown root {path})"
+        )
+    if status.st_mode & 0o022:
+        mode = stat.S_IMODE(status.st_mode)
+        return f"is writable by group or others (mode {mode:04o}); run: chmod go-w {path}"
+    return None
+
+
+def _owners() -> frozenset[int]:
+    return frozenset({0, os.geteuid()})

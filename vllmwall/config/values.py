@@ -1,0 +1,182 @@
+"""The single values of the configuration: how each is read from TOML and what it refuses.
+
+Every function takes what TOML gave and returns the value, or raises ValueError with a sentence
+that says what is wrong and what is allowed. The pydantic types built on them are at the end.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+
+from vllmwall.cidr import everyone_in, parse_network
+from vllmwall.config.problems import shown
+from vllmwall.model import BUILT_IN_AUDIENCES, PUBLIC, Network, Proto, Role
+
+DEFAULT_KEY = "default"
+# Unix sockets get no packets, so an audience for them would be a key that does nothing.
+_UNIX_ROLES = (Role.UNIX, Role.ZMQ_IPC)
+ROLE_NAMES = tuple(role.value for role in Role if role not in _UNIX_ROLES)
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+_WORKLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST_NAME = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?)+")
+_ADDRESS = re.compile(r"[0-9.]+|.*:.*")
+
+
+class FailsafePort(NamedTuple):
+    """One port that never enters a wall; written ``tcp/22``."""
+
+    proto: Proto
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.proto.value}/{self.port}"
+
+
+SSH = FailsafePort(Proto.TCP, 22)
+
+
+def read_network(value: object) -> Network:
+    """One CIDR or address."""
+    return parse_network(_string(value, "a CIDR like 10.0.0.0/24"))
+
+
+def read_group(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    """A group's networks: at least one, and not everyone."""
+    if not networks:
+        raise ValueError("a group must hold at least one network; fill it or delete it")
+    if everyone_in(networks):
+        raise ValueError(
+            "this group comes to everyone; use the audience public for the roles that everyone "
+            "may reach"
+        )
+    return networks
+
+
+def read_group_name(value: str) -> str:
+    """A name that can stand in [policy] beside the built-in audiences."""
+    if value in BUILT_IN_AUDIENCES:
+        raise ValueError(f"{value} is a built-in audience; give the group another name")
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{shown(value)} cannot name a group; use a lower-case letter, then up to 30 of "
+            "a-z 0-9 _ -"
+        )
+    return value
+
+
+def read_role(value: str) -> str:
+    """A key of [policy]: a role or ``default``."""
+    if value in _UNIX_ROLES:
+        raise ValueError(f"{value} listeners are unix sockets; no packet reaches them")
+    if value not in (*ROLE_NAMES, DEFAULT_KEY):
+        raise ValueError(
+            f"{shown(value)} is no role{suggestion(value, (*ROLE_NAMES, DEFAULT_KEY))}; allowed "
+            f"are {', '.join(ROLE_NAMES)} and {DEFAULT_KEY}"
+        )
+    return value
+
+
+def read_audience(value: object) -> tuple[str, ...]:
+    """One audience name, or several: sorted and without repeats."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"must be an audience or a list of audiences, not {shown(value)}")
+    if not names:
+        raise ValueError('an empty list admits nobody; say "node" for this host only')
+    if PUBLIC in names and set(names) != {PUBLIC}:
+        raise ValueError("public admits everyone already; name it alone")
+    return tuple(sorted(set(names)))
+
+
+def read_failsafe(value: object) -> FailsafePort:
+    """``tcp/22``."""
+    text = _string(value, 'like "tcp/22"')
+    proto, _, port = text.partition("/")
+    if proto not in ("tcp", "udp") or not re.fullmatch("[0-9]{1,5}", port):
+        raise ValueError(f'{shown(text)} is no port with protocol; write "tcp/22" or "udp/123"')
+    return FailsafePort(Proto(proto), read_port(int(port)))
+
+
+def read_port(value: object) -> int:
+    """A port number, 1 to 65535."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
+        raise ValueError(f"{shown(value)} is no port; allowed are 1 to 65535")
+    return value
+
+
+def read_workload_name(value: object) -> str:
+    """The name of a taught workload."""
+    text = _string(value, "a name")
+    if not _WORKLOAD_NAME.fullmatch(text):
+        raise ValueError(
+            f"{shown(text)} cannot name a workload; use a letter or digit, then up to 62 of "
+            "A-Z a-z 0-9 . _ -"
+        )
+    return text
+
+
+def read_pattern(value: object) -> str:
+    """A glob that does not simply match everything."""
+    text = _string(value, "a pattern")
+    if not text.strip("*?/ "):
+        raise ValueError(
+            f"{shown(text)} matches every process of this node; name what sets the workload apart"
+        )
+    return text
+
+
+def read_file_glob(value: object) -> str:
+    """An absolute path, with or without wildcards."""
+    text = _string(value, "a path")
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError(f"{shown(text)} is no absolute path; write it from / on")
+    return text
+
+
+def read_host_name(value: object) -> str:
+    """A DNS name."""
+    text = _string(value, "a DNS name")
+    if _ADDRESS.fullmatch(text):
+        raise ValueError(f"{shown(text)} is no DNS name; addresses and CIDRs go into peers.cidrs")
+    if not _HOST_NAME.fullmatch(text):
+        raise ValueError(f"{shown(text)} is no DNS name; write one like gpu-nodes.internal")
+    return text
+
+
+def read_unix_group(value: object) -> str:
+    """The name of a group of this host's users (useradd's rules)."""
+    text = _string(value, "a group name")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
+        raise ValueError(f"{shown(text)} is no group name; write one of this host's, like adm")
+    return text
+
+
+def suggestion(word: str, words: tuple[str, ...]) -> str:
+    """``(did you mean X?)`` where one of ``words`` is close, otherwise nothing."""
+    close = get_close_matches(word, words, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _string(value: object, wanted: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be {wanted} in quotes, not {shown(value)}")
+    return value
+
+
+NetworkValue = Annotated[Network, PlainValidator(read_network)]
+GroupName = Annotated[str, AfterValidator(read_group_name)]
+GroupNetworks = Annotated[tuple[NetworkValue, ...], AfterValidator(read_group)]
+RoleName = Annotated[str, AfterValidator(read_role)]
+Audience = Annotated[tuple[str, ...], BeforeValidator(read_audience)]
+FailsafeValue = Annotated[FailsafePort, PlainValidator(read_failsafe)]
+PortValue = Annotated[int, PlainValidator(read_port)]
+WorkloadName = Annotated[str, PlainValidator(read_workload_name)]
+Pattern = Annotated[str, PlainValidator(read_pattern)]
+FileGlob = Annotated[str, PlainValidator(read_file_glob)]
+HostName = Annotated[str, PlainValidator(read_host_name)]
+UnixGroup = Annotated[str, PlainValidator(read_unix_group)]
+Seconds = Annotated[float, Field(strict=True, ge=1, le=3600, allow_inf_nan=False)]

@@ -1,0 +1,248 @@
+"""Workloads, policy and peers to walls: who may connect to what, in every network namespace.
+
+Pure, and it never raises: a clock, a file, a socket or a log has no place here. Promises
+(DESIGN §3, invariants 1, 8 and 9; the property tests keep them):
+
+- A listener that is not `api` is public only where the policy names its very role.
+- A failsafe port is in no wall.
+- A rule never reaches a socket of another user that is no workload's.
+- Every TCP or UDP listener of a workload is behind an entry, or is `Skipped` with the reason.
+- The order of the input does not matter.
+
+A wildcard listener and one on a single address of the same port both get an entry: the kernel
+hands a packet to the listener on its exact address before any wildcard one (`compute_score` in
+net/ipv4/inet_hashtables.c and udp.c), and the wall looks the exact address up first too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from vllmwall.cidr import merged
+from vllmwall.model import (
+    NODE,
+    PEERS,
+    PUBLIC,
+    Address,
+    LabelledListener,
+    Listener,
+    Network,
+    Policy,
+    Proto,
+    Recognition,
+    Role,
+    Skipped,
+    Wall,
+    WallEntry,
+    Workload,
+)
+
+LOOPBACK = "loopback only: no packet from outside reaches it"
+UNIX = "unix socket: no packet reaches it"
+FAILSAFE = "failsafe port: never in a wall"
+NOWHERE = "the kernel names no address or port for it"
+SHARED = "shared with another user's socket that is no workload's: a rule would hit that one too"
+
+_LONGEST_NOTE = 64
+_UNSAFE = re.compile(r"[^A-Za-z0-9 ._:/-]")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What every namespace's wall must be, by its inode, and the listeners without a rule.
+
+    A namespace in which no listener needs a rule is not in ``walls``.
+    """
+
+    walls: Mapping[int, Wall]
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What a packet is matched by. ``address`` None: any address of the family."""
+
+    namespace: int
+    family: int
+    proto: Proto
+    port: int
+    address: Address | None
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """One listener of a workload that asks for an entry under ``key``."""
+
+    key: _Key
+    listener: Listener
+    audience: tuple[str, ...]
+    note: str
+
+
+def decide(recognition: Recognition, policy: Policy, peers: tuple[Network, ...]) -> Decision:
+    """The walls that let every listener's audience in and nobody else."""
+    skipped: set[Skipped] = set()
+    claims: dict[_Key, list[_Claim]] = {}
+    for workload in recognition.workloads:
+        for labelled in workload.listeners:
+            reason = _why_no_rule(labelled.listener, policy)
+            if reason is not None:
+                skipped.add(Skipped(labelled.listener, reason))
+                continue
+            for claim in _claims(workload, labelled, policy):
+                claims.setdefault(claim.key, []).append(claim)
+    others = _others(recognition.unclaimed)
+    for key in [key for key in claims if _hits_another_user(key, claims[key], others)]:
+        skipped.update(Skipped(claim.listener, SHARED) for claim in claims.pop(key))
+    networks = _networks_of(policy, peers)
+    entries = [_strictest(claims[key], networks) for key in claims]
+    return Decision(_walls(entries, networks, policy), tuple(sorted(skipped, key=repr)))
+
+
+def _why_no_rule(listener: Listener, policy: Policy) -> str | None:
+    if listener.proto is Proto.UNIX:
+        return UNIX
+    if listener.address is None or not 1 <= listener.port <= 65535:
+        return NOWHERE
+    if listener.is_loopback:
+        return LOOPBACK
+    if (listener.proto, listener.port) in policy.failsafe:
+        return FAILSAFE
+    return None
+
+
+def _claims(workload: Workload, labelled: LabelledListener, policy: Policy) -> Iterator[_Claim]:
+    role = labelled.label.role
+    audience = _audience(role, policy)
+    note = _note(role, workload.name)
+    for key in _keys(labelled.listener):
+        yield _Claim(key, labelled.listener, audience, note)
+
+
+def _keys(listener: Listener) -> Iterator[_Key]:
+    """What packets reach this listener: ``[::]`` takes IPv4 too unless it is v6only."""
+    address = listener.plain_address
+    if address is None:
+        return
+    families = [address.version]
+    if isinstance(address, IPv6Address):
+        address = IPv6Address(int(address))  # without a zone (%eth0), which no packet carries
+        if address.is_unspecified and not listener.v6only:
+            families = [4, 6]
+    exact = None if address.is_unspecified else address
+    for family in families:
+        yield _Key(listener.namespace, family, listener.proto, listener.port, exact)
+
+
+def _audience(role: Role, policy: Policy) -> tuple[str, ...]:
+    """The names that count: known ones, and public alone. Nobody left means this host only."""
+    names = set(policy.audience_of(role))
+    if role is not Role.API and role not in policy.audiences and PUBLIC in names:
+        names = (names - {PUBLIC}) or {PEERS}  # a default opens nothing
+    if PUBLIC in names:
+        return (PUBLIC,)
+    return tuple(sorted(names & {PEERS, NODE, *policy.groups})) or (NODE,)
+
+
+def _others(unclaimed: Iterable[Listener]) -> dict[tuple[int, int, Proto, int], list[_Other]]:
+    """Sockets of no workload that a packet can reach, by all of a key but the address."""
+    found: dict[tuple[int, int, Proto, int], list[_Other]] = {}
+    for listener in unclaimed:
+        if not listener.is_loopback:
+            for key in _keys(listener):
+                found.setdefault(_place(key), []).append(_Other(key.address, listener.uid))
+    return found
+
+
+@dataclass(frozen=True)
+class _Other:
+    """A socket of no workload."""
+
+    address: Address | None
+    uid: int
+
+
+def _place(key: _Key) -> tuple[int, int, Proto, int]:
+    return key.namespace, key.family, key.proto, key.port
+
+
+def _hits_another_user(
+    key: _Key,
+    claims: list[_Claim],
+    others: Mapping[tuple[int, int, Proto, int], list[_Other]],
+) -> bool:
+    """Whether a rule under ``key`` would drop packets of another user's ordinary socket.
+
+    A wildcard rule hits every address of the port; an exact one only its own, where a wildcard
+    socket beside it gets nothing. Seen on kernel 6.18: a TCP port cannot be listened on by two
+    users (EADDRINUSE, with SO_REUSEADDR and SO_REUSEPORT too, and for root) unless each socket
+    is bound to an interface of its own (SO_BINDTODEVICE); UDP lets two users share it when
+    both set SO_REUSEADDR. So who is left without a rule here has agreed to share.
+    """
+    uids = {claim.listener.uid for claim in claims}
+    return any(
+        other.uid not in uids and key.address in (None, other.address)
+        for other in others.get(_place(key), ())
+    )
+
+
+def _networks_of(policy: Policy, peers: tuple[Network, ...]) -> Mapping[str, tuple[Network, ...]]:
+    named = {**policy.groups, PEERS: peers}
+    return {name: merged(nets) for name, nets in named.items() if name not in (PUBLIC, NODE)}
+
+
+def _strictest(claims: list[_Claim], networks: Mapping[str, tuple[Network, ...]]) -> _Claim:
+    """The claim that lets the fewest in, where several listeners share one key.
+
+    (SO_REUSEPORT: the kernel spreads connections over the sockets, so an API and an internal
+    listener that share a port are both reached through it.) Public is the widest; of two others
+    it is the one whose audience covers fewer addresses of the key's family, `node` covering
+    none; after that, the order of the alphabet. Workloads of two users are treated alike here:
+    the laxer rule would open one of them.
+    """
+
+    def width(claim: _Claim) -> tuple[bool, int, tuple[str, ...], str]:
+        covered = merged(
+            network
+            for name in claim.audience
+            for network in networks.get(name, ())
+            if network.version == claim.key.family
+        )
+        addresses = sum(network.num_addresses for network in covered)
+        return claim.audience == (PUBLIC,), addresses, claim.audience, claim.note
+
+    return min(claims, key=width)
+
+
+def _walls(
+    claims: Iterable[_Claim], networks: Mapping[str, tuple[Network, ...]], policy: Policy
+) -> dict[int, Wall]:
+    entries: dict[int, set[WallEntry]] = {}
+    for claim in claims:
+        entries.setdefault(claim.key.namespace, set()).add(_entry(claim))
+    return {
+        namespace: Wall(
+            namespace,
+            frozenset(of_namespace),
+            {name: networks[name] for name in sorted(_named(of_namespace) & networks.keys())},
+            policy.mode,
+        )
+        for namespace, of_namespace in sorted(entries.items())
+    }
+
+
+def _named(entries: Iterable[WallEntry]) -> set[str]:
+    return {PEERS, *(name for entry in entries for name in entry.audience)}
+
+
+def _entry(claim: _Claim) -> WallEntry:
+    key = claim.key
+    return WallEntry(key.family, key.proto, key.port, claim.audience, key.address, claim.note)
+
+
+def _note(role: Role, name: str) -> str:
+    """Users choose names, and this text is put into an nft script: letters that mean nothing."""
+    return _UNSAFE.sub("_", f"{role.value} {name}")[:_LONGEST_NOTE].strip()
