@@ -1,0 +1,124 @@
+"""What recognition reads of a process, as constants: variables, settings, flags, libraries.
+
+`observe` reads exactly these and nothing else of an environment or a settings file, and a
+snapshot carries the values of these and no others. Nothing here may be a place for secrets.
+Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+ENV_KEYS: frozenset[str] = frozenset(
+    {
+        # torch.distributed: torch/distributed/rendezvous.py, elastic/agent/server/api.py
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "TORCHELASTIC_RUN_ID",
+        # vLLM: vllm/envs.py. The first survives setproctitle in children (seen in 0.32).
+        "VLLM_WORKER_MULTIPROC_METHOD",
+        "VLLM_NIXL_SIDE_CHANNEL_PORT",
+        "VLLM_MOONCAKE_BOOTSTRAP_PORT",
+        "VLLM_P2P_SIDE_CHANNEL_PORT",
+        "VLLM_EC_SIDE_CHANNEL_PORT",
+        "VLLM_DP_MASTER_PORT",
+        # Ray puts these into its workers: ray/_private/services.py
+        "RAY_RAYLET_PID",
+        "RAY_JOB_ID",
+        # Mooncake transfer engine: mooncake-common/src/environ.cpp
+        "MC_MIN_RPC_PORT",
+        "MC_MAX_RPC_PORT",
+        "SGLANG_TCP_STORE_PORT",
+    }
+)
+
+SETTINGS_KEYS: frozenset[str] = frozenset(
+    {
+        "api-server-count",
+        "data-parallel-multi-port-external-lb",
+        "data-parallel-rpc-port",
+        "data-parallel-size",
+        "data-parallel-size-local",
+        "data-parallel-supervisor-port",
+        "grpc",
+        "grpc-port",
+        "headless",
+        "host",
+        "master-port",
+        "model",
+        "model-path",
+        "nccl-port",
+        "port",
+        "smg-grpc-mode",
+        "uds",
+    }
+)
+
+# Flags whose values may leave the process. Even then only values of a harmless shape do:
+# numbers, addresses, yes and no, and the paths and JSON keys that recognition compares.
+SAFE_FLAGS: frozenset[str] = SETTINGS_KEYS | {
+    "config",
+    "data-parallel-external-lb",
+    "data-parallel-hybrid-lb",
+    "data-parallel-rank",
+    "data-parallel-start-rank",
+    "disaggregation-bootstrap-port",
+    "dist-init-addr",
+    "dp",
+    "ec-transfer-config",
+    "enable-metrics",
+    "encoder-bootstrap-port",
+    "engine-info-bootstrap-port",
+    "gcs-server-port",
+    "grpc-listen-port",
+    "head",
+    "http-metadata-server-port",
+    "http-port",
+    "kv-events-config",
+    "kv-transfer-config",
+    "listen-fd",
+    "listen-port",
+    "max-worker-port",
+    "metrics-export-port",
+    "metrics-port",
+    "min-worker-port",
+    "nnodes",
+    "node-manager-port",
+    "node-rank",
+    "nproc-per-node",
+    "object-manager-port",
+    "prometheus-port",
+    "rdzv-endpoint",
+    "rpc-port",
+    "runtime-env-agent-port",
+    "server-name",
+    "server-port",
+    "session-dir",
+    "session-name",
+    "smg-http-sidecar-port",
+    "standalone",
+}
+
+# A part of a path in /proc/PID/maps -> what it says about the process.
+LIBRARY_MARKS: Mapping[str, str] = MappingProxyType(
+    {
+        "libtorch_cpu.so": "torch",
+        "libnccl": "nccl",
+        "/vllm/_C": "vllm",
+        "/ray/_raylet": "ray",
+        "libzmq": "zmq",
+        "/sgl_kernel/": "sglang",
+        "/lmdeploy/lib/_turbomind": "lmdeploy",
+        "mooncake/engine": "mooncake",
+        "libtransfer_engine": "mooncake",
+        "libnixl": "nixl",
+        "nixl/_bindings": "nixl",
+        "libucs": "ucx",
+        "/lmcache/c_ops": "lmcache",
+    }
+)
