@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 from vllmwall.cidr import merged
@@ -191,7 +192,13 @@ def _hits_another_user(
 
 def _networks_of(policy: Policy, peers: tuple[Network, ...]) -> Mapping[str, tuple[Network, ...]]:
     named = {**policy.groups, PEERS: peers}
-    return {name: merged(nets) for name, nets in named.items() if name not in (PUBLIC, NODE)}
+    return {name: _merged(nets) for name, nets in named.items() if name not in (PUBLIC, NODE)}
+
+
+# Merging a hundred networks takes longer than a whole pass should; they seldom change.
+@lru_cache(maxsize=64)
+def _merged(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    return merged(networks)
 
 
 def _strictest(claims: list[_Claim], networks: Mapping[str, tuple[Network, ...]]) -> _Claim:

@@ -1,0 +1,41 @@
+"""Questions about a list of sources: what they come to, and where a network lies. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from vllmwall.cidr import everyone_in
+from vllmwall.model import Network, PeerSource
+
+
+def without_everyone(sources: Iterable[PeerSource]) -> tuple[PeerSource, ...]:
+    """The sources, those emptied that would let everyone in, alone or with the ones before."""
+    kept: list[PeerSource] = []
+    networks: list[Network] = []
+    for source in sources:
+        whole = everyone_in((*networks, *source.networks))
+        if whole:
+            error = (
+                f"this would make everyone a peer ({whole[0]}), so nothing of it counts; to allow "
+                "that, set peers.allow_everyone = true in the configuration"
+            )
+            kept.append(replace(source, networks=(), error=error))
+        else:
+            kept.append(source)
+            networks.extend(source.networks)
+    return tuple(kept)
+
+
+def where_it_lies(network: Network, sources: Iterable[PeerSource]) -> str | None:
+    """``10.0.0.0/24 from /etc/…`` when a source has a network around this one."""
+    for source in sources:
+        for wider in source.networks:
+            if wider.version == network.version and _holds(wider, network):
+                return f"{wider} from {source.name}"
+    return None
+
+
+def _holds(wider: Network, network: Network) -> bool:
+    first, last = network.network_address, network.broadcast_address
+    return first in wider and last in wider
