@@ -6,9 +6,9 @@ import pwd
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from vllmwall.cidr import parse_network
 from vllmwall.config import ConfigError
 from vllmwall.control import ControlError, Json
 from vllmwall.model import Network
@@ -51,7 +51,7 @@ class Answers:
         problems = [daemon.pass_error] if daemon.pass_error else []
         facts = daemon.keeper.status(time.time(), problems)
         uids = {workload.uid for workload in facts.recognition.workloads}
-        config = replace(facts.config, problems=daemon.config_problems)
+        config = replace(facts.config, loaded=daemon.config_loaded, problems=daemon.config_problems)
         return replace(
             facts,
             daemon=daemon.facts(),
@@ -84,23 +84,22 @@ class Answers:
         return {"peers": status_json(self._facts())["peers"]}
 
     def _add_peers(self, arguments: Json) -> Json:
+        peers = self._daemon.keeper.peers
         seconds = arguments.get("seconds")
-        expires = time.time() + float(seconds) if isinstance(seconds, int | float) else None
-        return self._change_peers(
-            arguments, lambda networks: self._daemon.keeper.peers.add(networks, expires)
-        )
+        if arguments.get("save"):
+            return self._change_peers(arguments, peers.save)
+        expires = time.time() + seconds if isinstance(seconds, int | float) else None
+        return self._change_peers(arguments, lambda networks: peers.add(networks, expires))
 
     def _remove_peers(self, arguments: Json) -> Json:
-        return self._change_peers(arguments, self._daemon.keeper.peers.remove)
+        peers = self._daemon.keeper.peers
+        return self._change_peers(
+            arguments, peers.forget if arguments.get("save") else peers.remove
+        )
 
-    def _change_peers(
-        self, arguments: Json, change: Callable[[tuple[Network, ...]], object]
-    ) -> Json:
+    def _change_peers(self, arguments: Json, change: Callable[[tuple[Network, ...]], None]) -> Json:
         try:
-            networks = _networks(arguments.get("networks"))
-            change(networks)
-            if arguments.get("save"):
-                self._daemon.keeper.peers.save(networks)
+            change(_networks(arguments.get("networks")))
         except (PeerError, ValueError) as error:
             raise ControlError("failed", str(error)) from error
         self._daemon.full_pass("peers changed")
@@ -113,7 +112,7 @@ class Answers:
 def _networks(value: object) -> tuple[Network, ...]:
     if not isinstance(value, list) or not value:
         raise ControlError("bad-request", "networks: a list of CIDRs is needed")
-    return tuple(ip_network(str(text)) for text in value)
+    return tuple(parse_network(str(text)) for text in value)
 
 
 def _user(uid: int) -> str:

@@ -23,7 +23,7 @@ from structlog.typing import FilteringBoundLogger
 
 from vllmwall import __version__
 from vllmwall.answers import Answers
-from vllmwall.config import DEFAULT_PATH, Config, ConfigError, load
+from vllmwall.config import DEFAULT_PATH, DROP_INS, Config, ConfigError, load
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
 from vllmwall.netns import inode_of
@@ -103,9 +103,10 @@ class Daemon:
         self.last_pass: PassFacts | None = None
         self.pass_error: str | None = None
         self.config_problems: tuple[ConfigProblem, ...] = ()
+        self.config_loaded = self.started
         self.keeper = WallKeeper(
             config=config,
-            peers=PeerList(config.peers, options.runtime_dir),
+            peers=PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS),
             backend=Nftables(),
             only=frozenset(_namespace_inode(name) for name in options.only_namespaces),
             down=(options.runtime_dir / "down").exists(),
@@ -165,6 +166,8 @@ class Daemon:
             interval if self._events.name == "tracefs" else _POLL_SECONDS
         )
         self._reason = "timer"
+        if (left := self._until_a_peer_expires()) is not None:
+            self.wake_soon("a peer's time is over", left)
         begun = time.perf_counter()
         try:
             self.keeper.full_pass()
@@ -175,6 +178,11 @@ class Daemon:
         self.passes += 1
         self.last_pass = PassFacts(time.time(), (time.perf_counter() - begun) * 1000, reason)
         self._notify(f"READY=1\nSTATUS={self._status_line()}")
+
+    def _until_a_peer_expires(self) -> float | None:
+        now = time.time()
+        ends = [end for one in self.keeper.peers.sources() if (end := one.expires) and end > now]
+        return min(ends) - now if ends else None
 
     def wake_soon(self, reason: str, seconds: float = 0.0) -> None:
         """Have a full pass in ``seconds`` at the latest."""
@@ -187,7 +195,8 @@ class Daemon:
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = load(self.options.config)
-            self.keeper.config = config
+            self.keeper.configure(config)
+            self.config_loaded = time.time()
             self.config_problems = ()
             self.keeper.peers.configure(config.peers)
             self.keeper.peers.refresh(time.time())

@@ -14,12 +14,18 @@ from dataclasses import dataclass, field, replace
 from vllmwall.config import Config
 from vllmwall.decide import Decision, decide
 from vllmwall.enforce.backend import Backend, EnforceError
-from vllmwall.model import Node, Recognition, Wall
+from vllmwall.model import PEERS, Node, PeerSource, Recognition, Wall
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import every_namespace
 from vllmwall.peers import PeerList
 from vllmwall.recognize import recognize
-from vllmwall.report.facts import BackendFacts, ConfigFacts, NamespaceFacts, StatusFacts
+from vllmwall.report.facts import (
+    BackendFacts,
+    ConfigFacts,
+    NamespaceFacts,
+    PeerSourceFacts,
+    StatusFacts,
+)
 
 _TRIES = 3
 
@@ -57,10 +63,17 @@ class WallKeeper:
     on_change: Callable[[Change], None] = field(default=lambda change: None)
 
     def __post_init__(self) -> None:
+        self.configure(self.config)
         self.observer = Observer(self.only)
         self.recognition = Recognition((), ())
         self.decision = Decision({}, ())
         self._spaces: dict[int, _Space] = {}
+
+    def configure(self, config: Config) -> None:
+        """Take another configuration; it counts from the next pass on."""
+        self.config = config
+        self.policy = config.policy()
+        self._lessons = config.lessons()
 
     def full_pass(self) -> None:
         """Read everything, put every wall right, and read each of them back.
@@ -102,12 +115,12 @@ class WallKeeper:
             host=socket.gethostname(),
             now=now,
             recognition=self.recognition,
-            policy=self.config.policy(),
+            policy=self.policy,
             namespaces=spaces,
             peers=self.peers.networks(),
             backend=BackendFacts(self.backend.name),
-            config=ConfigFacts(),
-            sources=self.peers.sources(),
+            config=ConfigFacts(files=tuple(map(str, self.config.files))),
+            sources=tuple(_source_facts(source) for source in self.peers.sources()),
             skipped=self.decision.skipped,
             down=self.down,
             problems=tuple(problems),
@@ -125,17 +138,16 @@ class WallKeeper:
 
     def _think(self, node: Node) -> None:
         """The pure half. A namespace that could not be read keeps the wall it has."""
-        self.recognition = recognize(node, self.config.lessons())
+        self.recognition = recognize(node, self._lessons)
         self.observer.keep(self.recognition)
-        self.decision = decide(self.recognition, self.config.policy(), self.peers.networks())
+        self.decision = decide(self.recognition, self.policy, self.peers.networks())
 
     def _wanted(self) -> Mapping[int, Wall]:
         """The wall of every namespace that needs one: with workloads, our own, and any that
         has a wall of ours from before."""
         namespaces = self.observer.namespaces
         walls = dict(self.decision.walls)
-        policy = self.config.policy()
-        empty = Wall(0, frozenset(), {"peers": self.peers.networks()}, policy.mode)
+        empty = Wall(0, frozenset(), {PEERS: self.peers.networks()}, self.policy.mode)
         for inode in (namespaces.own, *self._spaces):
             if inode in namespaces.inodes:
                 walls.setdefault(inode, replace(empty, namespace=inode))
@@ -186,3 +198,7 @@ class WallKeeper:
         except (OSError, KeyError, EnforceError):
             return facts
         return replace(facts, refused_packets=refused.packets, refused_bytes=refused.bytes)
+
+
+def _source_facts(source: PeerSource) -> PeerSourceFacts:
+    return PeerSourceFacts(source.name, source.kind, source.networks, source.error, source.expires)
