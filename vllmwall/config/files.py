@@ -81,7 +81,7 @@ def _read_file(path: Path, reading: Reading) -> None:
     except FileNotFoundError:
         return
     except TOMLDecodeError as error:
-        reading.problems.append(_syntax_problem(path, str(error)))
+        reading.problems.append(_syntax_problem(path, str(error), content.text))
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text (byte {error.start})"
         reading.problems.append(Problem(str(path), None, "", message))
@@ -93,10 +93,10 @@ def _read_file(path: Path, reading: Reading) -> None:
         reading.problems.append(Problem(str(path), None, "", content.complaint))
 
 
-def _syntax_problem(path: Path, message: str) -> Problem:
-    """tomllib ends its messages with ``(at line 3, column 5)``."""
+def _syntax_problem(path: Path, message: str, text: str) -> Problem:
+    """tomllib ends its messages with ``(at line 3, column 5)`` or ``(at end of document)``."""
     found = re.search(r"\(at line (\d+), column \d+\)$", message)
-    line = int(found.group(1)) if found else None
+    line = int(found.group(1)) if found else len(text.splitlines())
     return Problem(str(path), line, "", f"is not valid TOML: {message}")
 
 

@@ -30,13 +30,16 @@ def read_trusted(path: Path) -> TrustedText:
     """
     # O_NONBLOCK: a named pipe in the place of the file must not hold the daemon up.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{path} is no regular file")
         if status.st_size > _LARGEST:
             raise OSError(f"{path} is larger than {_LARGEST} bytes")
-        text = file.read(_LARGEST).decode("utf-8-sig")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            text = file.read(_LARGEST).decode("utf-8-sig")
+    finally:
+        os.close(descriptor)
     return TrustedText(text, complaint(path, status))
 
 

@@ -157,7 +157,7 @@ def read_unix_group(value: object) -> str:
 
 def suggestion(word: str, words: tuple[str, ...]) -> str:
     """``(did you mean X?)`` where one of ``words`` is close, otherwise nothing."""
-    close = get_close_matches(word, words, n=1)
+    close = get_close_matches(word, words, n=1, cutoff=0.75)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
