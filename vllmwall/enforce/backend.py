@@ -1,0 +1,153 @@
+"""What every backend promises, and the difference between two walls.
+
+A backend owns one thing per network namespace (for nftables: `table inet vllmwall`), reads and
+writes that and nothing else, and changes it in single transactions: at no moment is there a
+state that is neither the old wall nor the new one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from vllmwall.model import Address, Mode, Network, Proto, Wall, WallEntry
+
+_LINES_AROUND = 2
+
+
+class EnforceError(Exception):
+    """The kernel did not take a change, or could not be asked. What stood before still stands.
+
+    ``script`` is what was tried, each line with its number; empty where nothing was sent. The
+    message holds the words of the tool and the lines of the script around the one it names.
+    """
+
+    def __init__(self, message: str, script: str = "") -> None:
+        lines = [f"{number:5}  {line}" for number, line in enumerate(script.splitlines(), 1)]
+        super().__init__("\n".join([message.strip(), *_near(message, lines)]))
+        self.script = "\n".join(lines)
+
+
+def _near(message: str, lines: list[str]) -> list[str]:
+    """The lines of the script around the first ``:LINE:COLUMN`` of the message."""
+    place = re.search(r":(\d+):\d+", message)
+    if not lines or place is None:
+        return []
+    line = int(place.group(1))
+    return ["The script:", *lines[max(0, line - 1 - _LINES_AROUND) : line + _LINES_AROUND]]
+
+
+@dataclass(frozen=True)
+class AlteredWall(Wall):
+    """What stands where somebody else changed what is ours, or an older version built it.
+
+    It holds what could be read and is equal to no `Wall`, so a comparison with the wanted wall
+    always fails and `Backend.apply` builds anew. ``differences`` say what is not as we would
+    have it, one line each, for people.
+    """
+
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Packets of one source to one port that the wall refused (or would, in audit mode).
+
+    ``packets`` and ``bytes`` count since the source was first remembered.
+    """
+
+    source: Address
+    proto: Proto
+    port: int
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What a wall refused since its table was built. In audit mode: what it would have refused.
+
+    ``refusals`` remembers a bounded number of sources for a bounded time, the busiest first;
+    ``packets`` and ``bytes`` count them all.
+    """
+
+    packets: int = 0
+    bytes: int = 0
+    refusals: tuple[Refusal, ...] = ()
+
+
+class Backend(Protocol):
+    """Makes the wall of a network namespace stand. ``path`` names one, e.g. /proc/1/ns/net.
+
+    Every method raises OSError when the namespace is gone or may not be entered, and
+    EnforceError when the kernel refuses.
+    """
+
+    name: str
+
+    def read_back(self, path: str) -> Wall | None:
+        """What stands in the kernel now; None: nothing of ours.
+
+        Equal to the wall that was applied, as long as nobody changed anything; an
+        `AlteredWall` otherwise. Networks come back merged, as `cidr.merged` has them.
+        """
+
+    def apply(self, path: str, wall: Wall, standing: Wall | None) -> None:
+        """Make ``wall`` stand, in one transaction.
+
+        ``standing`` is what was last read back: then only the difference is sent. Without it,
+        or when the difference is refused, everything is replaced, in one transaction too.
+        """
+
+    def remove(self, path: str) -> bool:
+        """Take away what is ours. False: there was nothing."""
+
+    def counters(self, path: str) -> Counters:
+        """What was refused. All zero where there is no wall."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What turns one wall into another. An entry that changes is in both halves."""
+
+    removed: frozenset[WallEntry]
+    added: frozenset[WallEntry]
+    networks_removed: Mapping[str, tuple[Network, ...]]
+    networks_added: Mapping[str, tuple[Network, ...]]
+    mode_before: Mode | None
+    mode: Mode
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing to do."""
+        entries = self.removed or self.added
+        networks = self.networks_removed or self.networks_added
+        return not entries and not networks and self.mode_before is self.mode
+
+
+def changes(standing: Wall | None, wanted: Wall) -> Changes:
+    """The difference between what stands (None: nothing) and what shall stand."""
+    before = standing or Wall(wanted.namespace, frozenset(), {}, wanted.mode)
+    return Changes(
+        removed=before.entries - wanted.entries,
+        added=wanted.entries - before.entries,
+        networks_removed=_missing(before.networks, wanted.networks),
+        networks_added=_missing(wanted.networks, before.networks),
+        mode_before=standing.mode if standing else None,
+        mode=wanted.mode,
+    )
+
+
+def _missing(
+    these: Mapping[str, tuple[Network, ...]], those: Mapping[str, tuple[Network, ...]]
+) -> Mapping[str, tuple[Network, ...]]:
+    """Of each name's networks in ``these``, the ones that ``those`` lacks."""
+    found = {}
+    for name, networks in these.items():
+        known = frozenset(those.get(name, ()))
+        left = tuple(network for network in networks if network not in known)
+        if left:
+            found[name] = left
+    return found

@@ -1,0 +1,201 @@
+"""What ``nft -s list table inet vllmwall`` printed, as a wall. Pure.
+
+The whole table is compared, not only its elements: the same reader reads the table that
+`ruleset` would write for the wall found, and every line in which the two differ makes the
+result an `AlteredWall`. So an added rule, a flushed chain, a changed policy, a dormant table, a
+set of somebody else's or an element that we never write is noticed.
+
+Text, not JSON: nft 1.0.6 prints broken JSON for a table with flags, and some builds have none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import (
+    IPv4Address,
+    IPv6Address,
+    ip_address,
+    ip_network,
+    summarize_address_range,
+)
+
+from vllmwall.cidr import merged
+from vllmwall.enforce import ruleset
+from vllmwall.enforce.backend import AlteredWall, Counters, EnforceError, Refusal
+from vllmwall.enforce.names import STRANGERS, read_set_name, read_verdict
+from vllmwall.model import Mode, Network, Proto, Wall, WallEntry
+
+_BLOCK = re.compile(r"^\t(\w+ \S+) \{\n(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
+_ELEMENTS = "\t\telements = {"
+_MAPPING = re.compile(
+    r"(?:(?P<address>\S+) \. )?(?P<proto>tcp|udp) \. (?P<port>\d+)"
+    r'(?: comment "(?P<note>[^"]*)")? : (?P<verdict>.+)'
+)
+_REFUSED = re.compile(
+    r"(?P<source>\S+) \. (?P<proto>tcp|udp) \. (?P<port>\d+)\b.*"
+    r"\bcounter packets (?P<packets>\d+) bytes (?P<bytes>\d+)"
+)
+_TOTAL = re.compile(r"^\t\tcounter packets (\d+) bytes (\d+) (?:drop|accept)$", re.MULTILINE)
+# Whoever owns the table protects it; newer versions of nft name the owner behind the brace.
+_OWNED = re.compile(r"^\tflags (?:owner|persist|owner,\s*persist)\n|(?<=\{) # progname .*$", re.M)
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """A table taken apart: its blocks by kind and name, and the elements of sets and maps."""
+
+    around: tuple[str, ...]
+    blocks: Mapping[str, tuple[str, ...]]
+    elements: Mapping[str, tuple[str, ...]]
+
+
+# Most passes read what the last one read, and parsing 10,000 entries takes longer than all else.
+@lru_cache(maxsize=4)
+def read_wall(text: str, namespace: int) -> Wall:
+    """The wall that a stateless listing shows; an `AlteredWall` where it is not as ours."""
+    listing = _take_apart(text)
+    strange: list[str] = []
+    wall = Wall(
+        namespace,
+        frozenset(_entries(listing, strange)),
+        _networks(listing, strange),
+        _mode(listing),
+    )
+    strange += _differences(listing, wall)
+    if not strange:
+        return wall
+    return AlteredWall(wall.namespace, wall.entries, wall.networks, wall.mode, tuple(strange))
+
+
+def read_counters(text: str) -> Counters:
+    """The counters that full listings of the last chain and the memories show."""
+    listing = _take_apart(text)
+    total = _TOTAL.search(text)
+    refusals = [
+        _refusal(found)
+        for name in ruleset.MEMORIES
+        for element in listing.elements.get(f"set {name}", ())
+        if (found := _REFUSED.match(element))
+    ]
+    refusals.sort(key=lambda refusal: -refusal.packets)
+    packets, bytes_ = (int(each) for each in total.groups()) if total else (0, 0)
+    return Counters(packets, bytes_, tuple(refusals))
+
+
+def _refusal(found: re.Match[str]) -> Refusal:
+    return Refusal(
+        ip_address(found["source"]),
+        Proto(found["proto"]),
+        int(found["port"]),
+        int(found["packets"]),
+        int(found["bytes"]),
+    )
+
+
+def _take_apart(text: str) -> _Listing:
+    blocks, elements = {}, {}
+    for found in _BLOCK.finditer(text):
+        title, body = found.groups()
+        declared, _, filled = body.partition(_ELEMENTS)
+        blocks[title] = _lines(declared)
+        elements[title] = _split(filled)
+    return _Listing(_lines(_OWNED.sub("", _BLOCK.sub("", text))), blocks, elements)
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _split(filled: str) -> tuple[str, ...]:
+    """The elements; no note of ours has a comma in it, so what falls apart here is not ours."""
+    parts = filled.strip().removesuffix("}").split(",")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _entries(listing: _Listing, strange: list[str]) -> Iterator[WallEntry]:
+    for name in ruleset.MAPS:
+        for element in listing.elements.get(f"map {name}", ()):
+            entry = _entry(name, element)
+            if entry is None:
+                strange.append(f"map {name}: {element}")
+            else:
+                yield entry
+
+
+def _entry(name: str, element: str) -> WallEntry | None:
+    found = _MAPPING.fullmatch(element)
+    audience = read_verdict(found["verdict"]) if found else None
+    if found is None or audience is None:
+        return None
+    try:
+        address = ip_address(found["address"]) if found["address"] else None
+    except ValueError:
+        return None
+    port, note = int(found["port"]), found["note"] or ""
+    return WallEntry(int(name[-1]), Proto(found["proto"]), port, audience, address, note)
+
+
+def _networks(listing: _Listing, strange: list[str]) -> dict[str, tuple[Network, ...]]:
+    found: dict[str, list[Network]] = {}
+    for title, elements in listing.elements.items():
+        named = read_set_name(title.removeprefix("set "))
+        if named is None:
+            continue
+        networks = found.setdefault(named[0], [])
+        for element in elements:
+            try:
+                networks += _network(element)
+            except ValueError:
+                strange.append(f"{title}: {element}")
+    return {name: merged(networks) for name, networks in found.items()}
+
+
+def _network(element: str) -> Iterator[Network]:
+    """The networks of a CIDR, of an address or, as nft joins neighbours, of a range."""
+    first, dash, last = element.partition("-")
+    if not dash:
+        return iter([ip_network(element)])
+    start, end = ip_address(first), ip_address(last)
+    if isinstance(start, IPv4Address) and isinstance(end, IPv4Address):
+        return summarize_address_range(start, end)
+    if isinstance(start, IPv6Address) and isinstance(end, IPv6Address):
+        return summarize_address_range(start, end)
+    raise ValueError(element)
+
+
+def _mode(listing: _Listing) -> Mode:
+    """From what happens to strangers, not from what the comment claims."""
+    rules = listing.blocks.get(f"chain {STRANGERS}", ())
+    return Mode.AUDIT if ruleset.LAST_RULE[Mode.AUDIT] in rules else Mode.ENFORCE
+
+
+def _differences(listing: _Listing, wall: Wall) -> Iterator[str]:
+    """Where the table is not as we would write it for ``wall``, elements apart."""
+    try:
+        ours = _take_apart(ruleset.table(_skeleton(wall)))
+    except EnforceError as error:
+        yield str(error)
+        return
+    yield from _compare("table", ours.around, listing.around)
+    for title in sorted(ours.blocks.keys() | listing.blocks.keys()):
+        if title not in listing.blocks:
+            yield f"{title}: missing"
+        elif title not in ours.blocks:
+            yield f"{title}: not ours"
+        else:
+            yield from _compare(title, ours.blocks[title], listing.blocks[title])
+
+
+def _skeleton(wall: Wall) -> Wall:
+    """The smallest wall with the same sets and chains."""
+    entries = {entry.audience: entry for entry in wall.entries}
+    networks: dict[str, tuple[Network, ...]] = dict.fromkeys(wall.networks, ())
+    return Wall(wall.namespace, frozenset(entries.values()), networks, wall.mode)
+
+
+def _compare(title: str, ours: tuple[str, ...], found: tuple[str, ...]) -> Iterator[str]:
+    if ours != found:
+        yield f"{title}: {' | '.join(found)} (ours: {' | '.join(ours)})"

@@ -1,0 +1,69 @@
+"""The nftables backend: `table inet vllmwall`, by libnftables, in any network namespace.
+
+Never lists, flushes or names anything but that table: other tables belong to others, and an
+old nft can crash on what a newer one put into them.
+"""
+
+from __future__ import annotations
+
+from vllmwall.enforce import ruleset
+from vllmwall.enforce.backend import AlteredWall, Backend, Counters, EnforceError
+from vllmwall.enforce.delta import changing
+from vllmwall.enforce.libnftables import Libnftables, NotThereError
+from vllmwall.enforce.listing import read_counters, read_wall
+from vllmwall.enforce.names import STRANGERS
+from vllmwall.model import Wall
+from vllmwall.netns import inode_of
+
+_SHOW_TABLE = f"list table {ruleset.TABLE}"
+_SHOW_COUNTERS = "\n".join(
+    [f"list chain {ruleset.TABLE} {STRANGERS}"]
+    + [f"list set {ruleset.TABLE} {memory}" for memory in ruleset.MEMORIES]
+)
+
+
+class Nftables(Backend):
+    """Walls in nf_tables. Errors are those of `Backend`."""
+
+    name = "nftables"
+
+    def __init__(self) -> None:
+        self._library = Libnftables()
+
+    def read_back(self, path: str) -> Wall | None:
+        """What stands in the kernel now; None: no table of ours."""
+        try:
+            text = self._library.show(path, _SHOW_TABLE)
+        except NotThereError:
+            return None
+        return read_wall(text, inode_of(path))
+
+    def apply(self, path: str, wall: Wall, standing: Wall | None) -> None:
+        """Make ``wall`` stand, in one transaction: by its elements where that will do."""
+        if standing is None or isinstance(standing, AlteredWall) or standing.mode != wall.mode:
+            self._replace(path, wall)
+            return
+        script = changing(standing, wall)
+        if script:
+            try:
+                self._library.run(path, script)
+            except EnforceError:  # the table is not what we took it for
+                self._replace(path, wall)
+
+    def remove(self, path: str) -> bool:
+        """Take our table away. False: there was none."""
+        try:
+            self._library.run(path, f"delete table {ruleset.TABLE}\n")
+        except NotThereError:
+            return False
+        return True
+
+    def counters(self, path: str) -> Counters:
+        """What was refused since the table was built, by source and port where remembered."""
+        try:
+            return read_counters(self._library.run(path, _SHOW_COUNTERS))
+        except NotThereError:
+            return Counters()
+
+    def _replace(self, path: str, wall: Wall) -> None:
+        self._library.run(path, ruleset.replacing(wall))

@@ -1,0 +1,179 @@
+"""A wall as nft text: the table, and the script that puts it in place at once. Pure.
+
+The text is spelled as ``nft -s list table`` prints it, so `listing` reads both with the same
+eyes, and where they differ somebody changed something.
+
+Why the table looks as it does (DESIGN §7):
+
+- Chains and rules are static; ports and networks live in maps and sets. The number of rules
+  grows with the number of distinct audiences only.
+- Maps by family, and the exact address before the wildcard, as the kernel finds its listener: a
+  rule for ``[::]`` with v6only never touches another process's IPv4 socket of the same port.
+- No conntrack: each packet is judged, so an established stranger is cut too.
+- A later fragment has no port (``th dport`` does not match) and passes. IPv4 is whole again
+  before this hook. An IPv6 datagram whose first fragment was dropped is never completed, and
+  the kernel refuses a first fragment without all its headers (RFC 7112, since Linux 5.10).
+- Remembering a source stands in rules of its own: a full set ends its rule (NFT_BREAK), and
+  that must not be the rule that drops.
+- Networks are merged here and the sets have no ``auto-merge``: so their elements in the kernel
+  are exactly ours, and one can be added or deleted without reading the others.
+- Elements have no counters: one would cost every packet of a workload's own traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from vllmwall import __version__
+from vllmwall.cidr import merged
+from vllmwall.enforce.names import (
+    STRANGERS,
+    Audience,
+    Networks,
+    chain_name,
+    check,
+    has_chain,
+    set_name,
+    verdict,
+)
+from vllmwall.model import NODE, Mode, Network, Wall, WallEntry
+
+TABLE = "inet vllmwall"
+MAPS = ("any4", "any6", "addr4", "addr6")
+MEMORIES = ("refused4", "refused6")
+LAST_RULE = {Mode.ENFORCE: "counter drop", Mode.AUDIT: "counter accept"}
+
+_REMEMBERED = 4096  # sources and ports by family: about 1 MB at most, for an hour each
+_PORT = "meta l4proto . th dport"
+_SOURCE = {4: "ip saddr", 6: "ip6 saddr"}
+_DESTINATION = {4: "ip daddr", 6: "ip6 daddr"}
+_INPUT = (
+    "type filter hook input priority filter - 10; policy accept;",
+    'iif "lo" accept',
+    f"{_DESTINATION[4]} . {_PORT} vmap @addr4",
+    f"{_DESTINATION[6]} . {_PORT} vmap @addr6",
+    f"meta nfproto ipv4 {_PORT} vmap @any4",
+    f"meta nfproto ipv6 {_PORT} vmap @any6",
+)
+
+
+def replacing(wall: Wall) -> str:
+    """The script that puts ``wall`` in the place of whatever stands. Raises EnforceError."""
+    return f"add table {TABLE}\ndelete table {TABLE}\n{table(wall)}"
+
+
+def table(wall: Wall) -> str:
+    """The whole table. Raises EnforceError for a wall that `names.check` refuses."""
+    check(wall.networks, wall.entries)
+    return in_table(
+        [
+            f'\tcomment "vllmwall {__version__} {wall.mode.value}"\n',
+            *network_sets(wall.networks),
+            *(_memory(family) for family in (4, 6)),
+            *(_map(name, wall.entries) for name in MAPS),
+            block("chain", "input", _INPUT),
+            *audience_chains(audiences_of(wall)),
+            block("chain", STRANGERS, _strangers(wall.mode)),
+        ]
+    )
+
+
+def audiences_of(wall: Wall) -> list[Audience]:
+    """The distinct audiences that need a chain."""
+    return sorted(filter(has_chain, {entry.audience for entry in wall.entries}))
+
+
+def in_table(blocks: Iterable[str]) -> str:
+    """Blocks as part of our table: what is new is added, what is there already stays."""
+    return f"table {TABLE} {{\n" + "\n".join(blocks) + "}\n"
+
+
+def network_sets(networks: Networks) -> list[str]:
+    """Two sets, one a family, for each audience name."""
+    return [
+        block("set", set_name(name, family), _network_set(networks[name], family))
+        for name in sorted(networks)
+        for family in (4, 6)
+    ]
+
+
+def audience_chains(audiences: Iterable[Audience]) -> list[str]:
+    """A chain for each audience: its networks pass, all others are strangers."""
+    return [block("chain", chain_name(each), _audience_rules(each)) for each in audiences]
+
+
+def block(kind: str, name: str, lines: Iterable[str]) -> str:
+    """One set, map or chain as nft prints it."""
+    return "\n".join([f"\t{kind} {name} {{", *(f"\t\t{line}" for line in lines), "\t}\n"])
+
+
+def network_elements(networks: Iterable[Network], family: int) -> list[str]:
+    """The networks of one family as elements, merged."""
+    ours = [network for network in networks if network.version == family]
+    return [str(network) for network in merged(ours)]
+
+
+def map_of(entry: WallEntry) -> str:
+    """The map that an entry belongs in."""
+    return f"{'any' if entry.address is None else 'addr'}{entry.family}"
+
+
+def key(entry: WallEntry) -> str:
+    """What a packet must be to meet this entry."""
+    port = f"{entry.proto.value} . {entry.port}"
+    return port if entry.address is None else f"{entry.address} . {port}"
+
+
+def mapping(entry: WallEntry) -> str:
+    """An entry as an element of its map."""
+    comment = f' comment "{entry.note}"' if entry.note else ""
+    return f"{key(entry)}{comment} : {verdict(entry.audience)}"
+
+
+def in_order(entries: Iterable[WallEntry]) -> list[WallEntry]:
+    """Entries by port, for people who read the script."""
+    return sorted(entries, key=lambda entry: (entry.port, entry.proto.value, str(entry.address)))
+
+
+def elements(these: Iterable[str]) -> str:
+    """Elements in braces, one a line."""
+    return "{ " + ",\n\t\t\t     ".join(these) + " }"
+
+
+def _network_set(networks: Iterable[Network], family: int) -> Iterator[str]:
+    yield f"type ipv{family}_addr"
+    yield "flags interval"
+    yield from _filled(network_elements(networks, family))
+
+
+def _map(name: str, entries: Iterable[WallEntry]) -> str:
+    family = int(name[-1])
+    is_exact = name.startswith("addr")
+    typed = f"{_DESTINATION[family]} . {_PORT}" if is_exact else _PORT
+    ours = in_order(entry for entry in entries if map_of(entry) == name)
+    return block("map", name, [f"typeof {typed} : verdict", *_filled(map(mapping, ours))])
+
+
+def _filled(these: Iterable[str]) -> Iterator[str]:
+    listed = list(these)
+    if listed:
+        yield f"elements = {elements(listed)}"
+
+
+def _memory(family: int) -> str:
+    lines = [f"typeof {_SOURCE[family]} . {_PORT}", f"size {_REMEMBERED}"]
+    return block("set", f"refused{family}", [*lines, "flags dynamic,timeout", "timeout 1h"])
+
+
+def _audience_rules(audience: Audience) -> Iterator[str]:
+    for name in audience:
+        if name != NODE:
+            yield f"ip saddr @{set_name(name, 4)} accept"
+            yield f"ip6 saddr @{set_name(name, 6)} accept"
+    yield f"goto {STRANGERS}"
+
+
+def _strangers(mode: Mode) -> Iterator[str]:
+    for family, source in _SOURCE.items():
+        yield f"update @refused{family} {{ {source} . {_PORT} counter }}"
+    yield LAST_RULE[mode]
