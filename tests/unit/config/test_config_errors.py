@@ -231,7 +231,7 @@ def test_overlapping_groups_are_found_across_files(write: Callable[..., Path]) -
 
 
 def test_every_problem_is_reported_at_once(write: Callable[..., Path]) -> None:
-    """One look shows all there is to do, over all files, in the order of reading."""
+    """One look shows all there is to do, over all files, by file and line."""
     main = write('mode = "x"\n[peers]\ncidrs = ["nonsense"]\n[policy]\napi = "nobody"\n')
     extra = write('mode = "enforce"\nbad = 1', "conf.d/a.toml")
     broken = write("[peers\n", "conf.d/b.toml")
