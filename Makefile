@@ -1,0 +1,99 @@
+# `make` lists what there is. Every target sets up what it needs, once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# What to build .venv with; any Python from 3.10 on.
+PYTHON ?= python3
+export PYTHON
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+PRODUCT := .venv/ready
+TORCH := .venv-torch/ready
+VLLM_ENV := .venv-vllm/ready
+MODEL := .cache/tiny-model/ready
+# `make test ARGS="-k peers"` passes arguments on to pytest, `make run ARGS=…` to the daemon.
+ARGS ?=
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: $(PRODUCT) ## apt packages (as root) and the virtual environment .venv
+
+.PHONY: run
+run: $(PRODUCT) ## run the daemon on this host with the default configuration (root)
+	@$(BIN)/vllmwall daemon $(ARGS)
+
+.PHONY: demo
+demo: $(PRODUCT) $(if $(VLLM),$(VLLM_ENV) $(MODEL),$(TORCH)) ## see it work on real torch, in namespaces of its own (root); VLLM=1: real vLLM
+	@$(BIN)/python -m tests.demo $(if $(VLLM),--vllm)
+
+.PHONY: test
+test: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(MODEL) ## all tests (root for those in network namespaces)
+	@$(PYTEST) $(ARGS)
+
+.PHONY: test-unit
+test-unit: $(PRODUCT) ## the pure core and whatever needs no root: seconds
+	@$(PYTEST) -m "not kernel and not real" $(ARGS)
+
+.PHONY: test-kernel
+test-kernel: $(PRODUCT) ## real rules and real packets in network namespaces (root)
+	@$(PYTEST) -m kernel $(ARGS)
+
+.PHONY: test-real
+test-real: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(MODEL) ## real torchrun and real vLLM behind the wall (root, minutes)
+	@$(PYTEST) -m real $(ARGS)
+
+.PHONY: lint
+lint: $(PRODUCT) ## ruff, mypy and the import layers
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports >.cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
+	@echo "lint: all good"
+
+.PHONY: docs
+docs: $(PRODUCT) ## write the generated pages and samples anew
+	@$(BIN)/python -m vllmwall.config sample >.cache/page && cp .cache/page packaging/vllmwall.toml
+	@$(BIN)/python -m vllmwall.config reference >.cache/page && cp .cache/page docs/reference/config.md
+
+.PHONY: clean
+clean: ## remove what make made, virtual environments too
+	@rm -rf .venv .venv-torch .venv-vllm .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf build dist *.egg-info .coverage*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.cache:
+	@mkdir -p $@
+
+.cache/apt: tests/setup/apt | .cache
+	@tests/setup/apt
+	@touch $@
+
+$(PRODUCT): pyproject.toml .cache/apt
+	@echo "  · .venv: vllmwall and its tools"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "$(PYTHON) is too old: Python 3.10 or newer is needed (make PYTHON=…)" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --disable-pip-version-check -qq install -e '.[dev]'
+	@touch $@
+
+$(TORCH): tests/setup/torch .cache/apt
+	@echo "  · .venv-torch: real torch.distributed (half a minute)"
+	@tests/setup/torch .venv-torch
+	@touch $@
+
+$(VLLM_ENV): tests/setup/torch .cache/apt
+	@echo "  · .venv-vllm: real vLLM for the CPU (minutes)"
+	@tests/setup/torch .venv-vllm vllm
+	@touch $@
+
+$(MODEL): tests/workloads/tiny_model.py $(VLLM_ENV)
+	@echo "  · a tiny model with random weights"
+	@.venv-vllm/bin/python $< $(@D) 2>.cache/tiny-model.log || { cat .cache/tiny-model.log; exit 1; }
+	@touch $@

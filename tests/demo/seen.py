@@ -1,0 +1,85 @@
+"""What the demo saw: who got what from each listener, and what should have come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tests.demo.cast import Cast
+from tests.lab import Host, Lab
+from tests.workloads.listening import Listening, listeners_of, try_all
+from tests.workloads.starting import API_PORT
+
+NOBODY = "no workload"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One listener and what each side got. ``role`` and ``audience`` are what vllmwall says."""
+
+    listening: Listening
+    peer: str
+    stranger: str
+    role: str = ""
+    audience: str = ""
+
+    @property
+    def where(self) -> str:
+        """``*:29400``, ``192.0.2.1:41453``."""
+        return f"{self.listening.address}:{self.listening.port}"
+
+
+def look(lab: Lab, cast: Cast) -> list[Seen]:
+    """Have the peer and the stranger try every listener of the node."""
+    listeners = [one for one in listeners_of(lab.node) if one.targets(lab.node)]
+    peer = try_all(lab.peer, lab.node, listeners)
+    stranger = try_all(lab.stranger, lab.node, listeners)
+    return [
+        Seen(
+            one,
+            _got(peer[one], one, cast, lab.peer),
+            _got(stranger[one], one, cast, lab.stranger),
+        )
+        for one in listeners
+    ]
+
+
+def _got(outcomes: set[str], one: Listening, cast: Cast, who: Host) -> str:
+    if outcomes == {"timeout"}:
+        return "nothing"
+    if outcomes != {"open"}:
+        return " and ".join(sorted(outcomes))
+    if one.port != API_PORT:
+        return "connected"
+    try:
+        cast.ask(who)
+    except (OSError, AssertionError) as error:
+        return f"connected, then {error}"
+    return "a completion"
+
+
+def explained(seen: Iterable[Seen], status: dict[str, object]) -> list[Seen]:
+    """The same with what vllmwall says about each listener."""
+    said = {
+        one["port"]: (one["role"], ", ".join(one["audience"]))
+        for workload in status["workloads"]  # type: ignore[attr-defined]
+        for one in workload["listeners"]
+    }
+    return [
+        Seen(one.listening, one.peer, one.stranger, *said.get(one.listening.port, (NOBODY, "all")))
+        for one in seen
+    ]
+
+
+def mistakes(seen: Iterable[Seen], cast: Cast) -> list[str]:
+    """What is not as a wall must make it. Empty: all is well."""
+    found = []
+    for one in seen:
+        public = one.listening.port in (API_PORT, cast.bystander_port)
+        if one.peer == "nothing":
+            found.append(f"{one.where}: the peer was shut out")
+        if public and one.stranger != one.peer:
+            found.append(f"{one.where}: the stranger got {one.stranger}, not {one.peer}")
+        if not public and one.stranger != "nothing":
+            found.append(f"{one.where}: the stranger got {one.stranger}")
+    return found
