@@ -1,0 +1,37 @@
+"""Whose is it, and what is it for: processes and listeners become workloads with roles.
+
+Pure functions over frozen values: no clock, no file, no socket, no state. To add a stack,
+write one file with its `StackRules` and name it in `_STACKS`. Imports the model and
+`vllmwall.inputs` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vllmwall.model import Lesson, Node, Recognition
+from vllmwall.recognize import kv, lmdeploy, ray, sglang, taught, torch, vllm
+from vllmwall.recognize.claims import StackRules
+from vllmwall.recognize.survey import survey
+
+# The order decides where two stacks could claim one process: the more specific comes first.
+_STACKS: tuple[StackRules, ...] = (
+    sglang.RULES,
+    vllm.RULES,
+    ray.RULES,
+    lmdeploy.RULES,
+    kv.MOONCAKE,
+    kv.NIXL,
+    kv.LMCACHE,
+    torch.RULES,
+    taught.RULES,
+)
+
+
+def recognize(node: Node, lessons: Sequence[Lesson] = ()) -> Recognition:
+    """Every workload of the node with a role for each of its listeners, and all other listeners.
+
+    A workload without listeners is there too. Whatever is missing (backlogs, threads, command
+    lines) makes roles less exact, never public.
+    """
+    return survey(node, lessons, _STACKS)

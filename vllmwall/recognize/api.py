@@ -1,0 +1,81 @@
+"""When a listener may be called ``api``: the only role that opens a port to everybody.
+
+Two of three must hold, and nothing may speak against it: the port is the flag, setting or
+default of the server's own command line; ``listen()`` had the backlog that its web server asks
+for; the process tree makes the owner an API server. A title alone is never evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vllmwall.model import Evidence, Label, Listener, Role
+from vllmwall.recognize.claims import Sighting
+from vllmwall.recognize.fingerprints import GRPC_BACKLOG, SOMAXCONN_BACKLOG, UVICORN_BACKLOG
+
+_TWO_OF_THREE = 2
+_CONFIDENCE = {2: 0.9, 3: 0.99}
+
+HTTP = frozenset({UVICORN_BACKLOG})
+GRPC = frozenset({GRPC_BACKLOG, SOMAXCONN_BACKLOG})
+TOKIO = frozenset({SOMAXCONN_BACKLOG, 1024, 128})
+
+
+@dataclass(frozen=True)
+class ApiCase:
+    """What speaks for a listener of one owner to be its server's API.
+
+    ``ports`` maps the expected ports to how they are known (``flag``, ``config``,
+    ``default-port``); None: the command line does not tell. ``serves`` says why the tree makes
+    the owner an API server; empty: it does not. ``backlogs`` are those of its web server;
+    only uvicorn's 2048 is rare enough to be evidence. ``wide_v6`` is True when a server told
+    so would bind ``[::]``.
+    """
+
+    ports: Mapping[int, str] | None
+    serves: str
+    backlogs: frozenset[int] = field(default=HTTP)
+    wide_v6: bool = False
+
+
+def api_label(sighting: Sighting, case: ApiCase) -> Label | None:
+    """``api`` when the evidence is strong enough, else None."""
+    listener = sighting.listener
+    if _speaks_against(listener, case, sighting.queue_cap):
+        return None
+    evidence = []
+    if case.ports is not None:
+        evidence.append(Evidence(case.ports[listener.port], f"port {listener.port}"))
+    if _is_uvicorn(listener, sighting.queue_cap) and UVICORN_BACKLOG in case.backlogs:
+        evidence.append(Evidence("backlog", str(UVICORN_BACKLOG)))
+    if case.serves:
+        evidence.append(Evidence("tree", case.serves))
+    if len(evidence) < _TWO_OF_THREE:
+        return None
+    return Label(Role.API, _CONFIDENCE[len(evidence)], tuple(evidence))
+
+
+def _speaks_against(listener: Listener, case: ApiCase, cap: int) -> bool:
+    address = listener.address
+    if address is None or (case.ports is not None and listener.port not in case.ports):
+        return True
+    wide_v6 = address.version == 6 and address.is_unspecified
+    if wide_v6 and not case.wide_v6 and not _is_uvicorn(listener, cap):
+        return True  # a TCPStore on the port that the flag names, not a web server
+    if listener.backlog is not None:
+        return listener.backlog not in case.backlogs
+    return listener.queue_limit is not None and not _may_show(listener.queue_limit, case, cap)
+
+
+def _may_show(queue: int, case: ApiCase, cap: int) -> bool:
+    """sock_diag can show this queue for one of the backlogs: as asked, or cut to somaxconn."""
+    cut = SOMAXCONN_BACKLOG in case.backlogs or queue <= max(case.backlogs)
+    return queue in case.backlogs or (cut and queue >= cap)
+
+
+def _is_uvicorn(listener: Listener, cap: int) -> bool:
+    """2048 as an argument, or as a queue that somaxconn cannot have made."""
+    if listener.backlog is not None:
+        return listener.backlog == UVICORN_BACKLOG
+    return listener.queue_limit == UVICORN_BACKLOG and cap > UVICORN_BACKLOG

@@ -1,0 +1,183 @@
+"""A command line as evidence: which program it runs, and the flags that we know of it.
+
+Reads words the way Python and argparse do, but never fails: what it does not understand it
+leaves out. Command lines are written by users, so nothing here may be taken for more than a
+hint about the process itself. Imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+_PYTHONS = ("python", "pypy")
+_OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "-Q", "--check-hash-based-pycs"})
+_NO = frozenset({"false", "no", "0", "off"})
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command line runs.
+
+    ``binary`` is the base name of the executed file. For Python, one of ``module`` (``-m``),
+    ``script`` (a path) or ``code`` (``-c``) is set. ``args`` are the words that follow.
+    """
+
+    binary: str = ""
+    module: str = ""
+    script: str = ""
+    code: str = ""
+    args: tuple[str, ...] = ()
+
+    @property
+    def is_python(self) -> bool:
+        """A Python interpreter is the executed file."""
+        return self.binary.startswith(_PYTHONS)
+
+    @property
+    def name(self) -> str:
+        """The base name of the script or executed file; empty for ``-m`` and ``-c``."""
+        if self.script:
+            return self.script.rpartition("/")[2]
+        return "" if self.is_python else self.binary
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words before the first flag: the subcommand and what directly follows it."""
+        for position, word in enumerate(self.args):
+            if word.startswith("-"):
+                return self.args[:position]
+        return self.args
+
+    def runs(self, module: str) -> bool:
+        """``-m module``, or that module's file given as a script."""
+        if self.module:
+            return self.module in (module, module + ".__main__")
+        path = "/" + module.replace(".", "/")
+        return self.script.endswith((path + ".py", path + "/__main__.py"))
+
+
+def read_command(argv: tuple[str, ...]) -> Command:
+    """Split a command line into the program and its arguments."""
+    if not argv:
+        return Command()
+    binary = argv[0].rpartition("/")[2]
+    if not binary.startswith(_PYTHONS):
+        return Command(binary=binary, args=argv[1:])
+    return _read_python(binary, argv[1:])
+
+
+def _read_python(binary: str, words: tuple[str, ...]) -> Command:
+    position = 0
+    while position < len(words) and words[position].startswith("-"):
+        option = words[position]
+        if option.startswith(("-m", "-c")):
+            return _module_or_code(binary, words, position)
+        position += 2 if option in _OPTIONS_WITH_VALUE else 1
+    if position >= len(words):
+        return Command(binary=binary)
+    return Command(binary=binary, script=words[position], args=words[position + 1 :])
+
+
+def _module_or_code(binary: str, words: tuple[str, ...], position: int) -> Command:
+    option, value = words[position][:2], words[position][2:]
+    if not value:
+        position += 1
+        value = words[position] if position < len(words) else ""
+    rest = words[position + 1 :]
+    if option == "-m":
+        return Command(binary=binary, module=value, args=rest)
+    return Command(binary=binary, code=value, args=rest)
+
+
+class Flags:
+    """The flags of a command line that a stack knows; the last one of a name wins."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def text(self, name: str) -> str | None:
+        """The value as written; None when the flag is not there."""
+        return self._values.get(name)
+
+    def number(self, name: str) -> int | None:
+        """The value as a whole number; None when it is not there or not one."""
+        value = self._values.get(name, "").strip()
+        return int(value) if value.isascii() and value.isdigit() else None
+
+    def says(self, name: str) -> bool:
+        """The switch is on: it is there, and not followed by false, no, 0 or off."""
+        value = self._values.get(name)
+        return value is not None and value.lower() not in _NO
+
+    def object(self, name: str) -> Mapping[str, object]:
+        """The JSON object of a flag, with ``--name.key value`` laid over it."""
+        found: dict[str, object] = {}
+        try:
+            value = json.loads(self._values.get(name, "{}"))
+        except (ValueError, RecursionError):
+            value = {}
+        if isinstance(value, dict):
+            found.update(value)
+        dotted = name + "."
+        for key, part in self._values.items():
+            if key.startswith(dotted):
+                found[key.removeprefix(dotted)] = part
+        return found
+
+
+def read_flags(
+    args: tuple[str, ...],
+    known: Iterable[str],
+    short: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Flags:
+    """Read those flags of ``args`` that are ``known``; ``settings`` of a file come below them.
+
+    Underscores are dashes, ``--name=value`` and ``--name value`` are the same, and so is any
+    beginning of a name that fits no other known one: argparse refuses ambiguous beginnings,
+    so a running process has none. ``short`` maps ``-x`` to names.
+    """
+    names = frozenset(known)
+    values = {key: value for key, value in (settings or {}).items() if key in names}
+    for word, value in _pairs(args):
+        name, negated = _full_name(word, names, short or {})
+        if name:
+            values[name] = "false" if negated else value
+    return Flags(values)
+
+
+def _pairs(args: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for position, word in enumerate(args):
+        if word == "--":
+            return
+        if not _is_flag(word):
+            continue
+        name, equals, value = word.partition("=")
+        following = args[position + 1] if position + 1 < len(args) else ""
+        yield name, value if equals else ("" if _is_flag(following) else following)
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and word[1:2] not in "0123456789."
+
+
+def _full_name(
+    word: str, names: frozenset[str], short: Mapping[str, str]
+) -> tuple[str | None, bool]:
+    if not word.startswith("--"):
+        return short.get(word), False
+    name, dot, key = word[2:].partition(".")
+    name = name.replace("_", "-")
+    if name.startswith("no-") and name[3:] in names:
+        return name[3:], True
+    full = _complete(name, names)
+    return (full + dot + key if full else None), False
+
+
+def _complete(name: str, names: frozenset[str]) -> str | None:
+    if name in names:
+        return name
+    fitting = [full for full in names if full.startswith(name)]
+    return fitting[0] if len(fitting) == 1 else None

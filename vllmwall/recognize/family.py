@@ -1,0 +1,156 @@
+"""Who started whom, and which claimed processes make one workload.
+
+A workload's root is a claimed process; its members are its descendants, never its ancestors:
+the shell, session or service manager that started it has other children too. All lookups start
+at claimed processes, so that a node with thousands of others costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from vllmwall.model import Process
+from vllmwall.recognize.claims import CHILD, Candidate, Claim
+from vllmwall.recognize.fingerprints import TORCH_THREADS
+
+_MOST_STEPS = 3
+
+
+def parents_of(processes: Mapping[int, Process]) -> dict[int, int]:
+    """Each process's parent: the one that it was born to, where that still counts."""
+    return {pid: _parent(process, processes) for pid, process in processes.items()}
+
+
+def _parent(process: Process, processes: Mapping[int, Process]) -> int:
+    """A process whose parent died has another one now. Its pid may have been reused since: by a
+    process that is younger than the child, and so cannot be its parent."""
+    birth = process.birth_ppid
+    if birth is None or birth == process.ppid:
+        return process.ppid
+    older = processes.get(birth)
+    if older is None or (older.alive and older.start_time > process.start_time):
+        return process.ppid
+    return birth
+
+
+def ancestors(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
+    """The ancestors of a process, nearest first. Survives circles: observation can race."""
+    seen = {pid}
+    parent = parents.get(pid)
+    while parent is not None and parent not in seen:
+        seen.add(parent)
+        yield parent
+        parent = parents.get(parent)
+
+
+def front_ends(
+    processes: Mapping[int, Process], parents: Mapping[int, int], claims: Mapping[int, Claim]
+) -> dict[int, Claim]:
+    """The unclaimed Python programs in whose name claimed children run: an offline ``LLM()``.
+
+    Only children that no command line explains have one. Nobody may pull another user's
+    process into a workload by naming himself like one of its children, nor a shell, an init or
+    a service manager: same user, Python, and signs that it forks such children itself.
+    """
+    found: dict[int, Claim] = {}
+    for pid, claim in claims.items():
+        needs = not claim.launched or claim.part in ("gcs", "raylet")
+        if needs and not any(one in claims for one in ancestors(pid, parents)):
+            for front in _front_end(pid, processes, parents):
+                found[front] = Claim(claim.stack, "front", family=claim.family)
+    return found
+
+
+def _front_end(
+    pid: int, processes: Mapping[int, Process], parents: Mapping[int, int]
+) -> Iterator[int]:
+    """The parent, and where that is multiprocessing's own fork server, its parent too."""
+    child = Candidate(processes[pid])
+    for _ in range(_MOST_STEPS):
+        parent = processes.get(parents[child.process.pid])
+        if parent is None or not _could_have_started(child, front := Candidate(parent)):
+            return
+        yield parent.pid
+        if "multiprocessing" not in front.command.code:
+            return
+        child = front
+
+
+def _could_have_started(child: Candidate, parent: Candidate) -> bool:
+    if parent.process.uid != child.process.uid or not parent.is_python:
+        return False
+    if "multiprocessing" in child.command.code or _was_forked(child, parent):
+        return True
+    if parent.process.threads or parent.process.libraries is not None:
+        return parent.has_thread("ZMQbg/", "worker.io", *TORCH_THREADS) or parent.has(
+            "vllm", "ray", "sglang"
+        )
+    return child.command.binary in ("gcs_server", "raylet")
+
+
+def _was_forked(child: Candidate, parent: Candidate) -> bool:
+    """Forked and not executed since: the command line of the parent under a title."""
+    started = child.process.exec_argv
+    return started is not None and started == parent.process.started_as
+
+
+def group(
+    processes: Mapping[int, Process], parents: Mapping[int, int], claims: Mapping[int, Claim]
+) -> dict[int, int]:
+    """Every member of every workload, and the root that it belongs to."""
+    tops = {pid for pid in claims if not any(one in claims for one in ancestors(pid, parents))}
+    roots = _joined(tops, processes, claims)
+    children: dict[int, list[int]] = {}
+    for pid, parent in parents.items():
+        children.setdefault(parent, []).append(pid)
+    members: dict[int, int] = {}
+    for top, root in roots.items():
+        waiting = [top]
+        while waiting:
+            pid = waiting.pop()
+            members[pid] = root
+            waiting.extend(one for one in children.get(pid, ()) if one not in members)
+    return _with_living_roots(members, processes, claims)
+
+
+def _joined(
+    tops: set[int], processes: Mapping[int, Process], claims: Mapping[int, Claim]
+) -> dict[int, int]:
+    """Trees that are parts of one job: of one Ray session, or orphans of one dead parent."""
+    roots: dict[int, int] = {}
+    first: dict[tuple[object, ...], int] = {}
+    for pid in sorted(tops, key=lambda one: _rank(processes[one], claims[one])):
+        key = _family_key(processes[pid], claims[pid], processes)
+        roots[pid] = first.setdefault(key, pid) if key else pid
+    return roots
+
+
+def _rank(process: Process, claim: Claim) -> tuple[bool, int, int]:
+    """Who stands for the others: one claimed for what it is, the oldest first."""
+    return claim.part == CHILD, process.start_time, process.pid
+
+
+def _family_key(
+    process: Process, claim: Claim, processes: Mapping[int, Process]
+) -> tuple[object, ...] | None:
+    place = (claim.stack, process.uid, process.namespace)
+    if claim.family:
+        return (*place, claim.family)
+    birth = process.birth_ppid or 0
+    is_orphan = birth > 1 and birth != process.ppid and birth not in processes
+    return (*place, birth) if is_orphan and not claim.launched else None
+
+
+def _with_living_roots(
+    members: dict[int, int], processes: Mapping[int, Process], claims: Mapping[int, Claim]
+) -> dict[int, int]:
+    """Where a root is known only from what it left, its oldest living claimed member stands in:
+    an engine rather than a resource tracker."""
+    stand_ins: dict[int, int] = {}
+    living = [pid for pid in members if processes[pid].alive and pid in claims]
+    for pid in sorted(living, key=lambda one: _rank(processes[one], claims[one])):
+        stand_ins.setdefault(members[pid], pid)
+    return {
+        pid: root if processes[root].alive else stand_ins.get(root, root)
+        for pid, root in members.items()
+    }

@@ -1,0 +1,80 @@
+"""Which workload a listening socket belongs to.
+
+By its owners. A socket outlives forks and can be handed around, so several processes may hold
+it; one that an outsider opened is never taken into a workload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vllmwall.model import Listener, Node, Process
+from vllmwall.recognize.family import ancestors
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A listener of a workload. ``owners`` has the one nearest to the root first; empty: its
+    owner was not seen, but nothing else lives in its namespace."""
+
+    listener: Listener
+    root: int
+    owners: tuple[int, ...]
+
+
+def owned_by(
+    node: Node, parents: Mapping[int, int], members: Mapping[int, int]
+) -> list[Owned | Listener]:
+    """Each listener of the node with its workload, or as it is when it belongs to none."""
+    alone = _sole_workloads(node.processes, members)
+    return [_owner(one, node.processes, parents, members, alone) for one in node.listeners]
+
+
+def _owner(
+    listener: Listener,
+    processes: Mapping[int, Process],
+    parents: Mapping[int, int],
+    members: Mapping[int, int],
+    alone: Mapping[int, int],
+) -> Owned | Listener:
+    """The workload a listener belongs to, or the listener itself when it is nobody's.
+
+    A socket that an outsider holds too is the outsider's where that is an ancestor, which
+    opened it and let it leak, or another user.
+    """
+    if not listener.pids and listener.namespace in alone:
+        return Owned(listener, alone[listener.namespace], ())
+    owners = [pid for pid in listener.pids if pid in members]
+    outsiders = [pid for pid in listener.pids if pid in processes and pid not in members]
+    if not owners or _is_theirs(outsiders, owners, processes, parents):
+        return listener
+    first = min(owners, key=lambda pid: (processes[pid].start_time, pid))
+    root = members[first]
+    mine = [pid for pid in owners if members[pid] == root]
+    mine.sort(key=lambda pid: (len(list(ancestors(pid, parents))), pid))
+    return Owned(listener, root, tuple(mine))
+
+
+def _is_theirs(
+    outsiders: Iterable[int],
+    owners: Sequence[int],
+    processes: Mapping[int, Process],
+    parents: Mapping[int, int],
+) -> bool:
+    users = {processes[pid].uid for pid in owners}
+    above = {one for pid in owners for one in ancestors(pid, parents)}
+    return any(pid in above or processes[pid].uid not in users for pid in outsiders)
+
+
+def _sole_workloads(processes: Mapping[int, Process], members: Mapping[int, int]) -> dict[int, int]:
+    """Network namespaces in which every process belongs to one workload: a container's."""
+    inside: dict[int, set[int | None]] = {}
+    for pid, process in processes.items():
+        inside.setdefault(process.namespace, set()).add(members.get(pid))
+    sole: dict[int, int] = {}
+    for namespace, roots in inside.items():
+        root = next(iter(roots))
+        if namespace and len(roots) == 1 and root is not None:
+            sole[namespace] = root
+    return sole

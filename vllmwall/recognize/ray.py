@@ -1,0 +1,275 @@
+"""Ray: head and worker nodes, drivers, Serve; also where vLLM started it.
+
+Facts: Ray 2.60 seen live. Nearly every Ray listener is on all addresses and on a random port;
+the ports stand in files of the session directory (`RaySession`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from vllmwall.model import Label, Listener, Role, Stack
+from vllmwall.recognize.api import ApiCase, api_label
+from vllmwall.recognize.claims import (
+    Candidate,
+    Claim,
+    Scene,
+    Sighting,
+    StackRules,
+    label,
+    unknown,
+)
+from vllmwall.recognize.commandline import Flags, read_flags
+from vllmwall.recognize.fingerprints import (
+    GRPC_BACKLOG,
+    PROMETHEUS_BACKLOG,
+    UVICORN_BACKLOG,
+    asked,
+    library_label,
+)
+from vllmwall.recognize.names import script_name
+
+_SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_[\d_-]+")
+_NATIVE = {"gcs_server": "gcs", "raylet": "raylet"}
+_MODULES = {
+    "ray.dashboard.dashboard": "dashboard",
+    "ray.dashboard.agent": "agent",
+    "ray._private.runtime_env.agent.main": "runtime-env-agent",
+    "ray.autoscaler._private.monitor": "monitor",
+    "ray._private.log_monitor": "helper",
+    "ray.util.client.server": "client-server",
+    "ray._private.workers.default_worker": "worker",
+    "ray._private.workers.setup_worker": "worker",
+}
+_TITLES = {
+    "ray::DashboardAgent": "agent",
+    "ray::RuntimeEnvAgent": "runtime-env-agent",
+    "ray::ProxyActor": "proxy",
+    "ray::HTTPProxyActor": "proxy",
+}
+_KNOWN = (
+    "gcs-server-port",
+    "grpc-port",
+    "head",
+    "listen-port",
+    "max-worker-port",
+    "metrics-export-port",
+    "min-worker-port",
+    "node-manager-port",
+    "object-manager-port",
+    "port",
+    "runtime-env-agent-port",
+)
+_SERVE_PORTS = {8000: "default-port", 9000: "default-port"}
+_SERVE_BACKLOGS = frozenset({UVICORN_BACKLOG, GRPC_BACKLOG})
+
+
+def claim(candidate: Candidate) -> Claim | None:
+    """A process of a Ray node, one of its workers, or a driver."""
+    part, launched = _part(candidate)
+    return Claim(Stack.RAY, part, launched, _session(candidate)) if part else None
+
+
+def _part(candidate: Candidate) -> tuple[str, bool]:
+    command, title = candidate.command, candidate.title
+    if title.startswith("ray::"):
+        return _TITLES.get(_full_title(title.partition(".")[0]), "worker"), False
+    if title.startswith("ray-dashboard-"):
+        return "helper", False
+    if native := _NATIVE.get(command.binary or candidate.process.comm):
+        return native, True
+    if command.name == "ray" and command.words[:1] == ("start",):
+        return "launcher", True
+    if command.is_python:
+        for module, part in _MODULES.items():
+            if command.runs(module):
+                return part, True
+    if candidate.is_python and candidate.has_thread("worker.io"):
+        return "driver", False
+    return "", False
+
+
+def _full_title(title: str) -> str:
+    """Where only comm is left, it is cut to 15 bytes: the title that it may be cut from."""
+    return next((full for full in _TITLES if len(title) >= 15 and full.startswith(title)), title)
+
+
+def _session(candidate: Candidate) -> str:
+    for word in candidate.process.started_as:
+        if match := _SESSION.search(word):
+            return match.group()
+    return ""
+
+
+def name(scene: Scene) -> str:
+    """``head``, ``node``, or the driver's script."""
+    if scene.part_of(scene.root) in ("driver", "front"):
+        return script_name((scene.candidate(scene.root).command.script,), "driver")
+    parts = {claim.part for claim in scene.claims.values()}
+    starts_head = _flags(scene, scene.root).says("head")
+    return "head" if "gcs" in parts or starts_head else "node"
+
+
+def label_listener(sighting: Sighting) -> Label:
+    """The role of one listener of a Ray process."""
+    if sighting.is_unix:
+        return unknown(sighting)
+    part = sighting.scene.claim_of(sighting.owner).part
+    return _LABELS.get(part, _worker)(sighting)
+
+
+def _flags(scene: Scene, pid: int) -> Flags:
+    return read_flags(scene.candidate(pid).command.args, _KNOWN)
+
+
+def _session_says(sighting: Sighting, kind: str) -> bool:
+    sessions = sighting.scene.ray_sessions
+    return any(sighting.listener.port in session.ports.get(kind, ()) for session in sessions)
+
+
+def _gcs(sighting: Sighting) -> Label:
+    port = sighting.listener.port
+    if _session_says(sighting, "gcs_server_port"):
+        return label(Role.RAY_GCS, 0.99, ("session-file", f"gcs_server_port {port}"))
+    if port == _flags(sighting.scene, sighting.owner).number("gcs-server-port"):
+        return label(Role.RAY_GCS, 0.99, ("flag", f"gcs_server_port {port}"))
+    return label(Role.RAY_GCS, 0.9, ("tree", "gcs_server"))
+
+
+def _raylet(sighting: Sighting) -> Label:
+    """Object manager and node manager: by flag, by what its children were told, by age."""
+    port, scene = sighting.listener.port, sighting.scene
+    flags = _flags(scene, sighting.owner)
+    if port == flags.number("object-manager-port"):
+        return label(Role.RAY_OBJECT_MANAGER, 0.97, ("flag", f"object_manager_port {port}"))
+    if port == flags.number("node-manager-port"):
+        return label(Role.RAY_NODE_MANAGER, 0.97, ("flag", f"node_manager_port {port}"))
+    told = _node_manager_ports(sighting)
+    if port in told:
+        return label(Role.RAY_NODE_MANAGER, 0.97, ("tree", "its workers were told this port"))
+    others = [one for one in sighting.siblings if one.address and one.port not in told]
+    if others[0] == sighting.listener:
+        return label(Role.RAY_OBJECT_MANAGER, 0.85, ("order", "the raylet's first listener"))
+    return label(Role.RAY_NODE_MANAGER, 0.85, ("order", "the raylet's later listener"))
+
+
+def _node_manager_ports(sighting: Sighting) -> frozenset[int]:
+    scene = sighting.scene
+    children = (pid for pid, parent in scene.parents.items() if parent == sighting.owner)
+    ports = (
+        _flags(scene, pid).number("node-manager-port") for pid in children if pid in scene.members
+    )
+    return frozenset(port for port in ports if port)
+
+
+def _dashboard(sighting: Sighting) -> Label:
+    if asked(sighting.listener, PROMETHEUS_BACKLOG) or sighting.listener.port == 44227:
+        return label(Role.RAY_METRICS, 0.95, ("tree", "dashboard"), ("backlog", "5"))
+    port = sighting.listener.port
+    if port == _flags(sighting.scene, sighting.owner).number("port"):
+        return label(Role.RAY_DASHBOARD, 0.97, ("flag", f"port {port}"), ("tree", "dashboard"))
+    return label(Role.RAY_DASHBOARD, 0.8, ("tree", "dashboard"))
+
+
+def _agent(sighting: Sighting) -> Label:
+    """The dashboard agent: by session file, flag, backlog, and last by address."""
+    flags, listener = _flags(sighting.scene, sighting.owner), sighting.listener
+    for role, file, flag, _ in _AGENT_PORTS:
+        if _session_says(sighting, file):
+            return label(role, 0.97, ("session-file", f"{file} {listener.port}"))
+        if listener.port == flags.number(flag):
+            return label(role, 0.97, ("flag", f"{flag} {listener.port}"))
+    for role, _, _, backlog in _AGENT_PORTS:
+        if asked(listener, backlog):
+            return label(role, 0.9, ("title", "DashboardAgent"), ("backlog", str(backlog)))
+    return _agent_by_address(listener)
+
+
+_AGENT_PORTS = (
+    (Role.RAY_METRICS_EXPORT, "metrics_export_port", "metrics-export-port", 5),
+    (Role.RAY_DASHBOARD_AGENT_GRPC, "metrics_agent_port", "grpc-port", 4096),
+    (Role.RAY_DASHBOARD_AGENT_HTTP, "dashboard_agent_listen_port", "listen-port", 128),
+)
+
+
+def _agent_by_address(listener: Listener) -> Label:
+    evidence = ("address", f"{listener.address}")
+    if not listener.is_wildcard:
+        return label(Role.RAY_DASHBOARD_AGENT_HTTP, 0.7, evidence)
+    if listener.address is not None and listener.address.version == 6:
+        return label(Role.RAY_DASHBOARD_AGENT_GRPC, 0.7, evidence)
+    return label(Role.RAY_METRICS_EXPORT, 0.7, evidence)
+
+
+def _runtime_env_agent(sighting: Sighting) -> Label:
+    return label(Role.RAY_RUNTIME_ENV_AGENT, 0.95, ("title", "RuntimeEnvAgent"))
+
+
+def _monitor(sighting: Sighting) -> Label:
+    return label(Role.RAY_METRICS, 0.95, ("tree", "autoscaler monitor"))
+
+
+def _client_server(sighting: Sighting) -> Label:
+    return label(Role.RAY_CLIENT_SERVER, 0.95, ("tree", "ray.util.client.server"))
+
+
+def _proxy(sighting: Sighting) -> Label:
+    """Serve's proxy: HTTP on 8000 unless its configuration says so; gRPC on 9000 if asked for.
+
+    Its own core worker listens on a port of the raylet's range, which is never the API.
+    """
+    is_http = asked(sighting.listener, UVICORN_BACKLOG)
+    if sighting.listener.port in _worker_ports(sighting) and not is_http:
+        return _worker(sighting)
+    serves = "Serve proxy started by a raylet" if _is_child_of_raylet(sighting) else ""
+    at_default = sighting.listener.port in _SERVE_PORTS
+    case = (
+        ApiCase(_SERVE_PORTS, serves, _SERVE_BACKLOGS, True)
+        if at_default
+        else ApiCase(None, serves)
+    )
+    return api_label(sighting, case) or _worker(sighting)
+
+
+def _is_child_of_raylet(sighting: Sighting) -> bool:
+    scene = sighting.scene
+    parent = scene.parents.get(sighting.owner, 0)
+    claim = scene.claims.get(parent)
+    return claim is not None and claim.part == "raylet" and claim.launched
+
+
+def _worker_ports(sighting: Sighting) -> range:
+    for pid in sighting.scene.line(sighting.owner):
+        if sighting.scene.part_of(pid) == "raylet":
+            flags = _flags(sighting.scene, pid)
+            first, last = flags.number("min-worker-port"), flags.number("max-worker-port")
+            return range(first or 10002, (last or 19999) + 1)
+    return range(0)
+
+
+def _worker(sighting: Sighting) -> Label:
+    """Workers, actors and drivers: the core worker's gRPC, and what user code opens."""
+    listener = sighting.listener
+    if listener.port in _worker_ports(sighting) and listener.is_wildcard:
+        return label(Role.RAY_WORKER, 0.95, ("title", "Ray worker"), ("flag", "worker ports"))
+    if found := library_label(sighting):
+        return found
+    nothing_seen = listener.backlog is None and listener.queue_limit is None
+    if listener.is_wildcard and (nothing_seen or asked(listener, GRPC_BACKLOG)):
+        return label(Role.RAY_WORKER, 0.9, ("tree", "Ray worker"), ("address", "wildcard"))
+    return unknown(sighting)
+
+
+_LABELS = {
+    "gcs": _gcs,
+    "raylet": _raylet,
+    "dashboard": _dashboard,
+    "helper": unknown,
+    "agent": _agent,
+    "runtime-env-agent": _runtime_env_agent,
+    "monitor": _monitor,
+    "client-server": _client_server,
+    "proxy": _proxy,
+}
+
+RULES = StackRules(Stack.RAY, claim, label_listener, name)

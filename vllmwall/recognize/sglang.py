@@ -1,0 +1,155 @@
+"""SGLang: the server, what it starts, and the routers (also vllm-router, the same program).
+
+Facts: sglang 0.5.23 read, sglang-router 0.3.2 seen live. The router renames its root process
+and leaves neither command line nor environment: flags are those seen at exec, or nothing.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vllmwall.model import Label, Role, Stack
+from vllmwall.recognize.api import HTTP, TOKIO, ApiCase, api_label
+from vllmwall.recognize.claims import (
+    Candidate,
+    Claim,
+    Scene,
+    Sighting,
+    StackRules,
+    label,
+    unknown,
+)
+from vllmwall.recognize.commandline import Flags, read_flags
+from vllmwall.recognize.fingerprints import GRPC_BACKLOG, library_label
+from vllmwall.recognize.names import script_name, short_name
+
+_TITLE = re.compile(r"(?:sglang|sgl_diffusion)::([a-z_]+)")
+_ROUTER_SCRIPTS = frozenset({"sglang-router", "sglang_router", "smg", "vllm-router"})
+_MODULES = {
+    "sglang.launch_server": "server",
+    "sglang.launch_server_multimodal_gen": "server",
+    "sglang_router.launch_server": "server",
+    "sglang_router.launch_router": "router",
+    "sglang_router": "router",
+    "sglang_router.cli": "router",
+    "vllm_router.launch_router": "router",
+}
+_PORTS = {"server": 30000, "router": 30000}
+_METRICS_PORT = 29000
+_KNOWN = (
+    "config",
+    "disaggregation-bootstrap-port",
+    "encoder-bootstrap-port",
+    "engine-info-bootstrap-port",
+    "host",
+    "kv-events-config",
+    "model",
+    "model-path",
+    "nccl-port",
+    "port",
+    "prometheus-port",
+    "smg-grpc-mode",
+    "smg-http-sidecar-port",
+)
+_BOOTSTRAP = {
+    "disaggregation-bootstrap-port": (8998, Role.KV_TRANSFER),
+    "encoder-bootstrap-port": (8997, Role.KV_TRANSFER),
+    "engine-info-bootstrap-port": (6789, Role.RENDEZVOUS),
+}
+
+
+def claim(candidate: Candidate) -> Claim | None:
+    """A server or router, or what a server starts."""
+    part = _launched_part(candidate)
+    if part:
+        return Claim(Stack.SGLANG, part, launched=True)
+    if match := _TITLE.match(candidate.title):
+        return Claim(Stack.SGLANG, match.group(1))
+    return None
+
+
+def _launched_part(candidate: Candidate) -> str:
+    command = candidate.command
+    if command.name == "sglang":
+        return (
+            {"serve": "server", "router": "router"}.get(command.words[0], "")
+            if (command.words)
+            else ""
+        )
+    if command.name in _ROUTER_SCRIPTS:
+        return "router"
+    return next((part for module, part in _MODULES.items() if command.runs(module)), "")
+
+
+def name(scene: Scene) -> str:
+    """The model, or ``router``."""
+    if "router" in (part := scene.part_of(scene.root)):
+        return "router"
+    if part == "front":
+        return script_name((scene.candidate(scene.root).command.script,), "sglang")
+    flags = _flags(scene, scene.root)
+    return short_name(flags.text("model-path") or flags.text("model") or "", "sglang")
+
+
+def _flags(scene: Scene, pid: int) -> Flags:
+    candidate = scene.candidate(pid)
+    return read_flags(candidate.command.args, _KNOWN, settings=candidate.process.settings)
+
+
+def label_listener(sighting: Sighting) -> Label:
+    """The role of one listener of an SGLang tree."""
+    if sighting.is_unix:
+        return unknown(sighting)
+    found = _server(sighting) if sighting.part in _PORTS else None
+    return found or library_label(sighting) or _bootstrap(sighting) or unknown(sighting)
+
+
+def _server(sighting: Sighting) -> Label | None:
+    """API and metrics: only what the launched process itself owns."""
+    scene, listener = sighting.scene, sighting.listener
+    if not scene.claims[sighting.owner].launched:
+        return None
+    flags = _flags(scene, sighting.owner)
+    if listener.port == _metrics_port(flags, sighting.part):
+        return label(Role.METRICS, 0.9, ("default-port", f"metrics on {listener.port}"))
+    is_router, grpc = sighting.part == "router", flags.says("smg-grpc-mode")
+    backlogs = TOKIO if is_router else frozenset({GRPC_BACKLOG}) if grpc else HTTP | TOKIO
+    wide_v6 = grpc or ":" in (flags.text("host") or "")
+    case = ApiCase(_api_ports(scene, sighting.owner), _serves(sighting), backlogs, wide_v6)
+    return api_label(sighting, case)
+
+
+def _serves(sighting: Sighting) -> str:
+    """The topmost launched process of the owner's line serves, not what it forked."""
+    parts = (sighting.scene.part_of(pid) for pid in sighting.scene.line(sighting.owner)[1:])
+    return "" if any(part in _PORTS for part in parts) else f"the {sighting.part} process itself"
+
+
+def _metrics_port(flags: Flags, part: str) -> int:
+    if part == "router":
+        return flags.number("prometheus-port") or _METRICS_PORT
+    if flags.says("smg-grpc-mode"):
+        return flags.number("smg-http-sidecar-port") or (flags.number("port") or 30000) + 1
+    return 0
+
+
+def _api_ports(scene: Scene, pid: int) -> dict[int, str] | None:
+    flags, settings = _flags(scene, pid), scene.processes[pid].settings
+    port = flags.number("port")
+    if port is None and flags.text("config") is not None and not settings:
+        return None
+    own = read_flags(scene.candidate(pid).command.args, _KNOWN)
+    kind = "flag" if own.text("port") else "config" if flags.text("port") else "default-port"
+    first = port or _PORTS[scene.part_of(pid)]
+    return {first + 10000 if flags.says("smg-grpc-mode") else first: kind}
+
+
+def _bootstrap(sighting: Sighting) -> Label | None:
+    flags = _flags(sighting.scene, sighting.scene.root)
+    for flag, (default, role) in _BOOTSTRAP.items():
+        if sighting.listener.port == (flags.number(flag) or default):
+            return label(role, 0.7, ("default-port", f"{flag} {sighting.listener.port}"))
+    return None
+
+
+RULES = StackRules(Stack.SGLANG, claim, label_listener, name)

@@ -1,0 +1,200 @@
+"""The steps of one recognition: claim processes, group them, give listeners to owners, label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vllmwall.model import (
+    Label,
+    LabelledListener,
+    Lesson,
+    Listener,
+    Node,
+    Process,
+    Recognition,
+    Stack,
+    Workload,
+    WorkloadId,
+)
+from vllmwall.recognize.claims import Candidate, Claim, Scene, Sighting, StackRules, unknown
+from vllmwall.recognize.family import ancestors, front_ends, group, parents_of
+from vllmwall.recognize.fingerprints import library_label
+from vllmwall.recognize.ownership import Owned, owned_by
+from vllmwall.recognize.taught import Lessons, taught_label
+
+_BINARIES = ("gcs_server", "raylet", "vllm", "sglang", "smg", "lmdeploy", "lmcache", "ray")
+_BINARY_STARTS = ("python", "pypy", "mooncake_", "mc_store", "transfer_engine", "torchrun")
+
+
+def survey(node: Node, lessons: Sequence[Lesson], stacks: Sequence[StackRules]) -> Recognition:
+    """Recognize a node by the rules of these stacks and these lessons."""
+    parents = parents_of(node.processes)
+    taught = _taught(node.processes, lessons)
+    claims = _claims(node.processes, taught, stacks)
+    claims.update(front_ends(node.processes, parents, claims))
+    claims.update(_claims_by_listeners(node, parents, claims, stacks))
+    members = group(node.processes, parents, claims)
+    owned = owned_by(node, parents, members)
+    rules = {one.stack: one for one in stacks}
+    view = _View(node, parents, claims, taught, rules, _queue_caps(node.listeners))
+    return _describe(view, members, owned)
+
+
+def _taught(
+    processes: Mapping[int, Process], lessons: Sequence[Lesson]
+) -> dict[int, tuple[Lesson, ...]]:
+    if not lessons:
+        return {}
+    compiled = Lessons(lessons)
+    matches = ((pid, compiled.matching(process)) for pid, process in processes.items())
+    return {pid: found for pid, found in matches if found}
+
+
+def _claims(
+    processes: Mapping[int, Process],
+    taught: Mapping[int, tuple[Lesson, ...]],
+    stacks: Sequence[StackRules],
+) -> dict[int, Claim]:
+    claims = {pid: Claim(Stack.CUSTOM, "taught", launched=True) for pid in taught}
+    for pid, process in processes.items():
+        if _is_worth_a_look(process):
+            claim = _claim(Candidate(process), stacks)
+            if claim is not None:
+                claims[pid] = claim
+    return claims
+
+
+def _is_worth_a_look(process: Process) -> bool:
+    """Cheap: on a busy node nearly all processes end here."""
+    if process.remembered is not None or process.threads or "::" in process.comm:
+        return True
+    argv = process.started_as
+    binary = argv[0].rpartition("/")[2] if argv else process.comm
+    if binary in _BINARIES or binary.startswith(_BINARY_STARTS):
+        return True
+    return "::" in binary or process.comm == "pt_elastic" or "-router" in binary
+
+
+def _claim(candidate: Candidate, stacks: Sequence[StackRules]) -> Claim | None:
+    for rules in stacks:
+        if (claim := rules.claim(candidate)) is not None:
+            return claim
+    remembered = candidate.process.remembered
+    return Claim(remembered, "child") if remembered is not None else None
+
+
+def _claims_by_listeners(
+    node: Node,
+    parents: Mapping[int, int],
+    claims: Mapping[int, Claim],
+    stacks: Sequence[StackRules],
+) -> dict[int, Claim]:
+    """Owners that no stack knew by themselves: what they listen on may tell."""
+    opened: dict[int, list[Listener]] = {}
+    for listener in node.listeners:
+        for pid in listener.pids:
+            if pid in node.processes and pid not in claims:
+                opened.setdefault(pid, []).append(listener)
+    found = {}
+    for pid, listeners in opened.items():
+        if any(one in claims for one in ancestors(pid, parents)):
+            continue
+        claim = _claim_by_listeners(Candidate(node.processes[pid]), listeners, stacks)
+        if claim is not None:
+            found[pid] = claim
+    return found
+
+
+def _claim_by_listeners(
+    candidate: Candidate, listeners: Sequence[Listener], stacks: Sequence[StackRules]
+) -> Claim | None:
+    for rules in stacks:
+        if rules.claim_by_listeners is not None:
+            claim = rules.claim_by_listeners(candidate, listeners)
+            if claim is not None:
+                return claim
+    return None
+
+
+@dataclass(frozen=True)
+class _View:
+    """The whole node between the steps: what all workloads share."""
+
+    node: Node
+    parents: Mapping[int, int]
+    claims: Mapping[int, Claim]
+    taught: Mapping[int, tuple[Lesson, ...]]
+    rules: Mapping[Stack, StackRules]
+    queue_caps: Mapping[int, int]
+
+    def scene(self, root: int, members: frozenset[int], finds: Sequence[Owned]) -> Scene:
+        """One workload of it."""
+        return Scene(
+            root=root,
+            processes=self.node.processes,
+            parents=self.parents,
+            claims={pid: self.claims[pid] for pid in members if pid in self.claims},
+            members=members,
+            listeners=_by_owner(finds, root),
+            queue_caps=self.queue_caps,
+            taught=self.taught,
+            ray_sessions=self.node.ray_sessions,
+        )
+
+
+def _describe(
+    view: _View, members: Mapping[int, int], owned: Sequence[Owned | Listener]
+) -> Recognition:
+    trees: dict[int, set[int]] = {}
+    for pid, root in members.items():
+        trees.setdefault(root, set()).add(pid)
+    finds: dict[int, list[Owned]] = {root: [] for root in trees}
+    for one in owned:
+        if isinstance(one, Owned):
+            finds[one.root].append(one)
+    workloads = (
+        _workload(view.scene(root, frozenset(pids), finds[root]), finds[root], view.rules)
+        for root, pids in sorted(trees.items())
+    )
+    return Recognition(tuple(workloads), tuple(one for one in owned if isinstance(one, Listener)))
+
+
+def _queue_caps(listeners: Iterable[Listener]) -> dict[int, int]:
+    caps: dict[int, int] = {}
+    for one in listeners:
+        caps[one.namespace] = max(caps.get(one.namespace, 0), one.queue_limit or 0)
+    return caps
+
+
+def _by_owner(finds: Iterable[Owned], root: int) -> dict[int, tuple[Listener, ...]]:
+    """The listeners of each main owner, oldest first; those without one as if the root's."""
+    opened: dict[int, list[Listener]] = {}
+    for one in finds:
+        opened.setdefault((*one.owners, root)[0], []).append(one.listener)
+    return {pid: tuple(sorted(all_, key=lambda one: one.order)) for pid, all_ in opened.items()}
+
+
+def _workload(scene: Scene, finds: Sequence[Owned], rules: Mapping[Stack, StackRules]) -> Workload:
+    root, stack = scene.processes[scene.root], scene.claims[scene.root].stack
+    return Workload(
+        id=WorkloadId(root.pid, root.start_time),
+        stack=stack,
+        name=rules[stack].name(scene),
+        pids=scene.members,
+        listeners=tuple(LabelledListener(one.listener, _label(scene, one, rules)) for one in finds),
+        uid=root.uid,
+        cgroup=root.cgroup,
+    )
+
+
+def _label(scene: Scene, find: Owned, rules: Mapping[Stack, StackRules]) -> Label:
+    """By the rules of the stack that the owner belongs to, which may differ from the root's.
+
+    Where no owner was seen there is no evidence for ``api``.
+    """
+    sighting = Sighting(find.listener, (*find.owners, scene.root)[0], find.owners, scene)
+    if not find.owners:
+        return library_label(sighting) or unknown(sighting)
+    stack = scene.claim_of(sighting.owner).stack
+    return taught_label(sighting) or rules[stack].label(sighting)

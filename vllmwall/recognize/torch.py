@@ -1,0 +1,104 @@
+"""torch.distributed: torchrun and other launchers, their ranks, and plain training scripts.
+
+Facts: torch 2.13 seen live. A rank has no title and no flag of its own; what gives it away is
+the environment its launcher made, or the thread names of torch's collective libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vllmwall.model import Label, Listener, Role, Stack
+from vllmwall.recognize.claims import (
+    Candidate,
+    Claim,
+    Scene,
+    Sighting,
+    StackRules,
+    label,
+    unknown,
+)
+from vllmwall.recognize.fingerprints import (
+    SOMAXCONN_BACKLOG,
+    TORCH_THREADS,
+    asked_for_most,
+    library_label,
+)
+from vllmwall.recognize.names import script_name
+
+_AGENT_SCRIPTS = frozenset({"torchrun", "accelerate-launch", "deepspeed"})
+_AGENT_MODULES = (
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "accelerate.commands.launch",
+    "deepspeed.launcher.runner",
+    "deepspeed.launcher.launch",
+)
+_RANK = frozenset({"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+_DEBUG_PORT = 25999  # torch/distributed/debug/__init__.py
+
+
+def claim(candidate: Candidate) -> Claim | None:
+    """A launcher, or a process that takes part in a process group."""
+    if _is_agent(candidate):
+        return Claim(Stack.TORCH, "agent", launched=True)
+    if candidate.has_thread(*TORCH_THREADS):
+        return Claim(Stack.TORCH, "rank")
+    in_group = candidate.is_python and candidate.process.env.keys() >= _RANK
+    if in_group and candidate.may_have("torch"):
+        return Claim(Stack.TORCH, "rank")
+    return None
+
+
+def claim_by_listeners(candidate: Candidate, listeners: Sequence[Listener]) -> Claim | None:
+    """Torch is mapped and something asked for the longest queue: its threads come later."""
+    if not candidate.is_python or not candidate.has("torch") or candidate.has_thread("tokio"):
+        return None
+    if any(one.backlog == SOMAXCONN_BACKLOG for one in listeners):
+        return Claim(Stack.TORCH, "rank")
+    return None
+
+
+def _is_agent(candidate: Candidate) -> bool:
+    command = candidate.command
+    if candidate.process.comm == "pt_elastic" or command.name in _AGENT_SCRIPTS:
+        return True
+    if command.name == "accelerate":
+        return command.words[:1] == ("launch",)
+    return any(command.runs(module) for module in _AGENT_MODULES)
+
+
+def name(scene: Scene) -> str:
+    """The training script."""
+    command = scene.candidate(scene.root).command
+    return script_name((command.script, *command.args), "torch")
+
+
+def label_listener(sighting: Sighting) -> Label:
+    """The role of one listener of a torch job."""
+    if sighting.is_unix:
+        return unknown(sighting)
+    return library_label(sighting) or _store(sighting) or _debug(sighting) or unknown(sighting)
+
+
+def _store(sighting: Sighting) -> Label | None:
+    """A wildcard listener of a launcher, or on the port where the ranks meet."""
+    listener = sighting.listener
+    port = sighting.process.env.get("MASTER_PORT")
+    if not listener.is_wildcard:
+        return None
+    if str(listener.port) == port:
+        return label(Role.TCPSTORE, 0.8, ("environment", f"MASTER_PORT {port}"))
+    nothing_seen = listener.backlog is None and listener.queue_limit is None
+    if sighting.part == "agent" and (nothing_seen or asked_for_most(sighting)):
+        return label(Role.TCPSTORE, 0.7, ("tree", "launcher"), ("address", "wildcard"))
+    return None
+
+
+def _debug(sighting: Sighting) -> Label | None:
+    if sighting.listener.port == _DEBUG_PORT:
+        return label(Role.DEBUG, 0.6, ("default-port", f"{_DEBUG_PORT} torch debug server"))
+    return None
+
+
+RULES = StackRules(Stack.TORCH, claim, label_listener, name, claim_by_listeners)

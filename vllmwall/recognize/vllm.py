@@ -1,0 +1,270 @@
+"""vLLM: ``vllm serve`` and its modules, the processes they start, and offline engines.
+
+Facts: vLLM 0.6 to 0.33 read, 0.32 seen live. Children rename themselves (``VLLM::Worker_TP0``;
+the prefix is ``VLLM_PROCESS_NAME_PREFIX``) and lose their command line, so flags are always
+those of the server at the top.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vllmwall.model import Label, Process, Role, Stack
+from vllmwall.recognize.api import GRPC, HTTP, TOKIO, ApiCase, api_label
+from vllmwall.recognize.claims import (
+    CHILD,
+    Candidate,
+    Claim,
+    Scene,
+    Sighting,
+    StackRules,
+    label,
+    unknown,
+)
+from vllmwall.recognize.fingerprints import (
+    ASYNCIO_BACKLOG,
+    GRPC_BACKLOG,
+    PROMETHEUS_BACKLOG,
+    UVICORN_BACKLOG,
+    ZMQ_BACKLOG,
+    asked,
+    asked_for_most,
+    library_label,
+)
+from vllmwall.recognize.kv import in_transfer_range
+from vllmwall.recognize.names import script_name, short_name
+from vllmwall.recognize.vllm_flags import ServerFlags, server_kind
+
+_TITLE = re.compile(r"\S*::((?:DP)?EngineCor|Worker|APIServer|DPCoordin)")
+_PARTS = {
+    "EngineCor": "engine",
+    "DPEngineCor": "engine",
+    "Worker": "worker",
+    "APIServer": "api-server",
+    "DPCoordin": "coordinator",
+}
+_SERVERS = frozenset({"serve", "grpc", "rust", "batch", "preload"})
+_NOT_API = frozenset({"engine", "worker", "coordinator"})
+_LMCACHE_INTERNAL_API = range(6999, 7064)
+
+
+def claim(candidate: Candidate) -> Claim | None:
+    """A vLLM server, or what one starts."""
+    process = candidate.process
+    if match := _TITLE.match(candidate.title):
+        return Claim(Stack.VLLM, _PARTS[match.group(1)])
+    if kind := server_kind(candidate.command):
+        return Claim(Stack.VLLM, kind, launched=kind in _SERVERS)
+    if "VLLM_WORKER_MULTIPROC_METHOD" in process.env and "multiprocessing" in (
+        candidate.command.code
+    ):
+        return Claim(Stack.VLLM, CHILD)
+    if candidate.is_python and candidate.has("vllm"):
+        return Claim(Stack.VLLM, "front")
+    if not process.alive and not process.argv and process.comm == "vllm":
+        return Claim(Stack.VLLM, "front")
+    return None
+
+
+def name(scene: Scene) -> str:
+    """The model's last path component, or the script of an offline engine."""
+    candidate = scene.candidate(scene.root)
+    if scene.part_of(scene.root) in _SERVERS:
+        return short_name(_flags(candidate.process).model, "vllm")
+    return script_name((candidate.command.script,), "vllm")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A listener, and the server above its owner: its pid (0: none) and flags."""
+
+    sighting: Sighting
+    server: int
+    kind: str
+    flags: ServerFlags
+
+    @property
+    def owned_by_server(self) -> bool:
+        return self.sighting.owner == self.server
+
+    @property
+    def port(self) -> int:
+        return self.sighting.listener.port
+
+    @property
+    def serves(self) -> str:
+        """Why the tree makes the owner an API server; empty: it does not."""
+        sighting = self.sighting
+        if self.owned_by_server and self.kind not in ("batch", "preload"):
+            return "" if self.flags.is_supervisor else "the server process itself"
+        parent = sighting.scene.parents.get(sighting.owner)
+        if sighting.part == "api-server" and parent == self.server:
+            return "API server started by the server process"
+        return _front_that_died(sighting)
+
+    @property
+    def speaks_zmq(self) -> bool:
+        """Nothing speaks against a ZMQ socket."""
+        listener = self.sighting.listener
+        nothing_seen = listener.backlog is None and listener.queue_limit is None
+        return nothing_seen or asked(listener, ZMQ_BACKLOG)
+
+
+def label_listener(sighting: Sighting) -> Label:
+    """The role of one listener of a vLLM tree."""
+    place = _place(sighting)
+    if sighting.is_unix:
+        return _unix(place)
+    for test in (_api, _health, _zmq_of_part, _library, _late):
+        if (found := test(place)) is not None:
+            return found
+    return unknown(sighting)
+
+
+def _library(place: _Place) -> Label | None:
+    return library_label(place.sighting)
+
+
+def _place(sighting: Sighting) -> _Place:
+    scene = sighting.scene
+    server = 0
+    for pid in scene.line(sighting.owner):
+        found = scene.claims.get(pid)
+        if found and found.stack is Stack.VLLM and found.part in _SERVERS:
+            server = pid
+    kind = scene.part_of(server)
+    flags = _flags(scene.processes[server]) if server else ServerFlags((), {})
+    return _Place(sighting, server, kind, flags)
+
+
+def _flags(process: Process) -> ServerFlags:
+    return ServerFlags.of(process)
+
+
+def _front_that_died(sighting: Sighting) -> str:
+    """Only a replay shows a dead owner; it opens nothing."""
+    process = sighting.process
+    if process.alive or process.argv or process.comm != "vllm":
+        return ""
+    parents = sighting.scene.parents
+    engines = (pid for pid, one in sighting.scene.claims.items() if one.part == "engine")
+    started = any(parents.get(pid) == process.pid for pid in engines)
+    return "it started an engine" if started else ""
+
+
+def _unix(place: _Place) -> Label:
+    path = place.sighting.listener.path
+    if path and path == place.flags.uds and place.serves:
+        kind = place.flags.kind_of("uds")
+        return label(Role.API, 0.95, (kind, f"uds {path}"), ("tree", place.serves))
+    return label(Role.ZMQ_IPC, 0.9, ("address", "unix socket of a vLLM process"))
+
+
+def _api(place: _Place) -> Label | None:
+    if place.sighting.part in _NOT_API or place.kind in ("batch", "preload"):
+        return None
+    if not place.server:
+        return _api_without_server(place)
+    is_grpc = place.kind == "grpc" or place.flags.grpc
+    backlogs = GRPC if is_grpc else HTTP | TOKIO if _is_rust(place) else HTTP
+    wide_v6 = is_grpc or ":" in place.flags.host
+    ports = place.flags.api_ports(place.kind)
+    return api_label(place.sighting, ApiCase(ports, place.serves, backlogs, wide_v6))
+
+
+def _api_without_server(place: _Place) -> Label | None:
+    if not place.serves:
+        return None
+    return api_label(place.sighting, ApiCase(None, place.serves))
+
+
+def _is_rust(place: _Place) -> bool:
+    processes = place.sighting.scene.processes
+    names = {processes[pid].comm for pid in place.sighting.owners}
+    return place.kind == "rust" or "vllm-rs" in names
+
+
+def _health(place: _Place) -> Label | None:
+    """Metrics of a batch run, health of a data-parallel supervisor."""
+    listener = place.sighting.listener
+    if not place.owned_by_server:
+        return None
+    if place.flags.is_supervisor and place.port == place.flags.supervisor_port:
+        return label(Role.METRICS, 0.9, ("flag", f"supervisor port {place.port}"))
+    if place.kind == "batch" and place.port == place.flags.port:
+        return label(Role.METRICS, 0.95, ("flag", f"port {place.port}"), ("tree", "run-batch"))
+    if asked(listener, PROMETHEUS_BACKLOG) or (
+        place.flags.is_supervisor and asked(listener, UVICORN_BACKLOG)
+    ):
+        return label(Role.METRICS, 0.8, ("backlog", str(listener.backlog)))
+    return None
+
+
+def _zmq_of_part(place: _Place) -> Label | None:
+    """ZMQ sockets that have a name of their own."""
+    part = place.sighting.part
+    if part == "coordinator":
+        return label(Role.DP_COORDINATOR, 0.97, ("title", "DPCoordinator"))
+    if part in ("engine", "worker") and place.speaks_zmq:
+        return _side_channel(place)
+    if part in ("engine", "worker"):
+        return None
+    if place.speaks_zmq and place.port == place.flags.rpc_port:
+        return label(Role.DP_RPC, 0.95, ("flag", f"data-parallel-rpc-port {place.port}"))
+    if asked(place.sighting.listener, ASYNCIO_BACKLOG) and _has_zmq(place):
+        # bound beforehand and handed to the API servers: network_utils.make_zmq_listener
+        return label(Role.ZMQ, 0.9, ("backlog", "128"), ("threads", "ZMQbg"))
+    return None
+
+
+def _has_zmq(place: _Place) -> bool:
+    """Some owner runs ZMQ threads: an API server to whom the server handed the socket."""
+    sighting = place.sighting
+    owners = [sighting.scene.candidate(pid) for pid in sighting.owners]
+    return any(one.has_thread("ZMQbg/") for one in owners) or not sighting.process.threads
+
+
+def _side_channel(place: _Place) -> Label | None:
+    kind = place.flags.side_channel(place.port, _environment(place))
+    if kind:
+        return label(Role.KV_TRANSFER, 0.9, (kind, f"side channel port {place.port}"))
+    if place.sighting.part == "engine":
+        return _kv_events(place)
+    return None
+
+
+def _environment(place: _Place) -> Process:
+    """Who still has the environment: the server, else the root."""
+    scene = place.sighting.scene
+    return scene.processes[place.server or scene.root]
+
+
+def _kv_events(place: _Place) -> Label | None:
+    if place.port in place.flags.kv_event_ports:
+        return label(Role.KV_EVENTS, 0.95, ("flag", f"kv-events-config port {place.port}"))
+    if place.sighting.listener.is_wildcard:
+        # the only ZMQ socket that an engine binds to all addresses; --grpc opens it unasked
+        return label(Role.KV_EVENTS, 0.7, ("address", "wildcard"), ("tree", "engine"))
+    return None
+
+
+def _late(place: _Place) -> Label | None:
+    """What no library fingerprint tells: Ray inside, Mooncake, LMCache, plain ZMQ."""
+    sighting, listener = place.sighting, place.sighting.listener
+    in_ray = sighting.scene.has_stack(Stack.RAY) or sighting.scene.candidate(sighting.owner).has(
+        "ray"
+    )
+    grpc = asked(listener, GRPC_BACKLOG) or asked_for_most(sighting)
+    if in_ray and listener.is_wildcard and grpc:
+        return label(Role.RAY_WORKER, 0.8, ("backlog", "4096"), ("tree", "runs with Ray"))
+    if sighting.part == "worker" and in_transfer_range(sighting):
+        return label(Role.KV_TRANSFER, 0.8, ("default-port", "Mooncake 15000-17000"))
+    if place.flags.bootstrap(place.port, _environment(place)):
+        return label(Role.KV_TRANSFER, 0.8, ("environment", "Mooncake bootstrap"))
+    if asked(listener, UVICORN_BACKLOG) and place.port in _LMCACHE_INTERNAL_API:
+        return label(Role.DEBUG, 0.7, ("default-port", "LMCache internal API"))
+    return None
+
+
+RULES = StackRules(Stack.VLLM, claim, label_listener, name)

@@ -1,0 +1,202 @@
+"""The flags, settings and variables of a vLLM server, as far as ports depend on them.
+
+Sources: vllm/entrypoints/launchers/cli_args.py, vllm/engine/arg_utils.py, vllm/envs.py,
+vllm/entrypoints/launchers/dp_supervisor.py (0.32), port catalogue §11. The command line beats
+the YAML file wherever it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from vllmwall.inputs import SETTINGS_KEYS
+from vllmwall.model import Process
+from vllmwall.recognize.commandline import Command, Flags, read_command, read_flags
+
+_KNOWN = SETTINGS_KEYS - {"model-path", "nccl-port", "smg-grpc-mode"} | {
+    "config",
+    "data-parallel-address",
+    "data-parallel-external-lb",
+    "data-parallel-hybrid-lb",
+    "data-parallel-rank",
+    "data-parallel-start-rank",
+    "ec-transfer-config",
+    "kv-events-config",
+    "kv-transfer-config",
+    "listen-fd",
+}
+_SHORT = {
+    "-asc": "api-server-count",
+    "-dp": "data-parallel-size",
+    "-dpl": "data-parallel-size-local",
+    "-dpm": "data-parallel-multi-port-external-lb",
+    "-dpp": "data-parallel-rpc-port",
+}
+_PORTS = {"serve": 8000, "rust": 8000, "batch": 8000, "grpc": 50051}
+_RPC_PORT = 29550
+_SUPERVISOR_PORT = 9256
+_MODULES = {
+    "vllm.entrypoints.openai.api_server": "serve",
+    "vllm.entrypoints.api_server": "serve",
+    "vllm.entrypoints.grpc_server": "grpc",
+    "vllm.entrypoints.openai.run_batch": "batch",
+}
+_SUBCOMMANDS = {
+    "serve": "serve",
+    "launch": "serve",
+    "snapshot": "serve",
+    "run-batch": "batch",
+    "preload": "preload",
+}
+_RUST = {"serve": "rust", "frontend": "api-server"}
+# variable, default port: NIXL, P2P tier, encoder cache
+_SIDE_CHANNELS = (
+    ("VLLM_NIXL_SIDE_CHANNEL_PORT", 5600),
+    ("VLLM_P2P_SIDE_CHANNEL_PORT", 5710),
+    ("VLLM_EC_SIDE_CHANNEL_PORT", 5601),
+)
+_ENDPOINT_PORT = re.compile(r":(\d+)$")
+
+
+def server_kind(command: Command) -> str:
+    """``serve``, ``grpc``, ``batch``, ``preload``, ``rust``, ``api-server``; empty: not vLLM.
+
+    ``vllm bench``, ``chat`` and ``complete`` are clients, and so not vLLM here.
+    """
+    if command.name == "vllm" or command.runs("vllm.entrypoints.cli.main"):
+        subcommand = next((word for word in command.args if not word.startswith("-")), "")
+        if subcommand == "snapshot" and "restore" not in command.args[:2]:
+            return ""
+        return _SUBCOMMANDS.get(subcommand, "")
+    if command.name == "vllm-rs":
+        return _RUST.get(command.args[0] if command.args else "", "")
+    return next((kind for module, kind in _MODULES.items() if command.runs(module)), "")
+
+
+@dataclass(frozen=True)
+class ServerFlags:
+    """What a server's command line and settings file say."""
+
+    args: tuple[str, ...]
+    settings: Mapping[str, str]
+
+    @classmethod
+    def of(cls, process: Process) -> ServerFlags:
+        """Those of this process at exec."""
+        return cls(read_command(process.started_as).args, process.settings)
+
+    @cached_property
+    def _flags(self) -> Flags:
+        return read_flags(self.args, _KNOWN, _SHORT, self.settings)
+
+    @cached_property
+    def _own(self) -> Flags:
+        return read_flags(self.args, _KNOWN, _SHORT)
+
+    @property
+    def model(self) -> str:
+        """The model as given; empty where it cannot be told from a switch's neighbour."""
+        flag = self._flags.text("model")
+        words = [word for word in self.args[:3] if not word.startswith("-")]
+        if flag or not words or words[0] not in _SUBCOMMANDS:
+            return flag or ""
+        after = self.args.index(words[0]) + 1
+        return self.args[after] if self.args[after : after + 1] == tuple(words[1:2]) else ""
+
+    @property
+    def host(self) -> str:
+        """``--host``; empty: all IPv4 addresses."""
+        return self._flags.text("host") or ""
+
+    @property
+    def uds(self) -> str:
+        """The unix path that replaces the TCP port; empty: none."""
+        return self._flags.text("uds") or ""
+
+    @property
+    def grpc(self) -> bool:
+        """gRPC instead of HTTP."""
+        return self._flags.says("grpc")
+
+    @property
+    def is_supervisor(self) -> bool:
+        """It starts one server for each local rank and has only a health port itself."""
+        return self._flags.says("data-parallel-multi-port-external-lb")
+
+    @property
+    def supervisor_port(self) -> int:
+        """The health port of a supervisor."""
+        return self._flags.number("data-parallel-supervisor-port") or _SUPERVISOR_PORT
+
+    @property
+    def port(self) -> int:
+        """``--port`` or what stands for it."""
+        return self._flags.number("port") or _PORTS["serve"]
+
+    @property
+    def rpc_port(self) -> int:
+        """The port of the data-parallel handshake."""
+        return self._flags.number("data-parallel-rpc-port") or _RPC_PORT
+
+    def kind_of(self, name: str) -> str:
+        """Evidence kind of a value: ``flag``, ``config`` or ``default-port``."""
+        if self._own.text(name) is not None:
+            return "flag"
+        return "config" if self._flags.text(name) is not None else "default-port"
+
+    def api_ports(self, kind: str) -> Mapping[int, str] | None:
+        """Where the API of a server of this kind listens; None: the command line hides it."""
+        flags = self._flags
+        headless = flags.says("headless") or flags.number("api-server-count") == 0
+        if headless or self.uds:
+            return {}
+        port = flags.number("port")
+        if port == 0 or (port is None and self._port_is_hidden):
+            return None
+        first = port or _PORTS[kind]
+        return {first + rank: self.kind_of("port") for rank in range(self._api_count)}
+
+    @property
+    def _port_is_hidden(self) -> bool:
+        """A settings file that we could not read may name it, or it is no number."""
+        unread = self._flags.text("config") is not None and not self.settings
+        return unread or self._flags.text("port") is not None
+
+    @property
+    def _api_count(self) -> int:
+        if not self.is_supervisor:
+            return 1
+        size = self._flags.number("data-parallel-size")
+        return min(self._flags.number("data-parallel-size-local") or size or 1, 1024)
+
+    @property
+    def kv_event_ports(self) -> frozenset[int]:
+        """The ports of ``--kv-events-config``: one for each data-parallel rank."""
+        config = self._flags.object("kv-events-config")
+        ranks = range(min(self._flags.number("data-parallel-size") or 1, 1024))
+        found = set()
+        for key in ("endpoint", "replay_endpoint"):
+            if match := _ENDPOINT_PORT.search(str(config.get(key, ""))):
+                found |= {int(match.group(1)) + rank for rank in ranks}
+        return frozenset(found)
+
+    def side_channel(self, port: int, process: Process) -> str:
+        """How we know that this is a KV side channel: ``environment``, ``flag``…; empty: it is
+        none. Rank n of a data-parallel group uses the base port + n."""
+        ranks = max(1, self._flags.number("data-parallel-size") or 1)
+        for variable, default in _SIDE_CHANNELS:
+            text = process.env.get(variable, "")
+            base = int(text) if text.isdigit() else default
+            if base <= port < base + ranks:
+                return "environment" if text else "default-port"
+        for name, key in (("kv-transfer-config", "kv_port"), ("ec-transfer-config", "ec_port")):
+            if str(self._flags.object(name).get(key, "")) == str(port):
+                return "flag"
+        return ""
+
+    def bootstrap(self, port: int, process: Process) -> bool:
+        """The HTTP port where Mooncake peers find each other."""
+        return str(port) == process.env.get("VLLM_MOONCAKE_BOOTSTRAP_PORT", "8998")
