@@ -170,13 +170,15 @@ class StackRules:
 
     ``claim`` looks at one process, ``claim_by_listeners`` at one that no stack claimed and at
     what it listens on. ``label`` always answers; the role is ``unknown`` when it knows no
-    better. ``name`` is short, for people, and holds no secret.
+    better. ``name`` is short, for people, and holds no secret. ``programs`` are the base names
+    of its own executables: all else it claims is Python, or named like ``stack::part``.
     """
 
     stack: Stack
     claim: Callable[[Candidate], Claim | None]
     label: Callable[[Sighting], Label]
     name: Callable[[Scene], str]
+    programs: frozenset[str] = frozenset()
     claim_by_listeners: Callable[[Candidate, Sequence[Listener]], Claim | None] | None = None
 
 

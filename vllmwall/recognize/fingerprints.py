@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vllmwall.model import Label, Listener, Role
+from vllmwall.model import Label, Listener, Role, Stack
 from vllmwall.recognize.claims import Candidate, Sighting, label
 
 UVICORN_BACKLOG = 2048
@@ -107,6 +107,8 @@ def _wide_store(sighting: Sighting, owner: Candidate) -> Label | None:
         return None
     if listener.backlog == SOMAXCONN_BACKLOG and owner.may_have("torch"):
         return label(Role.TCPSTORE, 0.8, ("address", "[::]"), ("backlog", "-1"))
+    if not owner.process.threads and not sighting.scene.has_stack(Stack.RAY):
+        return label(Role.TCPSTORE, 0.5, ("address", "[::]"))
     return None
 
 
@@ -143,6 +145,8 @@ def _by_age(listener: Listener, rest: list[Listener], owner: Candidate) -> Label
         return label(Role.KV_TRANSFER, 0.7, ("threads", "UCX async"), ("order", "opened late"))
     if owner.has("nccl") or owner.has_thread("pt_nccl"):
         return label(Role.NCCL, 0.7, ("library", "nccl"), ("address", "one interface"))
+    if not owner.process.threads and owner.may_have("torch"):
+        return label(Role.GLOO, 0.5, ("address", "one interface"))
     return None
 
 

@@ -151,6 +151,13 @@ def _metrics(sighting: Sighting, stack: Stack) -> Label | None:
     return None
 
 
-MOONCAKE = StackRules(Stack.MOONCAKE, claim, label_listener, name, claim_by_listeners)
+MOONCAKE = StackRules(
+    Stack.MOONCAKE,
+    claim,
+    label_listener,
+    name,
+    frozenset({*_PROGRAMS, "lmcache"}),
+    claim_by_listeners,
+)
 NIXL = StackRules(Stack.NIXL, lambda _: None, label_listener, name)
 LMCACHE = StackRules(Stack.LMCACHE, lambda _: None, label_listener, name)

@@ -64,4 +64,4 @@ def _own_ports(scene: Scene, server: int, flags: Flags) -> dict[int, str]:
     return {port or _PORTS[scene.part_of(server)]: "flag" if port else "default-port"}
 
 
-RULES = StackRules(Stack.LMDEPLOY, claim, label_listener, name)
+RULES = StackRules(Stack.LMDEPLOY, claim, label_listener, name, frozenset({"lmdeploy"}))

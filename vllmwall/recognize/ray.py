@@ -272,4 +272,4 @@ _LABELS = {
     "proxy": _proxy,
 }
 
-RULES = StackRules(Stack.RAY, claim, label_listener, name)
+RULES = StackRules(Stack.RAY, claim, label_listener, name, frozenset({*_NATIVE, "ray"}))

@@ -24,11 +24,11 @@ from vllmwall.recognize.fingerprints import GRPC_BACKLOG, library_label
 from vllmwall.recognize.names import script_name, short_name
 
 _TITLE = re.compile(r"(?:sglang|sgl_diffusion)::([a-z_]+)")
-_ROUTER_SCRIPTS = frozenset({"sglang-router", "sglang_router", "smg", "vllm-router"})
+_ROUTER_SCRIPTS = frozenset({"sglang-router", "sglang_router", "smg", "amg", "vllm-router"})
 _MODULES = {
     "sglang.launch_server": "server",
     "sglang.launch_server_multimodal_gen": "server",
-    "sglang_router.launch_server": "server",
+    "sglang_router.launch_server": "router",
     "sglang_router.launch_router": "router",
     "sglang_router": "router",
     "sglang_router.cli": "router",
@@ -71,11 +71,8 @@ def claim(candidate: Candidate) -> Claim | None:
 def _launched_part(candidate: Candidate) -> str:
     command = candidate.command
     if command.name == "sglang":
-        return (
-            {"serve": "server", "router": "router"}.get(command.words[0], "")
-            if (command.words)
-            else ""
-        )
+        subcommand = next(iter(command.words), "")
+        return {"serve": "server", "router": "router"}.get(subcommand, "")
     if command.name in _ROUTER_SCRIPTS:
         return "router"
     return next((part for module, part in _MODULES.items() if command.runs(module)), "")
@@ -152,4 +149,4 @@ def _bootstrap(sighting: Sighting) -> Label | None:
     return None
 
 
-RULES = StackRules(Stack.SGLANG, claim, label_listener, name)
+RULES = StackRules(Stack.SGLANG, claim, label_listener, name, _ROUTER_SCRIPTS | {"sglang"})

@@ -23,8 +23,7 @@ from vllmwall.recognize.fingerprints import library_label
 from vllmwall.recognize.ownership import Owned, owned_by
 from vllmwall.recognize.taught import Lessons, taught_label
 
-_BINARIES = ("gcs_server", "raylet", "vllm", "sglang", "smg", "lmdeploy", "lmcache", "ray")
-_BINARY_STARTS = ("python", "pypy", "mooncake_", "mc_store", "transfer_engine", "torchrun")
+_PYTHONS = ("python", "pypy")
 
 
 def survey(node: Node, lessons: Sequence[Lesson], stacks: Sequence[StackRules]) -> Recognition:
@@ -57,23 +56,22 @@ def _claims(
     stacks: Sequence[StackRules],
 ) -> dict[int, Claim]:
     claims = {pid: Claim(Stack.CUSTOM, "taught", launched=True) for pid in taught}
+    programs = frozenset().union(*(rules.programs for rules in stacks))
     for pid, process in processes.items():
-        if _is_worth_a_look(process):
+        if _is_worth_a_look(process, programs):
             claim = _claim(Candidate(process), stacks)
             if claim is not None:
                 claims[pid] = claim
     return claims
 
 
-def _is_worth_a_look(process: Process) -> bool:
+def _is_worth_a_look(process: Process, programs: frozenset[str]) -> bool:
     """Cheap: on a busy node nearly all processes end here."""
     if process.remembered is not None or process.threads or "::" in process.comm:
         return True
     argv = process.started_as
-    binary = argv[0].rpartition("/")[2] if argv else process.comm
-    if binary in _BINARIES or binary.startswith(_BINARY_STARTS):
-        return True
-    return "::" in binary or process.comm == "pt_elastic" or "-router" in binary
+    program = argv[0].rpartition("/")[2] if argv else process.comm
+    return program in programs or program.startswith(_PYTHONS) or process.comm in programs
 
 
 def _claim(candidate: Candidate, stacks: Sequence[StackRules]) -> Claim | None:

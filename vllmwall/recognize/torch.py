@@ -51,8 +51,15 @@ def claim(candidate: Candidate) -> Claim | None:
 
 
 def claim_by_listeners(candidate: Candidate, listeners: Sequence[Listener]) -> Claim | None:
-    """Torch is mapped and something asked for the longest queue: its threads come later."""
-    if not candidate.is_python or not candidate.has("torch") or candidate.has_thread("tokio"):
+    """Torch is mapped and something asked for the longest queue: its threads come later.
+
+    Where neither libraries nor threads could be read, a Python that calls listen(-1) is enough:
+    Python's own servers never do.
+    """
+    nothing_read = candidate.process.libraries is None and not candidate.process.threads
+    if not candidate.is_python or not (nothing_read or candidate.has("torch")):
+        return None
+    if candidate.has_thread("tokio"):
         return None
     if any(one.backlog == SOMAXCONN_BACKLOG for one in listeners):
         return Claim(Stack.TORCH, "rank")
@@ -101,4 +108,11 @@ def _debug(sighting: Sighting) -> Label | None:
     return None
 
 
-RULES = StackRules(Stack.TORCH, claim, label_listener, name, claim_by_listeners)
+RULES = StackRules(
+    Stack.TORCH,
+    claim,
+    label_listener,
+    name,
+    _AGENT_SCRIPTS | {"pt_elastic", "accelerate"},
+    claim_by_listeners,
+)

@@ -62,7 +62,7 @@ def claim(candidate: Candidate) -> Claim | None:
         return Claim(Stack.VLLM, CHILD)
     if candidate.is_python and candidate.has("vllm"):
         return Claim(Stack.VLLM, "front")
-    if not process.alive and not process.argv and process.comm == "vllm":
+    if not process.started_as and process.comm == "vllm":
         return Claim(Stack.VLLM, "front")
     return None
 
@@ -243,7 +243,8 @@ def _environment(place: _Place) -> Process:
 def _kv_events(place: _Place) -> Label | None:
     if place.port in place.flags.kv_event_ports:
         return label(Role.KV_EVENTS, 0.95, ("flag", f"kv-events-config port {place.port}"))
-    if place.sighting.listener.is_wildcard:
+    address = place.sighting.listener.address
+    if address is not None and address.version == 4 and address.is_unspecified:
         # the only ZMQ socket that an engine binds to all addresses; --grpc opens it unasked
         return label(Role.KV_EVENTS, 0.7, ("address", "wildcard"), ("tree", "engine"))
     return None
@@ -267,4 +268,4 @@ def _late(place: _Place) -> Label | None:
     return None
 
 
-RULES = StackRules(Stack.VLLM, claim, label_listener, name)
+RULES = StackRules(Stack.VLLM, claim, label_listener, name, frozenset({"vllm", "vllm-rs"}))
