@@ -23,7 +23,7 @@ from tests.lab import Lab
 from tests.wall import RunningWall
 from tests.workloads.starting import JobFailedError
 
-CONSOLE = Console(highlight=False)
+CONSOLE = Console(highlight=False, width=min(100, Console().width))
 
 
 def say(text: str) -> None:
@@ -41,9 +41,7 @@ def show(lab: Lab, folder: Path, cast: Cast) -> list[str]:
     began = time.monotonic()
     say(f"vllmwall daemon, with {lab.peer.ipv4} and {lab.peer.ipv6} as peers")
     wall = RunningWall(lab.node, folder / "wall", [lab.peer.ipv4, lab.peer.ipv6])
-    wall.wait_until_guarded(
-        one.listening for one in seen if one.listening.port != cast.bystander_port
-    )
+    wall.wait_until_guarded(one.listening for one in seen if one.is_workload)
     say(f"the wall stands {time.monotonic() - began:.1f} s after the daemon's start")
     worked = cast.progress()
     seen = explained(look(lab, cast), wall.status())
@@ -52,7 +50,7 @@ def show(lab: Lab, folder: Path, cast: Cast) -> list[str]:
     CONSOLE.print()
     say_whether_nodes_still_work(worked, cast.progress())
     CONSOLE.print("[bold]vllmwall status[/] says: " + wall.command("status").stdout.split("\n")[0])
-    return mistakes(seen, cast) + _stalled(worked, cast.progress())
+    return mistakes(seen) + _stalled(worked, cast.progress())
 
 
 def say_whether_nodes_still_work(before: str, after: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.demo.cast import Cast
 from tests.lab import Host, Lab
@@ -11,17 +11,27 @@ from tests.workloads.listening import Listening, listeners_of, try_all
 from tests.workloads.starting import API_PORT
 
 NOBODY = "no workload"
+NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One listener and what each side got. ``role`` and ``audience`` are what vllmwall says."""
+    """One listener and what each side got. ``role`` and ``audience`` are what vllmwall says.
+
+    ``is_workload`` is what the demo knows because it started the processes.
+    """
 
     listening: Listening
     peer: str
     stranger: str
+    is_workload: bool
     role: str = ""
     audience: str = ""
+
+    @property
+    def is_public(self) -> bool:
+        """Meant for everyone: the API, and what is no workload."""
+        return self.listening.port == API_PORT or not self.is_workload
 
     @property
     def where(self) -> str:
@@ -39,6 +49,7 @@ def look(lab: Lab, cast: Cast) -> list[Seen]:
             one,
             _got(peer[one], one, cast, lab.peer),
             _got(stranger[one], one, cast, lab.stranger),
+            is_workload=one.port != cast.bystander_port,
         )
         for one in listeners
     ]
@@ -46,7 +57,7 @@ def look(lab: Lab, cast: Cast) -> list[Seen]:
 
 def _got(outcomes: set[str], one: Listening, cast: Cast, who: Host) -> str:
     if outcomes == {"timeout"}:
-        return "nothing"
+        return NOTHING
     if outcomes != {"open"}:
         return " and ".join(sorted(outcomes))
     if one.port != API_PORT:
@@ -66,20 +77,21 @@ def explained(seen: Iterable[Seen], status: dict[str, object]) -> list[Seen]:
         for one in workload["listeners"]
     }
     return [
-        Seen(one.listening, one.peer, one.stranger, *said.get(one.listening.port, (NOBODY, "all")))
+        replace(one, role=role, audience=audience)
         for one in seen
+        for role, audience in [said.get(one.listening.port, (NOBODY, "everyone"))]
     ]
 
 
-def mistakes(seen: Iterable[Seen], cast: Cast) -> list[str]:
+def mistakes(seen: Iterable[Seen]) -> list[str]:
     """What is not as a wall must make it. Empty: all is well."""
     found = []
     for one in seen:
-        public = one.listening.port in (API_PORT, cast.bystander_port)
-        if one.peer == "nothing":
+        public = one.is_public
+        if one.peer == NOTHING:
             found.append(f"{one.where}: the peer was shut out")
         if public and one.stranger != one.peer:
             found.append(f"{one.where}: the stranger got {one.stranger}, not {one.peer}")
-        if not public and one.stranger != "nothing":
+        if not public and one.stranger != NOTHING:
             found.append(f"{one.where}: the stranger got {one.stranger}")
     return found
