@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import pwd
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vllmwall import __version__
 from vllmwall.cidr import parse_network
 from vllmwall.config import ConfigError
 from vllmwall.control import ControlError, Json
@@ -106,7 +108,12 @@ class Answers:
         return self._list_peers({})
 
     def _snapshot(self, _: Json) -> Json:
-        return {"snapshot": dump(self._daemon.keeper.observer.observe())}
+        return {
+            "snapshot": dump(
+                self._daemon.keeper.observer.observe(),
+                host_facts={"kernel": platform.release(), "version": __version__},
+            )
+        }
 
 
 def _networks(value: object) -> tuple[Network, ...]:

@@ -47,6 +47,7 @@ RUNTIME_DIRECTORY = Path("/run/vllmwall")
 _SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
 _POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
 _PEERS_SECONDS = 60.0
+_WATCHDOG_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class Daemon:
         self._stopping = False
         self._due_full = 0.0
         self._due_peers = 0.0
+        self._due_watchdog = 0.0
+        self._told = ""
         self._reason = "start"
 
     def run(self) -> None:
@@ -135,8 +138,9 @@ class Daemon:
                 self._refresh_peers(now)
             if now >= self._due_full:
                 self.full_pass(self._reason)
-            self._notify("WATCHDOG=1")
-            self._wait(min(self._due_full, self._due_peers) - time.monotonic())
+            self._feed_watchdog()
+            due = min(self._due_full, self._due_peers, time.monotonic() + _longest_sleep())
+            self._wait(due - time.monotonic())
         self._notify("STOPPING=1")
         self.log.info("stopped; the walls stay up")
 
@@ -177,7 +181,7 @@ class Daemon:
             self.log.error("pass failed", reason=reason, error=str(error))
         self.passes += 1
         self.last_pass = PassFacts(time.time(), (time.perf_counter() - begun) * 1000, reason)
-        self._notify(f"READY=1\nSTATUS={self._status_line()}")
+        self._notify(f"READY=1\nSTATUS={self._status_line()}", once=True)
 
     def _until_a_peer_expires(self) -> float | None:
         now = time.time()
@@ -323,10 +327,26 @@ class Daemon:
         listeners = sum(len(workload.listeners) for workload in workloads)
         return f"{len(workloads)} workloads, {listeners} listeners guarded"
 
-    def _notify(self, text: str) -> None:
+    def _feed_watchdog(self) -> None:
+        """Once a second at most: a storm of events must not become a storm of messages."""
+        now = time.monotonic()
+        if now >= self._due_watchdog:
+            self._due_watchdog = now + _WATCHDOG_SECONDS
+            self._notify("WATCHDOG=1")
+
+    def _notify(self, text: str, *, once: bool = False) -> None:
+        """Tell systemd; with ``once`` not again what it was told last."""
         from systemd import daemon
 
-        daemon.notify(text)
+        if not once or text != self._told:
+            daemon.notify(text)
+        self._told = text if once else self._told
+
+
+def _longest_sleep() -> float:
+    """Half of what the watchdog allows (systemd.service(5)); without one, as long as it takes."""
+    allowed = os.environ.get("WATCHDOG_USEC", "")
+    return int(allowed) / 2e6 if allowed.isdigit() and int(allowed) else 3600.0
 
 
 def _ports(entries: frozenset[object]) -> str:

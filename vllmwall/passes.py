@@ -98,14 +98,16 @@ class WallKeeper:
         self._spaces.clear()
         return removed
 
-    def plan(self) -> dict[int, tuple[Wall | None, Wall]]:
+    def plan(self) -> tuple[NamespaceFacts, ...]:
         """What stands and what would stand, by namespace; changes nothing."""
         self._think(self.observer.observe())
-        found = {}
+        found = []
         for inode, wall in self._wanted().items():
             self._read_back(inode)
-            found[inode] = (self._spaces[inode].standing, wall)
-        return found
+            space = self._spaces[inode]
+            name = self.observer.namespaces.name(inode)
+            found.append(NamespaceFacts(inode, name, wall, space.standing, space.error))
+        return tuple(found)
 
     def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
         """What stands, read back from the kernel now."""
@@ -138,9 +140,23 @@ class WallKeeper:
 
     def _think(self, node: Node) -> None:
         """The pure half. A namespace that could not be read keeps the wall it has."""
-        self.recognition = recognize(node, self._lessons)
+        self.recognition = self._in_scope(recognize(node, self._lessons), node)
         self.observer.keep(self.recognition)
         self.decision = decide(self.recognition, self.policy, self.peers.networks())
+
+    def _in_scope(self, found: Recognition, node: Node) -> Recognition:
+        """Without the workloads that live outside the namespaces we were told to guard."""
+        if not self.only:
+            return found
+        workloads = (
+            one
+            for one in found.workloads
+            if any(
+                pid in node.processes and node.processes[pid].namespace in self.only
+                for pid in one.pids
+            )
+        )
+        return replace(found, workloads=tuple(workloads))
 
     def _wanted(self) -> Mapping[int, Wall]:
         """The wall of every namespace that needs one: with workloads, our own, and any that

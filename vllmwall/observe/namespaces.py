@@ -23,7 +23,9 @@ class Namespaces:
     """
 
     def __init__(self, only: frozenset[int] = frozenset()) -> None:
-        self.own = inode_of(OWN)
+        self.own = self._host = inode_of(OWN)
+        with suppress(OSError):  # a hardened init may hide its namespaces even from root
+            self._host = inode_of("/proc/1/ns/net")
         self.errors: dict[int, str] = {}
         self._only = only
         self._members: dict[int, int] = {}
@@ -64,7 +66,7 @@ class Namespaces:
 
     def name(self, inode: int) -> str:
         """``host``, the name under /run/netns, or the inode: for people."""
-        if inode == inode_of("/proc/1/ns/net"):
+        if inode == self._host:
             return "host"
         for path in NAMED.iterdir() if NAMED.is_dir() else ():
             with suppress(OSError):

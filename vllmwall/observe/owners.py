@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 _PREFIX = "socket:["
-GONE = frozenset({errno.ENOENT, errno.ESRCH})
+STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class OwnerIndex:
@@ -62,24 +62,24 @@ class OwnerIndex:
 def sockets_of(pid: int) -> set[int]:
     """The inodes of all sockets that ``pid`` holds; empty when it is gone.
 
-    Raises OSError when it is there and cannot be read (no descriptors left, no memory): an
-    owner that we merely failed to see must not look like a listener without one.
+    Raises OSError for want of descriptors or memory: an owner that we merely failed to see must
+    not look like a listener without one. Processes that root may not look into hold nothing.
     """
     folder = f"/proc/{pid}/fd"
     found: set[int] = set()
     try:
         names = os.listdir(folder)  # noqa: PTH208 a Path a descriptor costs more than the read
     except OSError as error:
-        if error.errno in GONE:
-            return found
-        raise
+        if error.errno in STARVED:
+            raise
+        return found
     for name in names:
         try:
             target = os.readlink(f"{folder}/{name}")  # noqa: PTH115
         except OSError as error:
-            if error.errno in GONE:  # closed meanwhile: normal
-                continue
-            raise
+            if error.errno in STARVED:
+                raise
+            continue  # closed meanwhile: normal
         if target.startswith(_PREFIX):
             found.add(int(target[len(_PREFIX) : -1]))
     return found

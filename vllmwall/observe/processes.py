@@ -7,7 +7,6 @@ while it is being read is normal here, never an error.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,10 +14,10 @@ from dataclasses import dataclass, replace
 from vllmwall.inputs import ENV_KEYS, LIBRARY_MARKS
 from vllmwall.model import Process, Stack
 from vllmwall.observe.files import settings_of
+from vllmwall.observe.owners import STARVED
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD, linux/sched.h
 _READ_LIMIT = 1 << 20
-_STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @dataclass(frozen=True)
@@ -232,7 +231,7 @@ def _read(path: str, limit: int = _READ_LIMIT) -> bytes:
 
 
 def _nothing(error: OSError) -> bytes:
-    if error.errno in _STARVED:
+    if error.errno in STARVED:
         raise error
     return b""
 

@@ -1,0 +1,211 @@
+"""A node with a workload and a vllmwall daemon on it, for tests of the daemon.
+
+The workload is small but real: a process that torch.distributed's environment marks as a rank
+and that opens ports when told to. What recognition makes of real torch and vLLM is tested in
+tests/unit/recognize and tests/real.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.lab import Host, Lab
+from vllmwall.control import ControlError, request
+
+PATIENCE = 15.0  # seconds; far more than anything here needs on a busy machine
+PEERS = "[peers]\ncidrs = ['192.0.2.2/32', '2001:db8::2/128']\n"
+
+# A real rank has torch mapped when it listens; here a file of that name stands for it.
+RANK = """
+import mmap, os, socket, sys
+if os.environ.get("LIBTORCH"):
+    library = open(os.environ["LIBTORCH"], "rb")
+    mapped = mmap.mmap(library.fileno(), 0, prot=mmap.PROT_READ)
+held = {}
+print("ready", flush=True)
+for line in sys.stdin:
+    verb, kind, address, port = line.split()
+    key = kind, address, port
+    if verb == "close":
+        held.pop(key).close()
+    else:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        one = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((address, int(port)))
+        if kind == "tcp":
+            one.listen(int(sys.argv[1]) if len(sys.argv) > 1 else 128)
+        held[key] = one
+    print("done", flush=True)
+"""
+SERVE = "import sys; sys.argv[1:2] = ['2048']\n" + RANK
+
+
+def eventually(condition: Callable[[], object], what: str, log: Path | None = None) -> None:
+    """Wait until it holds; fail loudly, with the log, when it does not within `PATIENCE`."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        text = log.read_text() if log and time.monotonic() >= deadline else ""
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}\n{text}"
+        time.sleep(0.02)
+
+
+class Program:
+    """A process on the node that opens and closes ports when told to."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "ready\n" == line, line + process.stdout.read()
+
+    def open(self, kind: str, address: str, port: int) -> None:
+        """Listen."""
+        self._tell(f"open {kind} {address} {port}")
+
+    def close(self, kind: str, address: str, port: int) -> None:
+        """Stop listening."""
+        self._tell(f"close {kind} {address} {port}")
+
+    def kill(self) -> None:
+        """End it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(line, file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        assert "done\n" == answer, answer + self._process.stdout.read()
+
+
+@dataclass
+class Guarded:
+    """The lab's node under a daemon of its own."""
+
+    lab: Lab
+    folder: Path
+    on: Host | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    before: str = ""
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(mode=0o755, exist_ok=True)
+        self.config = self.folder / "vllmwall.toml"
+        self.runtime = self.folder / "run"
+        self.log = self.folder / "log"
+        self.configure(PEERS)
+        self.process: subprocess.Popen[str] | None = None
+
+    def configure(self, text: str) -> None:
+        """Write the configuration; nobody reads it until start or reload."""
+        self.config.write_text("[daemon]\nfull_pass_seconds = 600\n" + text)
+        self.config.chmod(0o644)
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        self.process = self.launch()
+        eventually(self._answers, "the daemon answers", self.log)
+
+    def settled(self) -> None:
+        """Wait for the full pass that follows the last event."""
+
+        def reason() -> object:
+            return self.ask("status")["daemon"]["last_pass"]["reason"]  # type: ignore[index]
+
+        eventually(lambda: reason() == "settle", "the pass after the event")
+
+    def launch(self) -> subprocess.Popen[str]:
+        """Start the daemon."""
+        command = [sys.executable, "-m", "vllmwall.cli", "daemon", "--log", "json"]
+        command += ["--config", str(self.config), "--runtime-dir", str(self.runtime)]
+        command += ["--only-namespace", self.lab.node.path]
+        if self.before:
+            command = ["unshare", "-m", "sh", "-c", f'{self.before}; exec "$@"', "sh", *command]
+        host = self.on or self.lab.node
+        environment = {**os.environ, **self.environment}
+        return host.popen(command, env=environment, output=self.log)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, "the daemon ended:\n" + self.log.read_text()
+        try:
+            return bool(self.ask("status")["daemon"]["passes"])  # type: ignore[index]
+        except ControlError:
+            return False
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the daemon by a signal; its exit status."""
+        assert self.process is not None
+        self.signal(number)
+        return self.process.wait(timeout=PATIENCE)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the daemon a signal."""
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+
+    def ask(self, command: str, **arguments: object) -> dict[str, object]:
+        """Ask over the control socket."""
+        return request(command, arguments, self.runtime / "control.sock")
+
+    def logged(self, event: str) -> list[dict[str, object]]:
+        """The log's records of one event."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line[0] == "{"]
+        return [line for line in lines if line["event"] == event]
+
+    def rank(self) -> Program:
+        """A torch.distributed rank that opens ports on command."""
+        env = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+        library = self.folder / "libtorch_cpu.so"
+        library.write_bytes(b"not really")
+        env |= {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500", "LIBTORCH": str(library)}
+        return self._program([sys.executable, "-c", RANK], env)
+
+    def server(self, port: int) -> Program:
+        """A process started as `vllm serve` is, which listens as uvicorn does."""
+        script = self.folder / "vllm"
+        script.write_text(f"#!{sys.executable}\n{SERVE}")
+        script.chmod(0o755)
+        return self._program([str(script), "serve", "tiny", "--port", str(port)], {**os.environ})
+
+    def bystander(self) -> Program:
+        """A process that is no workload."""
+        return self._program([sys.executable, "-c", RANK], {**os.environ})
+
+    def _program(self, argv: list[str], env: dict[str, str]) -> Program:
+        node = self.lab.node
+        process = subprocess.Popen(
+            node.command(argv),
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        program = Program(process)
+        node._stack.callback(program.kill)
+        return program
+
+
+@contextlib.contextmanager
+def guarded(lab: Lab, folder: Path, **options: object) -> Iterator[Guarded]:
+    """A daemon that has started and is ended, wall and all."""
+    found = Guarded(lab, folder, **options)  # type: ignore[arg-type]
+    found.start()
+    try:
+        yield found
+    finally:
+        if found.process is not None and found.process.poll() is None:
+            found.stop()

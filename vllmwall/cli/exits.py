@@ -1,0 +1,35 @@
+"""Exit statuses: stable, so that scripts can rely on them. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from vllmwall.control import ControlError
+
+
+class Exit(IntEnum):
+    """What a command ended with."""
+
+    OK = 0
+    FAILED = 1
+    BAD_CONFIG = 2
+    NOT_RUNNING = 3
+    DENIED = 4
+    NOT_SAFE = 5
+
+
+MEANINGS = {
+    Exit.OK: "done; for `status`: every wall stands as wanted",
+    Exit.FAILED: "it was tried and failed; the message says why",
+    Exit.BAD_CONFIG: "the command line or the configuration is wrong",
+    Exit.NOT_RUNNING: "no daemon answers",
+    Exit.DENIED: "permission denied: ask as root",
+    Exit.NOT_SAFE: "`status`: a wall does not stand as wanted, is not known, or drops nothing",
+}
+
+_BY_CODE = {"not-running": Exit.NOT_RUNNING, "denied": Exit.DENIED}
+
+
+def exit_of(error: ControlError) -> Exit:
+    """The exit status for a request that did not succeed."""
+    return _BY_CODE.get(error.code, Exit.FAILED)

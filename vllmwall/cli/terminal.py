@@ -1,0 +1,67 @@
+"""Where a command writes: colours, width, JSON, errors.
+
+rich is imported only when something is drawn for a person.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from vllmwall.cli.exits import Exit, exit_of
+from vllmwall.control import ControlError, request
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PIPED_WIDTH = 200  # nobody wraps a pipe; cutting its lines would lose data
+
+
+def console() -> Console:
+    """A console as wide as the terminal, with colour only where it is wanted."""
+    from rich.console import Console
+
+    choice = click.get_current_context().find_root().params.get("color", "auto")
+    colour = {"always": True, "never": False}.get(choice, _wants_colour())
+    return Console(
+        force_terminal=True if colour else None,
+        no_color=not colour,
+        color_system="standard" if colour else None,
+        width=None if sys.stdout.isatty() else _PIPED_WIDTH,
+        highlight=False,
+        markup=False,
+        soft_wrap=False,
+    )
+
+
+def _wants_colour() -> bool:
+    return (
+        sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
+
+
+def print_json(value: object) -> None:
+    """For machines."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def ask(command: str, arguments: Mapping[str, object] | None = None) -> dict[str, object]:
+    """Ask the daemon; end the command with words and a status when that fails."""
+    from pathlib import Path
+
+    socket_path = Path(click.get_current_context().find_root().params["socket"])
+    try:
+        return request(command, arguments, socket_path)
+    except ControlError as error:
+        fail(str(error), exit_of(error))
+
+
+def fail(message: str, status: Exit = Exit.FAILED) -> NoReturn:
+    """Say what is wrong on stderr and end."""
+    click.echo(f"vllmwall: {message}", err=True)
+    sys.exit(status)

@@ -1,0 +1,135 @@
+"""What `status` is computed from: plain facts that the daemon fills in after each question.
+
+Frozen values only. The rule of the whole report: what was not read back from the kernel just
+now is None, and None is shown as unknown, never as good. Imports only the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vllmwall.model import Listener, Network, Policy, Recognition, Skipped, Wall
+
+PeerKind = Literal["static", "file", "dns", "runtime"]
+
+
+@dataclass(frozen=True)
+class NamespaceFacts:
+    """One network namespace: the wall we want there and the wall that was read back.
+
+    ``standing`` None with ``error`` None means that the kernel holds no wall of ours.
+    ``error`` says why the namespace could not be read or written; then ``standing`` is ignored.
+    The counters are what the wall refused since it was put up; None: not known.
+    """
+
+    inode: int
+    name: str
+    wanted: Wall | None = None
+    standing: Wall | None = None
+    error: str | None = None
+    refused_packets: int | None = None
+    refused_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class PeerSourceFacts:
+    """One source of peers. ``expires`` is in seconds since the epoch; None: it stays.
+
+    With ``error``, ``networks`` are the last good ones.
+    """
+
+    name: str
+    kind: PeerKind
+    networks: tuple[Network, ...] = ()
+    error: str | None = None
+    expires: float | None = None
+
+
+@dataclass(frozen=True)
+class PassFacts:
+    """One complete pass: when (seconds since the epoch), how long (ms), what woke it."""
+
+    at: float
+    ms: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class DaemonFacts:
+    """The daemon itself. ``events`` is ``tracefs`` or ``poll``."""
+
+    pid: int
+    version: str
+    started: float
+    events: str
+    events_reason: str
+    last_pass: PassFacts | None = None
+    passes: int = 0
+
+
+@dataclass(frozen=True)
+class BackendFacts:
+    """What enforces, and why it was chosen."""
+
+    name: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ConfigProblem:
+    """One thing that is wrong in a configuration file."""
+
+    file: str
+    key: str
+    message: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class ConfigFacts:
+    """The configuration in force, and the problems of a newer one that was not taken."""
+
+    files: tuple[str, ...] = ()
+    loaded: float = 0.0
+    problems: tuple[ConfigProblem, ...] = ()
+
+
+@dataclass(frozen=True)
+class StatusFacts:
+    """Everything that `status` knows.
+
+    ``down`` is True after `vllmwall down`. ``users`` maps uids to login names. ``problems``
+    are further lines for people (a pass that failed, a backend that had to rebuild).
+    ``daemon`` is None when a one-shot command asks without a daemon.
+    """
+
+    host: str
+    now: float
+    recognition: Recognition
+    policy: Policy
+    namespaces: tuple[NamespaceFacts, ...]
+    peers: tuple[Network, ...]
+    backend: BackendFacts
+    config: ConfigFacts = ConfigFacts()
+    sources: tuple[PeerSourceFacts, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    daemon: DaemonFacts | None = None
+    down: bool = False
+    problems: tuple[str, ...] = ()
+    users: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> Literal["enforce", "audit", "down"]:
+        """What vllmwall does now: ``down`` beats the configured mode."""
+        if self.down:
+            return "down"
+        return self.policy.mode.value
+
+    def skip_reason(self, listener: Listener) -> str | None:
+        """Why a listener has no rule; None: it should have one."""
+        for skipped in self.skipped:
+            if skipped.listener == listener:
+                return skipped.reason
+        return None

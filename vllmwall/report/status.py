@@ -1,0 +1,230 @@
+"""The answer to `vllmwall status`: facts in, JSON out, and the one line that says "am I safe?".
+
+Pure. What was not read back from the kernel is unknown, and unknown is never safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vllmwall.model import (
+    PUBLIC,
+    LabelledListener,
+    Listener,
+    Proto,
+    Workload,
+)
+from vllmwall.report.facts import DaemonFacts, NamespaceFacts, StatusFacts
+from vllmwall.report.shapes import (
+    STATUS_VERSION,
+    DaemonJson,
+    ListenerJson,
+    NamespaceJson,
+    PeersJson,
+    RuleState,
+    StatusJson,
+    WallState,
+    WorkloadJson,
+)
+
+_PUBLIC_SHOWN = 6
+
+
+def status_json(facts: StatusFacts) -> StatusJson:
+    """Everything that `status` knows, in the published shape."""
+    return {
+        "version": STATUS_VERSION,
+        "host": facts.host,
+        "time": facts.now,
+        "mode": facts.mode,
+        "safe": is_safe(facts),
+        "verdict": verdict(facts),
+        "problems": _problems(facts),
+        "daemon": None if facts.daemon is None else _daemon_json(facts.daemon),
+        "backend": {"name": facts.backend.name, "reason": facts.backend.reason},
+        "peers": _peers_json(facts),
+        "namespaces": [_namespace_json(space) for space in facts.namespaces],
+        "workloads": [_workload_json(workload, facts) for workload in facts.recognition.workloads],
+        "config": {
+            "files": list(facts.config.files),
+            "loaded": facts.config.loaded,
+            "error": [
+                {"file": one.file, "key": one.key, "line": one.line, "message": one.message}
+                for one in facts.config.problems
+            ]
+            or None,
+        },
+    }
+
+
+def is_safe(facts: StatusFacts) -> bool | None:
+    """True: every wall stands as wanted. None: it could not be read. False: one does not."""
+    if facts.mode != "enforce":
+        return False
+    states = {wall_state(space) for space in facts.namespaces}
+    if states & {"missing", "differs"} or any(_unguarded(facts)):
+        return False
+    return None if "unknown" in states or not facts.namespaces else True
+
+
+def verdict(facts: StatusFacts) -> str:
+    """The first line: whether the operator can go back to sleep, and why."""
+    if facts.mode == "down":
+        return "NOT safe: the walls are down on request. Put them up with: vllmwall up"
+    if facts.mode == "audit":
+        return f"NOT safe: audit mode drops nothing, it only counts. {_summary(facts)}"
+    bad = [space for space in facts.namespaces if wall_state(space) in ("missing", "differs")]
+    if bad:
+        names = ", ".join(f"{space.name} ({wall_state(space)})" for space in bad)
+        return f"NOT safe: the wall is not as it must be in {names}. The next pass repairs it."
+    if missing := list(_unguarded(facts)):
+        return f"NOT safe: no rule stands for {', '.join(one.where for one in missing[:4])}"
+    if is_safe(facts) is None:
+        names = ", ".join(space.name for space in facts.namespaces) or "any namespace"
+        return f"Unknown: the wall could not be read back in {names}"
+    return f"Safe: {_summary(facts)}"
+
+
+def wall_state(space: NamespaceFacts) -> WallState:
+    """How the wall that was read back compares with the wanted one."""
+    if space.error is not None:
+        return "unknown"
+    if space.standing is None:
+        return "missing" if space.wanted is not None else "stands"
+    return "stands" if space.standing == space.wanted else "differs"
+
+
+def _summary(facts: StatusFacts) -> str:
+    labelled = [one for workload in facts.recognition.workloads for one in workload.listeners]
+    if not facts.recognition.workloads:
+        return "no workload runs here; the wall stands ready"
+    networked = [one for one in labelled if one.listener.proto is not Proto.UNIX]
+    ruled = [one for one in networked if facts.skip_reason(one.listener) is None]
+    public = [one for one in ruled if PUBLIC in facts.policy.audience_of(one.label.role)]
+    parts = [
+        f"{_count(len(facts.recognition.workloads), 'workload')}, "
+        f"{_count(len(networked), 'listener')}",
+        _public_part(public),
+        f"{len(ruled) - len(public)} to {_count(len(facts.peers), 'peer network')}",
+    ]
+    if here := len(networked) - len(ruled):
+        parts.append(f"{here} without a rule (loopback or failsafe)")
+    return "; ".join(parts)
+
+
+def _public_part(public: list[LabelledListener]) -> str:
+    if not public:
+        return "none open to the public"
+    names = [f"{one.label.role.value} {one.listener.where}" for one in public]
+    shown = ", ".join(sorted(set(names))[:_PUBLIC_SHOWN])
+    return f"{len(public)} open to the public ({shown}{' …' if len(names) > _PUBLIC_SHOWN else ''})"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _problems(facts: StatusFacts) -> list[str]:
+    found = list(facts.problems)
+    found += [f"{one.name}: {one.error}" for one in facts.namespaces if one.error]
+    found += [f"peers from {one.name}: {one.error}" for one in facts.sources if one.error]
+    if facts.config.problems:
+        found.append("the configuration on disk is not in force: see config.error")
+    return found
+
+
+def _unguarded(facts: StatusFacts) -> Iterable[Listener]:
+    """Listeners that should have a rule and have none, in walls that could be read."""
+    readable = {space.inode for space in facts.namespaces if space.error is None}
+    for workload in facts.recognition.workloads:
+        for one in workload.listeners:
+            if one.listener.namespace in readable and _rule(one.listener, facts) == "missing":
+                yield one.listener
+
+
+def _rule(listener: Listener, facts: StatusFacts) -> RuleState:
+    if facts.mode == "down" or facts.skip_reason(listener) is not None:
+        return "none"
+    for space in facts.namespaces:
+        if space.inode == listener.namespace:
+            if space.error is not None:
+                return "unknown"
+            entries = space.standing.entries if space.standing else frozenset()
+            guarded = any(
+                (entry.proto, entry.port) == (listener.proto, listener.port)
+                and entry.address in (None, listener.plain_address)
+                for entry in entries
+            )
+            return "stands" if guarded else "missing"
+    return "unknown"
+
+
+def _daemon_json(daemon: DaemonFacts) -> DaemonJson:
+    last = daemon.last_pass
+    return {
+        "pid": daemon.pid,
+        "version": daemon.version,
+        "started": daemon.started,
+        "events": daemon.events,
+        "events_reason": daemon.events_reason,
+        "last_pass": None
+        if last is None
+        else {"at": last.at, "ms": last.ms, "reason": last.reason},
+        "passes": daemon.passes,
+    }
+
+
+def _peers_json(facts: StatusFacts) -> PeersJson:
+    return {
+        "networks": [str(network) for network in facts.peers],
+        "sources": [
+            {
+                "name": source.name,
+                "kind": source.kind,
+                "networks": [str(network) for network in source.networks],
+                "error": source.error,
+                "expires": source.expires,
+            }
+            for source in facts.sources
+        ],
+    }
+
+
+def _namespace_json(space: NamespaceFacts) -> NamespaceJson:
+    return {
+        "inode": space.inode,
+        "name": space.name,
+        "wall": wall_state(space),
+        "error": space.error,
+        "refused_packets": space.refused_packets,
+        "refused_bytes": space.refused_bytes,
+    }
+
+
+def _workload_json(workload: Workload, facts: StatusFacts) -> WorkloadJson:
+    return {
+        "stack": workload.stack.value,
+        "name": workload.name,
+        "root_pid": workload.id.root_pid,
+        "user": facts.users.get(workload.uid, str(workload.uid)),
+        "cgroup": workload.cgroup,
+        "listeners": [_listener_json(one, facts) for one in workload.listeners],
+    }
+
+
+def _listener_json(one: LabelledListener, facts: StatusFacts) -> ListenerJson:
+    listener, label = one.listener, one.label
+    return {
+        "proto": listener.proto.value,
+        "addr": "" if listener.address is None else str(listener.address),
+        "port": listener.port,
+        "path": listener.path,
+        "namespace": listener.namespace,
+        "role": label.role.value,
+        "audience": list(facts.policy.audience_of(label.role)),
+        "confidence": label.confidence,
+        "evidence": [{"kind": item.kind, "detail": item.detail} for item in label.evidence],
+        "rule": _rule(listener, facts),
+        "reason": facts.skip_reason(listener) or "",
+        "pids": list(listener.pids),
+    }
