@@ -84,5 +84,5 @@ def _ask_for_destination(sock: socket.socket) -> None:
 
 def _echo_datagram(sock: socket.socket) -> None:
     """Answer from the address that was asked: the packet information goes back as it came."""
-    data, information, _, source = sock.recvmsg(2048, 128)
+    data, information, _, source = sock.recvmsg(65536, 128)
     sock.sendmsg([data], information, 0, source)

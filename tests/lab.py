@@ -167,7 +167,7 @@ class Host:
         try:
             made.settimeout(timeout)
             made.bind((source or _any(address), 0))
-            made.connect((address, port))
+            made.connect(_numeric(address, port))
         except OSError:
             made.close()
             raise
@@ -268,6 +268,13 @@ def _family(address: str) -> int:
 
 def _any(address: str) -> str:
     return "::" if ":" in address else "0.0.0.0"
+
+
+def _numeric(
+    address: str, port: int
+) -> tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]:
+    """The socket address, with the interface that ``fe80::1%eth0`` names where we are."""
+    return socket.getaddrinfo(address, port, flags=socket.AI_NUMERICHOST)[0][4]
 
 
 def _outcome(error: OSError) -> str:

@@ -188,11 +188,18 @@ class Listener:
         return self.plain_address.is_loopback
 
     @property
+    def address_text(self) -> str:
+        """As ss writes it: ``::ffff:10.0.0.1``, which Python writes in hex before 3.13."""
+        if self.address != self.plain_address:
+            return f"::ffff:{self.plain_address}"
+        return "" if self.address is None else str(self.address)
+
+    @property
     def where(self) -> str:
         """``tcp 10.0.0.1:8000``, ``tcp [::]:29500``, ``unix /tmp/x.sock``: for people."""
         if self.address is None:
             return f"{self.proto.value} {self.path}"
-        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        host = f"[{self.address_text}]" if self.address.version == 6 else self.address_text
         return f"{self.proto.value} {host}:{self.port}"
 
 

@@ -38,11 +38,11 @@ class Cast:
 
 def stand_in_cast(lab: Lab, folder: Path, say: Callable[[str], None]) -> Cast:
     """torchrun over node and peer, and the stand-in for vLLM."""
-    say("torchrun: a training job over node and peer (real torch.distributed, TCPStore, gloo)")
+    say("torchrun: real training over node and peer (TCPStore, gloo)")
     steps = ("--steps", str(_STEPS), "--pause", "0.2")
     master = start_training(lab.node, 0, folder, master=lab.node.ipv4, arguments=steps)
     worker = start_training(lab.peer, 1, folder, master=lab.node.ipv4, arguments=steps)
-    say("vllm serve: a stand-in without a model (real uvicorn API, real torch.distributed ranks)")
+    say("vllm serve: a stand-in with no model (real uvicorn, real torch ranks)")
     server = start_stand_in(lab.node, folder)
     web = _web_server(lab, folder, say)
     server.wait_for("serving", _PATIENCE)
@@ -53,7 +53,7 @@ def stand_in_cast(lab: Lab, folder: Path, say: Callable[[str], None]) -> Cast:
 
 def vllm_cast(lab: Lab, folder: Path, say: Callable[[str], None]) -> Cast:
     """A real vLLM that splits one tiny model over node and peer."""
-    say("vllm serve: a tiny model with random weights, split over node and peer (about a minute)")
+    say("vllm serve: real vLLM, a tiny model split over node and peer (a minute)")
     head = start_vllm(lab.node, 0, folder, master=lab.node.ipv4)
     headless = start_vllm(lab.peer, 1, folder, master=lab.node.ipv4)
     web = _web_server(lab, folder, say)
@@ -65,7 +65,7 @@ def vllm_cast(lab: Lab, folder: Path, say: Callable[[str], None]) -> Cast:
 
 
 def _web_server(lab: Lab, folder: Path, say: Callable[[str], None]) -> Job:
-    say("python -m http.server: no workload, none of our business")
+    say("python -m http.server: an ordinary program, not to be touched")
     web = folder / "web"
     web.mkdir()
     (web / "index.html").write_text("hello\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lab
+from vllmwall.enforce.nftables import Nftables
 
 _HERE = Path(__file__).parent
 
@@ -34,3 +35,9 @@ def shared_lab() -> Iterator[Lab]:
     """A network that the tests of one file share: they take away what they put up."""
     with Lab() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def backend() -> Nftables:
+    """The backend under test; it keeps no state that tests could share by mistake."""
+    return Nftables()

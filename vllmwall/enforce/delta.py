@@ -26,6 +26,7 @@ def changing(standing: Wall, wanted: Wall) -> str:
     gone, come = _difference(standing, wanted)
     kept = standing.networks.keys() & wanted.networks.keys()
     lines = [
+        *_walled("delete", changed.removed, changed.added),
         *_entries("delete", changed.removed, ruleset.key),
         *(f"delete chain {TABLE} {chain_name(audience)}" for audience in gone),
         *_delete_sets(standing.networks.keys() - kept),
@@ -33,6 +34,7 @@ def changing(standing: Wall, wanted: Wall) -> str:
         *_networks("add", {name: changed.networks_added.get(name, ()) for name in kept}),
         *_new_objects(wanted, wanted.networks.keys() - kept, come),
         *_entries("add", changed.added, ruleset.mapping),
+        *_walled("add", changed.added, changed.removed),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -43,6 +45,19 @@ def _difference(standing: Wall, wanted: Wall) -> tuple[list[Audience], list[Audi
     gone = [audience for audience in before if audience not in after]
     come = [audience for audience in after if audience not in before]
     return gone, come
+
+
+def _walled(verb: str, entries: Iterable[WallEntry], others: Iterable[WallEntry]) -> Iterator[str]:
+    """The closed ports of ``entries`` that are not among ``others``: those stay untouched."""
+    stay = {(ruleset.map_of(each), ruleset.key(each)) for each in others if ruleset.is_walled(each)}
+    for name in ruleset.MAPS:
+        keys = [
+            ruleset.key(entry)
+            for entry in ruleset.in_order(entries)
+            if ruleset.map_of(entry) == name and ruleset.is_walled(entry)
+        ]
+        listed = [key for key in keys if (name, key) not in stay]
+        yield from _command(verb, ruleset.walled_set(name), listed)
 
 
 def _entries(

@@ -179,6 +179,7 @@ def _differences(listing: _Listing, wall: Wall) -> Iterator[str]:
     except EnforceError as error:
         yield str(error)
         return
+    yield from _wrongly_walled(listing, wall)
     yield from _compare("table", ours.around, listing.around)
     for title in sorted(ours.blocks.keys() | listing.blocks.keys()):
         if title not in listing.blocks:
@@ -187,6 +188,16 @@ def _differences(listing: _Listing, wall: Wall) -> Iterator[str]:
             yield f"{title}: not ours"
         else:
             yield from _compare(title, ours.blocks[title], listing.blocks[title])
+
+
+def _wrongly_walled(listing: _Listing, wall: Wall) -> Iterator[str]:
+    """Ports that are closed without an entry, or have one and are not."""
+    keys: dict[str, set[str]] = {f"set {ruleset.walled_set(name)}": set() for name in ruleset.MAPS}
+    for entry in filter(ruleset.is_walled, wall.entries):
+        keys[f"set {ruleset.walled_set(ruleset.map_of(entry))}"].add(ruleset.key(entry))
+    for title, ours in keys.items():
+        for key in sorted(ours.symmetric_difference(listing.elements.get(title, ()))):
+            yield f"{title}: {key} is {'missing' if key in ours else 'not ours'}"
 
 
 def _skeleton(wall: Wall) -> Wall:

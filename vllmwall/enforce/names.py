@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.model import NODE, PEERS, PUBLIC, Network, WallEntry
 
+GUARDED = "guarded"
 STRANGERS = "strangers"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -47,7 +48,7 @@ def verdict(audience: Audience) -> str:
         return "accept"
     if audience == (NODE,):
         return f"goto {STRANGERS}"  # the host itself comes over lo, which is accepted before
-    return f"goto {chain_name(audience)}"
+    return f"jump {chain_name(audience)}"  # a jump comes back where the chain is gone: to a drop
 
 
 def read_verdict(text: str) -> Audience | None:
@@ -56,7 +57,7 @@ def read_verdict(text: str) -> Audience | None:
         return (PUBLIC,)
     if text == f"goto {STRANGERS}":
         return (NODE,)
-    target = text.removeprefix(f"goto {_CHAIN}")
+    target = text.removeprefix(f"jump {_CHAIN}")
     return tuple(target.split(".")) if target != text else None
 
 

@@ -67,3 +67,4 @@ class Nftables(Backend):
 
     def _replace(self, path: str, wall: Wall) -> None:
         self._library.run(path, ruleset.replacing(wall))
+        self._library.run(path, ruleset.settling())

@@ -7,7 +7,14 @@ Why the table looks as it does (DESIGN §7):
 
 - Chains and rules are static; ports and networks live in maps and sets. The number of rules
   grows with the number of distinct audiences only.
-- Maps by family, and the exact address before the wildcard, as the kernel finds its listener: a
+- Two steps: a port in a ``walled`` set is closed, whatever comes; the maps say whom to let in
+  all the same. The kernel commits a transaction at once, but a packet that is on its way just
+  then can see an element that was deleted and added again as missing, or a new chain as empty
+  (seen on 6.18: one flip in thirty let a packet of a flood through, when one map did both).
+  A walled element stays as it is while audience and note change, so such a packet is dropped.
+- For the same reason `replacing` puts a second base chain behind the old table's: the packet
+  that meets the new table too early and the old one too late meets that. `settling` removes it.
+- By family, and the exact address before the wildcard, as the kernel finds its listener: a
   rule for ``[::]`` with v6only never touches another process's IPv4 socket of the same port.
 - No conntrack: each packet is judged, so an established stranger is cut too.
 - A later fragment has no port (``th dport`` does not match) and passes. IPv4 is whole again
@@ -27,6 +34,7 @@ from collections.abc import Iterable, Iterator
 from vllmwall import __version__
 from vllmwall.cidr import merged
 from vllmwall.enforce.names import (
+    GUARDED,
     STRANGERS,
     Audience,
     Networks,
@@ -36,10 +44,10 @@ from vllmwall.enforce.names import (
     set_name,
     verdict,
 )
-from vllmwall.model import NODE, Mode, Network, Wall, WallEntry
+from vllmwall.model import NODE, PUBLIC, Mode, Network, Wall, WallEntry
 
 TABLE = "inet vllmwall"
-MAPS = ("any4", "any6", "addr4", "addr6")
+MAPS = ("addr4", "addr6", "any4", "any6")  # in the order of their lookup
 MEMORIES = ("refused4", "refused6")
 LAST_RULE = {Mode.ENFORCE: "counter drop", Mode.AUDIT: "counter accept"}
 
@@ -47,19 +55,27 @@ _REMEMBERED = 4096  # sources and ports by family: about 1 MB at most, for an ho
 _PORT = "meta l4proto . th dport"
 _SOURCE = {4: "ip saddr", 6: "ip6 saddr"}
 _DESTINATION = {4: "ip daddr", 6: "ip6 daddr"}
-_INPUT = (
-    "type filter hook input priority filter - 10; policy accept;",
-    'iif "lo" accept',
-    f"{_DESTINATION[4]} . {_PORT} vmap @addr4",
-    f"{_DESTINATION[6]} . {_PORT} vmap @addr6",
-    f"meta nfproto ipv4 {_PORT} vmap @any4",
-    f"meta nfproto ipv6 {_PORT} vmap @any6",
-)
+_LATE = "late"
+_LOOKUP = {
+    "addr4": f"{_DESTINATION[4]} . {_PORT}",
+    "addr6": f"{_DESTINATION[6]} . {_PORT}",
+    "any4": f"meta nfproto ipv4 {_PORT}",
+    "any6": f"meta nfproto ipv6 {_PORT}",
+}
 
 
 def replacing(wall: Wall) -> str:
-    """The script that puts ``wall`` in the place of whatever stands. Raises EnforceError."""
-    return f"add table {TABLE}\ndelete table {TABLE}\n{table(wall)}"
+    """The script that puts ``wall`` in the place of whatever stands; `settling` comes after.
+
+    Raises EnforceError for a wall that `names.check` refuses.
+    """
+    late = in_table([block("chain", _LATE, _base_chain("filter - 9"))])
+    return f"add table {TABLE}\ndelete table {TABLE}\n{table(wall)}\n{late}"
+
+
+def settling() -> str:
+    """The script that takes away what only the change needed."""
+    return f"delete chain {TABLE} {_LATE}\n"
 
 
 def table(wall: Wall) -> str:
@@ -70,8 +86,10 @@ def table(wall: Wall) -> str:
             f'\tcomment "vllmwall {__version__} {wall.mode.value}"\n',
             *network_sets(wall.networks),
             *(_memory(family) for family in (4, 6)),
+            *(_walled(name, wall.entries) for name in MAPS),
             *(_map(name, wall.entries) for name in MAPS),
-            block("chain", "input", _INPUT),
+            block("chain", "input", _base_chain("filter - 10")),
+            block("chain", GUARDED, _guarded()),
             *audience_chains(audiences_of(wall)),
             block("chain", STRANGERS, _strangers(wall.mode)),
         ]
@@ -113,6 +131,16 @@ def network_elements(networks: Iterable[Network], family: int) -> list[str]:
     return [str(network) for network in merged(ours)]
 
 
+def walled_set(name: str) -> str:
+    """The set of closed ports beside a map."""
+    return f"walled_{name}"
+
+
+def is_walled(entry: WallEntry) -> bool:
+    """Whether the port is closed to anybody."""
+    return entry.audience != (PUBLIC,)
+
+
 def map_of(entry: WallEntry) -> str:
     """The map that an entry belongs in."""
     return f"{'any' if entry.address is None else 'addr'}{entry.family}"
@@ -146,12 +174,33 @@ def _network_set(networks: Iterable[Network], family: int) -> Iterator[str]:
     yield from _filled(network_elements(networks, family))
 
 
+def _walled(name: str, entries: Iterable[WallEntry]) -> str:
+    ours = in_order(entry for entry in entries if map_of(entry) == name and is_walled(entry))
+    return block("set", walled_set(name), [f"typeof {_typed(name)}", *_filled(map(key, ours))])
+
+
 def _map(name: str, entries: Iterable[WallEntry]) -> str:
-    family = int(name[-1])
-    is_exact = name.startswith("addr")
-    typed = f"{_DESTINATION[family]} . {_PORT}" if is_exact else _PORT
     ours = in_order(entry for entry in entries if map_of(entry) == name)
-    return block("map", name, [f"typeof {typed} : verdict", *_filled(map(mapping, ours))])
+    lines = [f"typeof {_typed(name)} : verdict", *_filled(map(mapping, ours))]
+    return block("map", name, lines)
+
+
+def _typed(name: str) -> str:
+    family = int(name[-1])
+    return f"{_DESTINATION[family]} . {_PORT}" if name.startswith("addr") else _PORT
+
+
+def _base_chain(priority: str) -> Iterator[str]:
+    yield f"type filter hook input priority {priority}; policy accept;"
+    yield 'iif "lo" accept'
+    for name, lookup in _LOOKUP.items():
+        yield f"{lookup} @{walled_set(name)} goto {GUARDED}"
+
+
+def _guarded() -> Iterator[str]:
+    for name, lookup in _LOOKUP.items():
+        yield f"{lookup} vmap @{name}"
+    yield f"goto {STRANGERS}"
 
 
 def _filled(these: Iterable[str]) -> Iterator[str]:

@@ -162,7 +162,8 @@ def _unix(place: _Place) -> Label:
 
 
 def _api(place: _Place) -> Label | None:
-    if place.sighting.part in _NOT_API or place.kind in ("batch", "preload"):
+    inner = place.sighting.part in _SERVERS and not place.owned_by_server
+    if inner or place.sighting.part in _NOT_API or place.kind in ("batch", "preload"):
         return None
     if not place.server:
         return _api_without_server(place)

@@ -89,16 +89,8 @@ def _listener(labelled: LabelledListener, policy: Policy) -> ListenerOut:
 def _place(listener: Listener) -> UnclaimedOut:
     return UnclaimedOut(
         proto=listener.proto.value,
-        addr=listener.path if listener.address is None else _as_written(listener),
+        addr=listener.address_text or listener.path,
         port=listener.port,
         namespace=listener.namespace,
         pids=list(listener.pids),
     )
-
-
-def _as_written(listener: Listener) -> str:
-    """As ``ss`` writes it: ``::ffff:10.0.0.1``, which Python would write in hex before 3.13."""
-    address = listener.address
-    if address is not None and address.version == 6 and address.ipv4_mapped is not None:
-        return f"::ffff:{address.ipv4_mapped}"
-    return str(address)

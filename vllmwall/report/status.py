@@ -216,7 +216,7 @@ def _listener_json(one: LabelledListener, facts: StatusFacts) -> ListenerJson:
     listener, label = one.listener, one.label
     return {
         "proto": listener.proto.value,
-        "addr": "" if listener.address is None else str(listener.address),
+        "addr": listener.address_text,
         "port": listener.port,
         "path": listener.path,
         "namespace": listener.namespace,

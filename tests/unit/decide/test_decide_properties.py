@@ -51,9 +51,9 @@ ADDRESSES = (
 NASTY = st.text(max_size=80) | st.sampled_from(['"; flush ruleset #', "\n}", "\ud800", "'$(id)'"])
 LISTENERS = st.builds(
     Listener,
-    namespace=st.sampled_from([1, 2]),
-    proto=st.sampled_from(Proto),
-    port=st.sampled_from([0, 22, 53, 8000, 65535]) | st.integers(-1, 70000),
+    namespace=st.just(1) | st.just(2),
+    proto=st.just(Proto.TCP) | st.sampled_from(Proto),
+    port=st.sampled_from([22, 8000]) | st.sampled_from([-1, 0, 53, 65535, 65536, 70000]),
     address=ADDRESSES,
     path=NASTY,
     uid=st.integers(0, 2),
@@ -61,9 +61,8 @@ LISTENERS = st.builds(
     v6only=st.booleans(),
     inode=st.integers(0, 3),
 )
-LABELLED = st.builds(
-    LabelledListener, LISTENERS, st.builds(Label, st.sampled_from(Role), st.floats(0, 1))
-)
+ROLES = st.just(Role.API) | st.just(Role.GLOO) | st.sampled_from(Role)
+LABELLED = st.builds(LabelledListener, LISTENERS, st.builds(Label, ROLES, st.floats(0, 1)))
 WORKLOADS = st.builds(
     Workload,
     id=st.builds(WorkloadId, st.integers(1, 9), st.integers(0, 2)),
@@ -88,17 +87,18 @@ NETWORKS = st.lists(
 ).map(tuple)
 NAMES = st.sampled_from(["public", "peers", "node", "ops", "dev", "gone"])
 AUDIENCES = st.lists(NAMES, max_size=3).map(tuple)
+APIS = st.just((PUBLIC,)) | AUDIENCES
 INSIDE = st.lists(NAMES.filter(lambda name: name != PUBLIC), max_size=3).map(tuple)
 GROUPS = st.dictionaries(st.sampled_from(["ops", "dev", "public", "node"]), NETWORKS)
 FAILSAFE = st.frozensets(
-    st.tuples(st.sampled_from([Proto.TCP, Proto.UDP]), st.sampled_from([22, 53, 8000]))
+    st.tuples(st.sampled_from([Proto.TCP, Proto.UDP]), st.sampled_from([22, 53]))
 )
 # Every role may be named, but only the API may be named public; the default may say anything.
 POLICIES = st.builds(
     Policy,
     audiences=st.dictionaries(
         st.sampled_from([role for role in Role if role is not Role.API]), INSIDE
-    ).flatmap(lambda named: AUDIENCES.map(lambda api: {**named, Role.API: api})),
+    ).flatmap(lambda named: APIS.map(lambda api: {**named, Role.API: api})),
     default=AUDIENCES,
     groups=GROUPS,
     failsafe=FAILSAFE,

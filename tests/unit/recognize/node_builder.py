@@ -62,9 +62,7 @@ def tcp(port: int, address: str, *pids: int, **fields: Any) -> Listener:
     """A listening TCP socket."""
     inode = next(_inodes)
     fields = {"inode": inode, "order": inode, "namespace": NAMESPACE, **fields}
-    return Listener(
-        proto=Proto.TCP, port=port, address=ip_address(address), pids=pids, **fields
-    )
+    return Listener(proto=Proto.TCP, port=port, address=ip_address(address), pids=pids, **fields)
 
 
 def unix(path: str, *pids: int, **fields: Any) -> Listener:

@@ -168,7 +168,9 @@ def test_grpc_takes_the_port_and_listens_on_all_addresses() -> None:
 def test_grpc_module_has_a_default_port_of_its_own() -> None:
     """``vllm.entrypoints.grpc_server`` serves on 50051."""
     root = process(10, f"{MODULE}.grpc_server --model m")
-    found = seen(root, tcp(50051, "::", 10, queue_limit=4096), tcp(8000, "::", 10, queue_limit=4096))
+    found = seen(
+        root, tcp(50051, "::", 10, queue_limit=4096), tcp(8000, "::", 10, queue_limit=4096)
+    )
     assert api_ports(found) == {50051}
 
 
@@ -337,8 +339,13 @@ def test_orphans_of_a_killed_root_stay_one_workload() -> None:
     """SIGKILL of the API process leaves engines under pid 1; they stay closed, together."""
     found = seen(
         process(1, "/sbin/init", 0),
-        process(8, *(" ".join(SPAWN[:2]),), birth_ppid=7, env={"VLLM_WORKER_MULTIPROC_METHOD": "x"},
-                exec_argv=SPAWN),
+        process(
+            8,
+            *(" ".join(SPAWN[:2]),),
+            birth_ppid=7,
+            env={"VLLM_WORKER_MULTIPROC_METHOD": "x"},
+            exec_argv=SPAWN,
+        ),
         renamed(11, "VLLM::EngineCore_DP0", 1, birth_ppid=7),
         renamed(12, "VLLM::EngineCore_DP1", 1, birth_ppid=7),
         renamed(13, "VLLM::Worker", 12),
