@@ -16,9 +16,10 @@ from vllmwall.model import Wall
 from vllmwall.netns import inode_of
 
 _SHOW_TABLE = f"list table {ruleset.TABLE}"
-_SHOW_COUNTERS = "\n".join(
-    [f"list chain {ruleset.TABLE} {STRANGERS}"]
-    + [f"list set {ruleset.TABLE} {memory}" for memory in ruleset.MEMORIES]
+# One at a time: nft 1.0.6 fails to find the set when it lists a chain and its sets together.
+_SHOW_COUNTERS = (
+    f"list chain {ruleset.TABLE} {STRANGERS}",
+    *(f"list set {ruleset.TABLE} {memory}" for memory in ruleset.MEMORIES),
 )
 
 
@@ -61,7 +62,7 @@ class Nftables(Backend):
     def counters(self, path: str) -> Counters:
         """What was refused since the table was built, by source and port where remembered."""
         try:
-            return read_counters(self._library.run(path, _SHOW_COUNTERS))
+            return read_counters("".join(self._library.run(path, show) for show in _SHOW_COUNTERS))
         except NotThereError:
             return Counters()
 
