@@ -65,7 +65,9 @@ class Answers:
         return status_json(self._facts())
 
     def _plan(self, _: Json) -> Json:
-        return plan_json(self._daemon.keeper.plan())
+        keeper = self._daemon.keeper
+        problems = ["the walls are down on request: this is what `vllmwall up` would do"]
+        return plan_json(keeper.plan(), problems if keeper.down else ())
 
     def _reload(self, _: Json) -> Json:
         try:

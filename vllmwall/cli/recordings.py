@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.terminal import ask, console, fail, print_json
+from vllmwall.cli.terminal import ask, console, fail, print_json, printable
 
 if TYPE_CHECKING:
     from vllmwall.report.recognition import ListenerOut, RecognitionOut
@@ -46,7 +46,7 @@ def recognize(file: str, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        _show(answer)
+        _show(cast("RecognitionOut", printable(answer)))
 
 
 def _show(answer: RecognitionOut) -> None:

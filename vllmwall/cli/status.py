@@ -112,7 +112,7 @@ def _show_workload(
 def _groups(listeners: Iterable[ListenerJson], everything: bool) -> Iterator[list[ListenerJson]]:
     """Listeners that differ by nothing but the port share a row, unless everything is asked."""
     groups: dict[object, list[ListenerJson]] = {}
-    for one in listeners:
+    for one in sorted(listeners, key=_reading_order):
         if one["proto"] == "unix" and one["role"] != "api" and not everything:
             continue
         same = (one["proto"], one["addr"], one["role"], one["rule"], one["namespace"])
@@ -121,14 +121,20 @@ def _groups(listeners: Iterable[ListenerJson], everything: bool) -> Iterator[lis
     return iter(groups.values())
 
 
+def _reading_order(one: ListenerJson) -> tuple[bool, str, str, int]:
+    return one["role"] != "api", one["role"], one["addr"], one["port"]
+
+
 def _row(group: list[ListenerJson]) -> list[Text]:
     from rich.text import Text
 
     one = group[0]
     rule, colour = _RULES[one["rule"]]
     audience = ", ".join(one["audience"])
-    if one["rule"] == "none":
-        who = Text(_short(one["reason"]) or audience, style="dim")
+    if one["rule"] == "none" and one["reason"]:
+        who = Text(_short(one["reason"]), style="dim")
+    elif one["rule"] in ("none", "missing"):
+        who = Text("anyone", style="bold red")
     else:
         who = Text(audience, style=_AUDIENCES.get(one["audience"][0], ""))
     return [

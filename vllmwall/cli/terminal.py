@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
@@ -50,15 +50,28 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def printable(value: object) -> object:
+    """Without control characters: names of models, scripts and paths are their owners' own, and
+    an escape sequence in one must not act on the terminal that it is shown on."""
+    if isinstance(value, str):
+        return "".join(one if one.isprintable() else "?" for one in value)
+    if isinstance(value, list):
+        return [printable(one) for one in value]
+    if isinstance(value, dict):
+        return {key: printable(one) for key, one in value.items()}
+    return value
+
+
 def ask(command: str, arguments: Mapping[str, object] | None = None) -> dict[str, object]:
     """Ask the daemon; end the command with words and a status when that fails."""
     from pathlib import Path
 
     socket_path = Path(click.get_current_context().find_root().params["socket"])
     try:
-        return request(command, arguments, socket_path)
+        answer = request(command, arguments, socket_path)
     except ControlError as error:
         fail(str(error), exit_of(error))
+    return cast("dict[str, object]", printable(answer))
 
 
 def fail(message: str, status: Exit = Exit.FAILED) -> NoReturn:

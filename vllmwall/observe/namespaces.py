@@ -65,14 +65,12 @@ class Namespaces:
         return f"/proc/{self._members[inode]}/ns/net"
 
     def name(self, inode: int) -> str:
-        """``host``, the name under /run/netns, or the inode: for people."""
-        if inode == self._host:
-            return "host"
+        """The name under /run/netns, ``host``, or the inode: for people."""
         for path in NAMED.iterdir() if NAMED.is_dir() else ():
             with suppress(OSError):
                 if path.stat().st_ino == inode:
                     return path.name
-        return f"net:{inode}"
+        return "host" if inode == self._host else f"net:{inode}"
 
     def listeners(self, inode: int, port: int = 0) -> list[Listener]:
         """The listeners in one namespace; an empty list and a line in `errors` on failure."""

@@ -105,11 +105,17 @@ def _summary(facts: StatusFacts) -> str:
         f"{_count(len(facts.recognition.workloads), 'workload')}, "
         f"{_count(len(networked), 'listener')}",
         _public_part(public),
-        f"{len(ruled) - len(public)} to {_count(len(facts.peers), 'peer network')}",
+        _peers_part(len(ruled) - len(public), len(facts.peers)),
     ]
     if here := len(networked) - len(ruled):
-        parts.append(f"{here} without a rule (loopback or failsafe)")
+        parts.append(f"{here} on loopback or without a rule")
     return "; ".join(parts)
+
+
+def _peers_part(listeners: int, networks: int) -> str:
+    if not networks:
+        return f"{listeners} closed to every other host (no peers are configured)"
+    return f"{listeners} to {_count(networks, 'peer network')}"
 
 
 def _public_part(public: list[LabelledListener]) -> str:
