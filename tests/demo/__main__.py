@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -23,6 +24,7 @@ from tests.lab import Lab
 from tests.wall import RunningWall
 from tests.workloads.starting import JobFailedError
 
+_STEP_SECONDS = 20.0  # a step takes a fraction of one; torch gives up after far more
 CONSOLE = Console(highlight=False, width=min(100, Console().width))
 
 
@@ -48,19 +50,22 @@ def show(lab: Lab, folder: Path, cast: Cast) -> list[str]:
     CONSOLE.print()
     CONSOLE.print(after_table(seen))
     CONSOLE.print()
-    say_whether_nodes_still_work(worked, cast.progress())
-    CONSOLE.print("[bold]vllmwall status[/] says: " + wall.command("status").stdout.split("\n")[0])
-    return mistakes(seen) + _stalled(worked, cast.progress())
+    wrong = mistakes(seen) + stalled(cast, worked)
+    CONSOLE.print("[bold]vllmwall status[/] says: " + str(wall.status()["verdict"]))
+    return wrong
 
 
-def say_whether_nodes_still_work(before: str, after: str) -> None:
-    """Peers must not notice the wall."""
-    if before:
-        CONSOLE.print(f"Training over both nodes went on meanwhile: from {before} to {after}.")
-
-
-def _stalled(before: str, after: str) -> list[str]:
-    return [f"training stands still at {after}"] if before and before == after else []
+def stalled(cast: Cast, before: str) -> list[str]:
+    """Say that both nodes go on working together; what is wrong when they do not."""
+    if not before:
+        return []
+    deadline = time.monotonic() + _STEP_SECONDS
+    while cast.progress() == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if cast.progress() == before:
+        return [f"training stands still at {before}"]
+    CONSOLE.print(f"Training over both nodes goes on: from {before} to {cast.progress()}.")
+    return []
 
 
 def run(*, vllm: bool) -> int:
@@ -79,6 +84,13 @@ def run(*, vllm: bool) -> int:
     return 1 if wrong else 0
 
 
+def _stop_once(_number: int, _frame: FrameType | None) -> None:
+    """An impatient second Ctrl-C must not interrupt the taking away."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Read the command line, run, and leave nothing behind, also on Ctrl-C."""
     parser = argparse.ArgumentParser(prog="make demo")
@@ -87,7 +99,8 @@ def main() -> int:
     if os.geteuid() != 0:
         CONSOLE.print("The demo makes network namespaces and needs root: sudo make demo")
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_once)
     try:
         return run(vllm=arguments.vllm)
     except KeyboardInterrupt:

@@ -66,7 +66,7 @@ def _got(outcomes: set[str], one: Listening, cast: Cast, who: Host) -> str:
         cast.ask(who)
     except (OSError, AssertionError) as error:
         return f"connected, then {error}"
-    return "a completion"
+    return "an answer"
 
 
 def explained(seen: Iterable[Seen], status: dict[str, object]) -> list[Seen]:

@@ -43,7 +43,9 @@ def _coloured(text: str, *, good: bool) -> str:
 
 
 def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for heading in headings:
         table.add_column(heading, no_wrap=True)
     return table
