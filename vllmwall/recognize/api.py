@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vllmwall.model import Evidence, Label, Listener, Role
+from vllmwall.model import Evidence, Label, Listener, Proto, Role
 from vllmwall.recognize.claims import Sighting
 from vllmwall.recognize.fingerprints import GRPC_BACKLOG, SOMAXCONN_BACKLOG, UVICORN_BACKLOG
 
 _TWO_OF_THREE = 2
+_LEAST_SOMAXCONN = 128
 _CONFIDENCE = {2: 0.9, 3: 0.99}
 
 HTTP = frozenset({UVICORN_BACKLOG})
 GRPC = frozenset({GRPC_BACKLOG, SOMAXCONN_BACKLOG})
-TOKIO = frozenset({SOMAXCONN_BACKLOG, 1024, 128})
+TOKIO = frozenset({SOMAXCONN_BACKLOG, 1024})
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def api_label(sighting: Sighting, case: ApiCase) -> Label | None:
 
 def _speaks_against(listener: Listener, case: ApiCase, cap: int) -> bool:
     address = listener.address
-    if address is None or (case.ports is not None and listener.port not in case.ports):
+    if address is None or listener.proto is not Proto.TCP:
+        return True
+    if case.ports is not None and listener.port not in case.ports:
         return True
     wide_v6 = address.version == 6 and address.is_unspecified
     if wide_v6 and not case.wide_v6 and not _is_uvicorn(listener, cap):
@@ -71,7 +74,7 @@ def _speaks_against(listener: Listener, case: ApiCase, cap: int) -> bool:
 def _may_show(queue: int, case: ApiCase, cap: int) -> bool:
     """sock_diag can show this queue for one of the backlogs: as asked, or cut to somaxconn."""
     cut = SOMAXCONN_BACKLOG in case.backlogs or queue <= max(case.backlogs)
-    return queue in case.backlogs or (cut and queue >= cap)
+    return queue in case.backlogs or (cut and queue >= max(cap, _LEAST_SOMAXCONN))
 
 
 def _is_uvicorn(listener: Listener, cap: int) -> bool:

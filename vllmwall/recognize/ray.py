@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from vllmwall.model import Label, Listener, Role, Stack
-from vllmwall.recognize.api import ApiCase, api_label
+from vllmwall.recognize.api import GRPC, HTTP, ApiCase, api_label
 from vllmwall.recognize.claims import (
     Candidate,
     Claim,
@@ -60,8 +60,8 @@ _KNOWN = (
     "port",
     "runtime-env-agent-port",
 )
-_SERVE_PORTS = {8000: "default-port", 9000: "default-port"}
-_SERVE_BACKLOGS = frozenset({UVICORN_BACKLOG, GRPC_BACKLOG})
+_SERVE_GRPC_PORT = 9000
+_SERVE_PORTS = {8000: "default-port", _SERVE_GRPC_PORT: "default-port"}
 
 
 def claim(candidate: Candidate) -> Claim | None:
@@ -221,13 +221,11 @@ def _proxy(sighting: Sighting) -> Label:
     is_http = asked(sighting.listener, UVICORN_BACKLOG)
     if sighting.listener.port in _worker_ports(sighting) and not is_http:
         return _worker(sighting)
-    serves = "Serve proxy started by a raylet" if _is_child_of_raylet(sighting) else ""
-    at_default = sighting.listener.port in _SERVE_PORTS
-    case = (
-        ApiCase(_SERVE_PORTS, serves, _SERVE_BACKLOGS, True)
-        if at_default
-        else ApiCase(None, serves)
-    )
+    if not _is_child_of_raylet(sighting):
+        return _worker(sighting)
+    is_grpc = sighting.listener.port == _SERVE_GRPC_PORT
+    ports = _SERVE_PORTS if sighting.listener.port in _SERVE_PORTS else None
+    case = ApiCase(ports, "Serve proxy started by a raylet", GRPC if is_grpc else HTTP, is_grpc)
     return api_label(sighting, case) or _worker(sighting)
 
 

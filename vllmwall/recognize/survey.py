@@ -69,6 +69,8 @@ def _is_worth_a_look(process: Process, programs: frozenset[str]) -> bool:
     """Cheap: on a busy node nearly all processes end here."""
     if process.remembered is not None or process.threads or "::" in process.comm:
         return True
+    if process.argv and "::" in process.argv[0]:
+        return True
     argv = process.started_as
     program = argv[0].rpartition("/")[2] if argv else process.comm
     return program in programs or program.startswith(_PYTHONS) or process.comm in programs

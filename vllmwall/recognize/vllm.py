@@ -45,6 +45,8 @@ _PARTS = {
     "DPCoordin": "coordinator",
 }
 _SERVERS = frozenset({"serve", "grpc", "rust", "batch", "preload"})
+# who calls listen() on the socket that is handed over differs by version
+_RUST = HTTP | TOKIO | {ASYNCIO_BACKLOG}
 _NOT_API = frozenset({"engine", "worker", "coordinator"})
 _LMCACHE_INTERNAL_API = range(6999, 7064)
 
@@ -168,7 +170,7 @@ def _api(place: _Place) -> Label | None:
     if not place.server:
         return _api_without_server(place)
     is_grpc = place.kind == "grpc" or place.flags.grpc
-    backlogs = GRPC if is_grpc else HTTP | TOKIO if _is_rust(place) else HTTP
+    backlogs = GRPC if is_grpc else _RUST if _is_rust(place) else HTTP
     wide_v6 = is_grpc or ":" in place.flags.host
     ports = place.flags.api_ports(place.kind)
     return api_label(place.sighting, ApiCase(ports, place.serves, backlogs, wide_v6))
