@@ -13,6 +13,7 @@ from vllmwall import __version__
 from vllmwall.cidr import parse_network
 from vllmwall.config import ConfigError
 from vllmwall.control import ControlError, Json
+from vllmwall.enforce.backend import EnforceError
 from vllmwall.model import Network
 from vllmwall.observe.recording import dump
 from vllmwall.peers import PeerError
@@ -45,7 +46,7 @@ class Answers:
         """The result of one request."""
         try:
             return self._commands[command](arguments)
-        except OSError as error:
+        except (OSError, EnforceError) as error:
             raise ControlError("failed", f"{command}: {error}") from error
 
     def _facts(self) -> StatusFacts:

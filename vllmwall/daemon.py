@@ -26,7 +26,6 @@ from vllmwall.answers import Answers
 from vllmwall.config import DEFAULT_PATH, DROP_INS, Config, ConfigError, load
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
-from vllmwall.netns import inode_of
 from vllmwall.observe.connector import ConnectorEvents
 from vllmwall.observe.events import (
     CloseEvent,
@@ -37,7 +36,8 @@ from vllmwall.observe.events import (
     LostEvents,
     TraceEvents,
 )
-from vllmwall.observe.namespaces import NAMED
+from vllmwall.observe.namespaces import inode_of_name
+from vllmwall.once import DOWN_MARKER
 from vllmwall.passes import Change, WallKeeper
 from vllmwall.peers import PeerList
 from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts
@@ -109,8 +109,8 @@ class Daemon:
             config=config,
             peers=PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS),
             backend=Nftables(),
-            only=frozenset(_namespace_inode(name) for name in options.only_namespaces),
-            down=(options.runtime_dir / "down").exists(),
+            only=frozenset(map(inode_of_name, options.only_namespaces)),
+            down=(options.runtime_dir / DOWN_MARKER).exists(),
             on_change=self._log_change,
         )
         self._events = _open_events(options.runtime_dir)
@@ -220,7 +220,7 @@ class Daemon:
         The choice outlives the daemon, until the node boots. Returns the namespaces (inodes)
         that lost a wall.
         """
-        marker = self.options.runtime_dir / "down"
+        marker = self.options.runtime_dir / DOWN_MARKER
         if is_down:
             marker.touch()
             removed = self.keeper.take_down()
@@ -366,10 +366,6 @@ def _open_events(runtime_dir: Path) -> EventSource:
         return EventSource("poll", f"{reason}, exec events from the connector", ConnectorEvents())
     except EventsUnavailableError as error:
         return EventSource("poll", f"{reason}; {error}", None)
-
-
-def _namespace_inode(name: str) -> int:
-    return inode_of(name if "/" in name else str(NAMED / name))
 
 
 @contextmanager

@@ -94,9 +94,8 @@ class WallKeeper:
     def take_down(self) -> list[int]:
         """Remove every wall of ours from every namespace; the inodes where one stood."""
         self.down = True
-        removed = [inode for inode, path in self._reachable().items() if self.backend.remove(path)]
         self._spaces.clear()
-        return removed
+        return remove_everywhere(self.backend, self.only)
 
     def plan(self) -> tuple[NamespaceFacts, ...]:
         """What stands and what would stand, by namespace; changes nothing."""
@@ -195,12 +194,6 @@ class WallKeeper:
             space.error = space.error or "the kernel shows another wall than the one we wrote"
         space.failures += 1
 
-    def _reachable(self) -> Mapping[int, str]:
-        spaces = every_namespace()
-        return {
-            inode: path for inode, path in spaces.items() if not self.only or inode in self.only
-        }
-
     def _namespace_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
         self._read_back(inode)
         space = self._spaces[inode]
@@ -214,6 +207,27 @@ class WallKeeper:
         except (OSError, KeyError, EnforceError):
             return facts
         return replace(facts, refused_packets=refused.packets, refused_bytes=refused.bytes)
+
+
+def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> list[int]:
+    """Take away our table wherever it stands (in ``only``, if given); where it stood (inodes).
+
+    A namespace that ends meanwhile is passed over; raises EnforceError when a wall stays.
+    """
+    removed, errors = [], []
+    for inode, path in every_namespace().items():
+        if only and inode not in only:
+            continue
+        try:
+            if backend.remove(path):
+                removed.append(inode)
+        except OSError:
+            continue
+        except EnforceError as error:
+            errors.append(f"net:{inode}: {error}")
+    if errors:
+        raise EnforceError("\n".join(errors))
+    return removed
 
 
 def _source_facts(source: PeerSource) -> PeerSourceFacts:

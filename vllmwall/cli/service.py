@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,15 +22,18 @@ RUNTIME_DIR = "/run/vllmwall"
 _config = click.option("--config", default=CONFIG, show_default=True, help="Configuration file.")
 
 
-@click.command()
-@_config
-@click.option("--runtime-dir", default=RUNTIME_DIR, show_default=True, help="Socket, lock, state.")
-@click.option(
+_only = click.option(
     "--only-namespace",
     multiple=True,
     metavar="NAME",
-    help="Guard only this network namespace (a name under /run/netns or a path); repeatable.",
+    help="Only this network namespace (a name under /run/netns or a path); repeatable.",
 )
+
+
+@click.command()
+@_config
+@click.option("--runtime-dir", default=RUNTIME_DIR, show_default=True, help="Socket, lock, state.")
+@_only
 @click.option("--log", type=click.Choice(["auto", "journal", "json", "console"]))
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def daemon(
@@ -79,20 +84,23 @@ def reload(as_json: bool) -> None:
 
 @click.command()
 @_config
+@_only
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def up(config: str, as_json: bool) -> None:
+def up(config: str, only_namespace: tuple[str, ...], as_json: bool) -> None:
     """Put the walls up: through the daemon, or once and by itself where none runs."""
     answer = _asked("up")
     if answer is None:
         from vllmwall.once import up_once
 
-        answer = cast("dict[str, object]", up_once(Path(config)))
+        with _errors_in_words():
+            answer = dict(up_once(Path(config), _runtime_dir(), only_namespace))
     _verdict(cast("StatusJson", answer), as_json)
 
 
 @click.command()
+@_only
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def down(as_json: bool) -> None:
+def down(only_namespace: tuple[str, ...], as_json: bool) -> None:
     """Take every wall of ours down, until `vllmwall up` or the next boot.
 
     Works without a daemon and with a broken configuration.
@@ -101,13 +109,34 @@ def down(as_json: bool) -> None:
     if answer is None:
         from vllmwall.once import down_once
 
-        answer = {"removed": down_once()}
+        with _errors_in_words():
+            answer = {"removed": down_once(_runtime_dir(), only_namespace)}
     if as_json:
         print_json(answer)
         return
     removed = cast("list[int]", answer["removed"])
     what = f"taken down in {len(removed)} network namespace{'' if len(removed) == 1 else 's'}"
     console().print(f"The wall is {what if removed else 'down: none stood'}.", style="yellow")
+
+
+@contextmanager
+def _errors_in_words() -> Iterator[None]:
+    from vllmwall.config import ConfigError
+    from vllmwall.enforce.backend import EnforceError
+
+    try:
+        yield
+    except ConfigError as error:
+        fail(f"the configuration cannot be used; what stands stays\n{error}", Exit.BAD_CONFIG)
+    except PermissionError as error:
+        fail(f"{error}; without a daemon only root can do this", Exit.DENIED)
+    except (OSError, EnforceError) as error:
+        fail(str(error))
+
+
+def _runtime_dir() -> Path:
+    """Beside the control socket, where a daemon would keep its things."""
+    return Path(click.get_current_context().find_root().params["socket"]).parent
 
 
 def _asked(command: str) -> dict[str, object] | None:

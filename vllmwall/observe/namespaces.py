@@ -129,6 +129,11 @@ class Namespaces:
         return dump
 
 
+def inode_of_name(name: str) -> int:
+    """The inode behind a name under /run/netns or a path. Raises OSError."""
+    return inode_of(name if "/" in name else str(NAMED / name))
+
+
 def every_namespace() -> Mapping[int, str]:
     """All network namespaces that have a process or a name, by inode, with a path into each.
 

@@ -133,6 +133,8 @@ class _Words:
     def read(self, word: str) -> str:
         """The word as it may be shown."""
         before, self.before = self.before, ""
+        if before in ("-W", "-X"):
+            return REDACTED
         if before in ("-m", "-c"):
             self.has_script = True
             return _module(word) if before == "-m" else _code(word)
@@ -152,7 +154,7 @@ class _Words:
         return self.program.startswith(("python", "pypy"))
 
     def _python_option(self, word: str) -> str:
-        self.before = word if word in ("-m", "-c") else ""
+        self.before = word if word in ("-m", "-c", "-W", "-X") else ""
         return word if word in ("-m", "-c", "-u", "-B", "-I", "-S", "-E", "-O") else "-" + REDACTED
 
     def _flag(self, word: str) -> str:
