@@ -26,14 +26,13 @@ from vllmwall.cidr import merged
 from vllmwall.enforce import ruleset
 from vllmwall.enforce.backend import AlteredWall, Counters, EnforceError, Refusal
 from vllmwall.enforce.names import STRANGERS, read_set_name, read_verdict
-from vllmwall.model import Mode, Network, Proto, Wall, WallEntry
+from vllmwall.model import Address, Mode, Network, Proto, Wall, WallEntry
 
 _BLOCK = re.compile(r"^\t(\w+ \S+) \{\n(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
 _ELEMENTS = "\t\telements = {"
-_MAPPING = re.compile(
-    r"(?:(?P<address>\S+) \. )?(?P<proto>tcp|udp) \. (?P<port>\d+)"
-    r'(?: comment "(?P<note>[^"]*)")? : (?P<verdict>.+)'
-)
+_KEY = r"(?:(?P<address>\S+) \. )?(?P<proto>tcp|udp) \. (?P<port>\d+)"
+_MAPPING = re.compile(rf'{_KEY}(?: comment "(?P<note>[^"]*)")? : (?P<verdict>.+)')
+_WALLED = re.compile(_KEY)
 _REFUSED = re.compile(
     r"(?P<source>\S+) \. (?P<proto>tcp|udp) \. (?P<port>\d+)\b.*"
     r"\bcounter packets (?P<packets>\d+) bytes (?P<bytes>\d+)"
@@ -41,6 +40,8 @@ _REFUSED = re.compile(
 _TOTAL = re.compile(r"^\t\tcounter packets (\d+) bytes (\d+) (?:drop|accept)$", re.MULTILINE)
 # Whoever owns the table protects it; newer versions of nft name the owner behind the brace.
 _OWNED = re.compile(r"^\tflags (?:owner|persist|owner,\s*persist)\n|(?<=\{) # progname .*$", re.M)
+
+_Key = tuple[Address | None, Proto, int]
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,16 @@ def _entry(name: str, element: str) -> WallEntry | None:
     if found is None or audience is None:
         return None
     try:
-        address = ip_address(found["address"]) if found["address"] else None
+        address, proto, port = _key(found)
     except ValueError:
         return None
-    port, note = int(found["port"]), found["note"] or ""
-    return WallEntry(int(name[-1]), Proto(found["proto"]), port, audience, address, note)
+    return WallEntry(int(name[-1]), proto, port, audience, address, found["note"] or "")
+
+
+def _key(found: re.Match[str]) -> _Key:
+    """What an element is looked up by. Raises ValueError."""
+    address = ip_address(found["address"]) if found["address"] else None
+    return address, Proto(found["proto"]), int(found["port"])
 
 
 def _networks(listing: _Listing, strange: list[str]) -> dict[str, tuple[Network, ...]]:
@@ -192,12 +198,26 @@ def _differences(listing: _Listing, wall: Wall) -> Iterator[str]:
 
 def _wrongly_walled(listing: _Listing, wall: Wall) -> Iterator[str]:
     """Ports that are closed without an entry, or have one and are not."""
-    keys: dict[str, set[str]] = {f"set {ruleset.walled_set(name)}": set() for name in ruleset.MAPS}
+    keys: dict[str, set[_Key | str]] = {name: set() for name in ruleset.MAPS}
     for entry in filter(ruleset.is_walled, wall.entries):
-        keys[f"set {ruleset.walled_set(ruleset.map_of(entry))}"].add(ruleset.key(entry))
-    for title, ours in keys.items():
-        for key in sorted(ours.symmetric_difference(listing.elements.get(title, ()))):
-            yield f"{title}: {key} is {'missing' if key in ours else 'not ours'}"
+        keys[ruleset.map_of(entry)].add((entry.address, entry.proto, entry.port))
+    for name, ours in keys.items():
+        title = f"set {ruleset.walled_set(name)}"
+        found = {_walled_key(element) for element in listing.elements.get(title, ())}
+        yield from (f"{title}: {key} is missing" for key in ours - found)
+        yield from (f"{title}: {key} is not ours" for key in found - ours)
+
+
+def _walled_key(element: str) -> _Key | str:
+    """The key, or the element as it is where nothing of ours looks like that.
+
+    Text would not do: ``::0.1.0.0`` is what nft calls ``::1:0``.
+    """
+    found = _WALLED.fullmatch(element)
+    try:
+        return _key(found) if found else element
+    except ValueError:
+        return element
 
 
 def _skeleton(wall: Wall) -> Wall:
