@@ -325,7 +325,8 @@ def _remove_namespace(name: str) -> None:
     path = NAMESPACES / name
     if path.exists():
         end_processes_in(path)
-        netns.remove(name)
+        with contextlib.suppress(FileNotFoundError):  # another lab swept it up meanwhile
+            netns.remove(name)
 
 
 def _sweep() -> None:
