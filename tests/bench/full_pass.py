@@ -17,9 +17,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from vllmwall.decide import decide
-
 from vllmwall.model import Policy, Role
 from vllmwall.observe import Observer
 from vllmwall.recognize import recognize
@@ -47,7 +47,7 @@ def busy_node(listeners: int, processes: int) -> Iterator[None]:
         )
         for _ in range(_OPENERS)
     ]
-    missing = max(0, processes - sum(name.isdigit() for name in os.listdir("/proc")))
+    missing = max(0, processes - sum(path.name.isdigit() for path in Path("/proc").iterdir()))
     sleepers = [subprocess.Popen(["sleep", "3600"]) for _ in range(missing)]
     try:
         for opener in openers:

@@ -119,6 +119,7 @@ class Observer:
         self._table.look_inside(changed)
         self._table.count_threads(pid for pid in now if pid in always and pid not in changed)
         self._looked_into = now
+        self._table.watched = self._workload_pids | now.keys()
 
     def node(self) -> Node:
         """Everything known now."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 from vllmwall.inputs import ENV_KEYS, LIBRARY_MARKS
 from vllmwall.model import Process, Stack
@@ -18,10 +20,10 @@ from vllmwall.observe.owners import STARVED
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD, linux/sched.h
 _READ_LIMIT = 1 << 20
+_WHOLE = 2048
 
 
-@dataclass(frozen=True)
-class _Stat:
+class _Stat(NamedTuple):
     """The fields of ``/proc/PID/stat`` that we use; proc(5) numbers them from 1."""
 
     comm: str
@@ -38,12 +40,17 @@ class _Stat:
 
 
 class ProcessTable:
-    """All processes of the node, re-read at every `scan`, with what they were at exec."""
+    """All processes of the node, re-read at every `scan`, with what they were at exec.
+
+    Of processes that are not ``watched`` the command line is read again only when their name
+    changes: nearly all of a node is none of our business, and half of a scan is that read.
+    """
 
     def __init__(self) -> None:
         self.processes: dict[int, Process] = {}
         self._programs: dict[int, tuple[int, int]] = {}
         self._kernel_threads: set[int] = set()
+        self.watched: frozenset[int] = frozenset()
 
     def scan(self) -> Mapping[int, Process]:
         """Re-read every process, forget those that ended, and return the table."""
@@ -133,6 +140,9 @@ class ProcessTable:
         return stat.ppid
 
     def _refresh(self, known: Process, stat: _Stat) -> Process:
+        is_same = (stat.comm, stat.ppid) == (known.comm, known.ppid)
+        if is_same and known.pid not in self.watched:
+            return known
         argv = read_argv(known.pid)
         if (argv, stat.comm, stat.ppid) == (known.argv, known.comm, known.ppid):
             return known
@@ -147,14 +157,14 @@ class ProcessTable:
 
 def read_stat(pid: int) -> _Stat | None:
     """Parse ``/proc/PID/stat``; None when the process is gone."""
-    text = _read(f"/proc/{pid}/stat").decode(errors="replace")
-    end = text.rfind(")")
+    text = _read(f"/proc/{pid}/stat")
+    end = text.rfind(b")")
     if end < 0:
         return None
-    fields = text[end + 2 :].split()
+    fields = text[end + 2 :].split(b" ", 26)
     return _Stat(
-        comm=text[text.index("(") + 1 : end],
-        state=fields[0],
+        comm=text[text.index(b"(") + 1 : end].decode(errors="replace"),
+        state=fields[0].decode(),
         ppid=int(fields[1]),
         flags=int(fields[6]),
         start_time=int(fields[19]),
@@ -190,8 +200,11 @@ def read_threads(pid: int) -> Mapping[str, int]:
 
 def read_libraries(pid: int) -> frozenset[str] | None:
     """Names of the tell-tale libraries that the process has mapped; None: not readable."""
-    maps = _read(f"/proc/{pid}/maps", 64 * _READ_LIMIT).decode(errors="replace")
-    if not maps:
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_bytes().decode(errors="replace")
+    except OSError:
+        return None
+    if not maps:  # it is ending, or has not started its program yet
         return None
     return frozenset(name for mark, name in LIBRARY_MARKS.items() if mark in maps)
 
@@ -220,9 +233,10 @@ def _read(path: str, limit: int = _READ_LIMIT) -> bytes:
         return _nothing(error)
     parts = []
     try:
-        while limit > 0 and (part := os.read(descriptor, _READ_LIMIT)):
+        while limit > 0 and (part := os.read(descriptor, min(limit, _READ_LIMIT))):
             parts.append(part)
-            limit -= len(part)
+            # /proc hands out whole small files at once: a short answer was the last one.
+            limit = limit - len(part) if len(part) >= _WHOLE else 0
     except OSError as error:
         return _nothing(error)
     finally:
