@@ -31,8 +31,8 @@ class EnforceError(Exception):
 
 
 def _near(message: str, lines: list[str]) -> list[str]:
-    """The lines of the script around the first ``:LINE:COLUMN`` of the message."""
-    place = re.search(r":(\d+):\d+", message)
+    """The lines of the script around the first ``line N`` of the message."""
+    place = re.search(r"^line (\d+):", message, re.MULTILINE)
     if not lines or place is None:
         return []
     line = int(place.group(1))

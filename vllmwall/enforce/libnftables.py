@@ -13,10 +13,13 @@ this module:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Protocol
 
 from vllmwall.enforce.backend import EnforceError
@@ -65,10 +68,14 @@ class Libnftables:
     def _command(self, path: str, script: str, output: str) -> str:
         with self._lock:
             code, printed, complaint = self._within(path, script, output)
+            if code != 0 and _MISSING not in complaint:
+                # Once more as a file: nft 1.0.6 names the line only then.
+                with _as_file(script) as include:
+                    code, printed, complaint = self._within(path, include, output)
         if code == 0:
             return printed
         refused = NotThereError if _MISSING in complaint else EnforceError
-        raise refused(complaint or f"libnftables returned {code} without a word", script)
+        raise refused(_plain(complaint) or f"libnftables returned {code}, no more", script)
 
     def _within(self, path: str, script: str, output: str) -> tuple[int, str, str]:
         if inode_of(path) == inode_of(OWN):
@@ -90,6 +97,23 @@ class Libnftables:
         _try_netlink()
         handle: Handle = nftables.Nftables()
         return handle
+
+
+@contextlib.contextmanager
+def _as_file(script: str) -> Iterator[str]:
+    """A command that reads the script from a file in memory."""
+    with os.fdopen(os.memfd_create("nft"), "w") as file:
+        file.write(script)
+        file.flush()
+        yield f'include "/proc/self/fd/{file.fileno()}"'
+
+
+def _plain(complaint: str) -> str:
+    """What nft complains about, with ``line 3:`` for the place in the file."""
+    words = re.sub(r"^In file included from .*\n", "", complaint, flags=re.MULTILINE)
+    return re.sub(
+        r"^/proc/self/fd/\d+:(\d+):\S+ Error", r"line \1: Error", words, flags=re.MULTILINE
+    )
 
 
 def _cmd(handle: Handle, script: str, output: str) -> tuple[int, str, str]:
