@@ -162,8 +162,8 @@ def _survey_process(one: _SurveyProcess, namespace: int) -> Process:
         pid=one["pid"],
         ppid=one["ppid"],
         comm=one["comm"],
-        argv=tuple(one["cmdline"]),
-        start_time=round(one["first_seen"] * _TICKS),
+        argv=tuple(one["cmdline"] or ()),
+        start_time=round((one.get("first_seen") or 0) * _TICKS),
         exe=one.get("exe") or "",
         uid=one.get("uid") or 0,
         namespace=namespace,
@@ -180,7 +180,7 @@ def _exec_argv(one: _SurveyProcess) -> tuple[str, ...] | None:
 
     A recording keeps earlier ones as text: words that hold blanks come apart.
     """
-    argv = tuple(one["cmdline"])
+    argv = tuple(one["cmdline"] or ())
     if _is_command(argv):
         return argv
     earlier = [tuple(moment["cmdline"].split()) for moment in one.get("history") or ()]
@@ -203,7 +203,7 @@ def _stubs(
 ) -> Iterator[Process]:
     """Owners that died before they were looked at: a pid and a name are all that is left."""
     for one in sockets:
-        for pid, comm in zip(one["pids"], one["comm"], strict=False):
+        for pid, comm in zip(one["pids"] or (), one["comm"] or (), strict=False):
             if pid not in processes:
                 namespace = namespaces[one["ns"]]
                 parent = _raylet_of(namespace, processes) if comm.startswith("ray::") else 0
@@ -227,10 +227,10 @@ def _survey_listener(one: _SurveySocket, namespace: int, inode: int) -> Listener
         address=None if is_unix else ip_address(one["addr"]),
         path=one["addr"] if is_unix else "",
         inode=inode,
-        pids=tuple(one["pids"]),
+        pids=tuple(one["pids"] or ()),
         backlog=one.get("listen_backlog_arg"),
         queue_limit=one.get("ss_send_q"),
-        order=one["first_seen_s"],
+        order=one.get("first_seen_s") or 0.0,
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from vllmwall.model import Lesson, Node, Recognition
 from vllmwall.recognize import kv, lmdeploy, ray, sglang, taught, torch, vllm
 from vllmwall.recognize.claims import StackRules
-from vllmwall.recognize.survey import survey
+from vllmwall.recognize.survey import survey_node
 
 # The order decides where two stacks could claim one process: the more specific comes first.
 _STACKS: tuple[StackRules, ...] = (
@@ -34,4 +34,4 @@ def recognize(node: Node, lessons: Sequence[Lesson] = ()) -> Recognition:
     A workload without listeners is there too. Whatever is missing (backlogs, threads, command
     lines) makes roles less exact, never public.
     """
-    return survey(node, lessons, _STACKS)
+    return survey_node(node, lessons, _STACKS)

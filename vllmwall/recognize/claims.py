@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import TypeVar, cast
 
 from vllmwall.model import (
     Evidence,
@@ -21,6 +21,10 @@ from vllmwall.model import (
     Stack,
 )
 from vllmwall.recognize.commandline import Command, read_command
+
+_Answer = TypeVar("_Answer")
+
+_DEEPEST = 64
 
 CHILD = "child"
 """The part of a process of which only its stack is known."""
@@ -44,26 +48,25 @@ class Claim:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A process that may belong to a stack, with its command line read once."""
+    """A process that may belong to a stack, with its command line read once.
+
+    ``command`` is the command line at exec. ``title`` is the first word of what the process
+    calls itself now (comm where argv is gone). ``is_python``: the executed file is a Python
+    interpreter, as far as can be seen.
+    """
 
     process: Process
+    command: Command
+    title: str
+    is_python: bool
 
-    @cached_property
-    def command(self) -> Command:
-        """The command line at exec."""
-        return read_command(self.process.started_as)
-
-    @property
-    def title(self) -> str:
-        """The first word of what the process calls itself now (comm where argv is gone)."""
-        argv = self.process.argv
-        return argv[0].partition(" ")[0] if argv and argv[0] else self.process.comm
-
-    @property
-    def is_python(self) -> bool:
-        """The executed file is a Python interpreter, as far as can be seen."""
-        executed = self.process.exe.rpartition("/")[2] or self.command.binary
-        return executed.startswith(("python", "pypy"))
+    @classmethod
+    def of(cls, process: Process) -> Candidate:
+        """Read a process's command line."""
+        command, argv = read_command(process.started_as), process.argv
+        title = argv[0].partition(" ")[0] if argv and argv[0] else process.comm
+        executed = process.exe.rpartition("/")[2] or command.binary
+        return cls(process, command, title, executed.startswith(("python", "pypy")))
 
     def has_thread(self, *beginnings: str) -> bool:
         """It has a thread whose name begins like one of these."""
@@ -98,15 +101,37 @@ class Scene:
     queue_caps: Mapping[int, int]
     taught: Mapping[int, tuple[Lesson, ...]] = field(default_factory=dict)
     ray_sessions: tuple[RaySession, ...] = ()
+    _answers: dict[tuple[object, int], object] = field(default_factory=dict, repr=False)
+
+    def once(self, question: Callable[[Scene, int], _Answer], pid: int) -> _Answer:
+        """The answer of a pure function of this scene and a pid, computed only once."""
+        key = (question, pid)
+        if key not in self._answers:
+            self._answers[key] = question(self, pid)
+        return cast("_Answer", self._answers[key])
 
     def candidate(self, pid: int) -> Candidate:
         """The process ``pid`` with its command line."""
-        return Candidate(self.processes[pid])
+        return self.once(Scene._candidate, pid)
 
     def line(self, pid: int) -> tuple[int, ...]:
-        """``pid`` and its ancestors inside the workload, nearest first."""
+        """``pid`` and its ancestors inside the workload, nearest first: no more than real ones
+        have, whatever tree a user builds."""
+        return self.once(Scene._line, pid)
+
+    def _claim_of(self, pid: int) -> Claim:
+        found = [self.claims[one] for one in self.line(pid) if one in self.claims]
+        found = [one for one in found if one.part != CHILD] or found
+        return found[0] if found else self.claims[self.root]
+
+    def _candidate(self, pid: int) -> Candidate:
+        return Candidate.of(self.processes[pid])
+
+    def _line(self, pid: int) -> tuple[int, ...]:
         found = [pid]
         while (parent := self.parents.get(found[-1])) in self.members and parent not in found:
+            if len(found) == _DEEPEST:
+                break
             found.append(parent)
         return tuple(found)
 
@@ -115,9 +140,7 @@ class Scene:
 
         What only the environment or our memory told says less than such an ancestor.
         """
-        found = [self.claims[one] for one in self.line(pid) if one in self.claims]
-        found = [one for one in found if one.part != CHILD] or found
-        return found[0] if found else self.claims[self.root]
+        return self.once(Scene._claim_of, pid)
 
     def part_of(self, pid: int) -> str:
         """What ``pid`` itself is in its stack; empty when nothing is known of it."""
@@ -170,15 +193,16 @@ class StackRules:
 
     ``claim`` looks at one process, ``claim_by_listeners`` at one that no stack claimed and at
     what it listens on. ``label`` always answers; the role is ``unknown`` when it knows no
-    better. ``name`` is short, for people, and holds no secret. ``programs`` are the base names
-    of its own executables: all else it claims is Python, or named like ``stack::part``.
+    better. ``name`` is short, for people, and holds no secret. ``words`` are the executables,
+    scripts and packages of the stack: a process without environment, threads or title that we
+    know is looked at only if its command line holds one.
     """
 
     stack: Stack
     claim: Callable[[Candidate], Claim | None]
     label: Callable[[Sighting], Label]
     name: Callable[[Scene], str]
-    programs: frozenset[str] = frozenset()
+    words: frozenset[str] = frozenset()
     claim_by_listeners: Callable[[Candidate, Sequence[Listener]], Claim | None] | None = None
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+_Value = TypeVar("_Value")
 
 _PYTHONS = ("python", "pypy")
 _OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "-Q", "--check-hash-based-pycs"})
@@ -22,6 +25,7 @@ class Command:
 
     ``binary`` is the base name of the executed file. For Python, one of ``module`` (``-m``),
     ``script`` (a path) or ``code`` (``-c``) is set. ``args`` are the words that follow.
+    ``modules`` are the names that the module may have: of a file, every tail of its path.
     """
 
     binary: str = ""
@@ -29,6 +33,7 @@ class Command:
     script: str = ""
     code: str = ""
     args: tuple[str, ...] = ()
+    modules: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def is_python(self) -> bool:
@@ -52,10 +57,14 @@ class Command:
 
     def runs(self, module: str) -> bool:
         """``-m module``, or that module's file given as a script."""
-        if self.module:
-            return self.module in (module, module + ".__main__")
-        path = "/" + module.replace(".", "/")
-        return self.script.endswith((path + ".py", path + "/__main__.py"))
+        return module in self.modules
+
+    def pick(self, table: Mapping[str, _Value]) -> _Value | None:
+        """What a table says for the module that this runs; None: nothing."""
+        for name in self.modules:
+            if name in table:
+                return table[name]
+        return None
 
 
 def read_command(argv: tuple[str, ...]) -> Command:
@@ -77,7 +86,15 @@ def _read_python(binary: str, words: tuple[str, ...]) -> Command:
         position += 2 if option in _OPTIONS_WITH_VALUE else 1
     if position >= len(words):
         return Command(binary=binary)
-    return Command(binary=binary, script=words[position], args=words[position + 1 :])
+    script, rest = words[position], words[position + 1 :]
+    return Command(binary=binary, script=script, args=rest, modules=_module_names(script))
+
+
+def _module_names(script: str) -> tuple[str, ...]:
+    if "/" not in script or not script.endswith(".py"):
+        return ()
+    parts = script.removesuffix(".py").removesuffix("/__main__").split("/")
+    return tuple(".".join(parts[start:]) for start in range(1, len(parts)))
 
 
 def _module_or_code(binary: str, words: tuple[str, ...], position: int) -> Command:
@@ -87,8 +104,14 @@ def _module_or_code(binary: str, words: tuple[str, ...], position: int) -> Comma
         value = words[position] if position < len(words) else ""
     rest = words[position + 1 :]
     if option == "-m":
-        return Command(binary=binary, module=value, args=rest)
+        names = (value.removesuffix(".__main__"),)
+        return Command(binary=binary, module=value, args=rest, modules=names)
     return Command(binary=binary, code=value, args=rest)
+
+
+def whole_number(text: str) -> int | None:
+    """A number of up to nine plain digits; None for anything else, however digit-like."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 class Flags:
@@ -103,8 +126,7 @@ class Flags:
 
     def number(self, name: str) -> int | None:
         """The value as a whole number; None when it is not there or not one."""
-        value = self._values.get(name, "").strip()
-        return int(value) if value.isascii() and value.isdigit() else None
+        return whole_number(self._values.get(name, "").strip())
 
     def says(self, name: str) -> bool:
         """The switch is on: it is there, and not followed by false, no, 0 or off."""

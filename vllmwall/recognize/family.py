@@ -7,7 +7,7 @@ at claimed processes, so that a node with thousands of others costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from vllmwall.model import Process
 from vllmwall.recognize.claims import CHILD, Candidate, Claim
@@ -43,6 +43,28 @@ def ancestors(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
         parent = parents.get(parent)
 
 
+def outermost(pids: Iterable[int], parents: Mapping[int, int], claims: Container[int]) -> set[int]:
+    """Those of the pids that have no claimed ancestor. Each process is climbed over once, so
+    that a user who builds a very deep tree does not slow us down."""
+    below: dict[int, bool] = {}
+    return {pid for pid in pids if not _is_below(pid, parents, claims, below)}
+
+
+def _is_below(
+    pid: int, parents: Mapping[int, int], claims: Container[int], below: dict[int, bool]
+) -> bool:
+    path: dict[int, None] = {}
+    found, at = False, pid
+    while not found and at not in path and at in parents:
+        path[at] = None
+        at = parents[at]
+        found = at in claims or below.get(at, False)
+        if at in below:
+            break
+    below.update(dict.fromkeys(path, found))
+    return found
+
+
 def front_ends(
     processes: Mapping[int, Process], parents: Mapping[int, int], claims: Mapping[int, Claim]
 ) -> dict[int, Claim]:
@@ -53,9 +75,9 @@ def front_ends(
     a service manager: same user, Python, and signs that it forks such children itself.
     """
     found: dict[int, Claim] = {}
-    for pid, claim in claims.items():
-        needs = not claim.launched or claim.part in ("gcs", "raylet")
-        if needs and not any(one in claims for one in ancestors(pid, parents)):
+    for pid in outermost(claims, parents, claims):
+        claim = claims[pid]
+        if not claim.launched or claim.part in ("gcs", "raylet"):
             for front in _front_end(pid, processes, parents):
                 found[front] = Claim(claim.stack, "front", family=claim.family)
     return found
@@ -65,10 +87,10 @@ def _front_end(
     pid: int, processes: Mapping[int, Process], parents: Mapping[int, int]
 ) -> Iterator[int]:
     """The parent, and where that is multiprocessing's own fork server, its parent too."""
-    child = Candidate(processes[pid])
+    child = Candidate.of(processes[pid])
     for _ in range(_MOST_STEPS):
         parent = processes.get(parents[child.process.pid])
-        if parent is None or not _could_have_started(child, front := Candidate(parent)):
+        if parent is None or not _could_have_started(child, front := Candidate.of(parent)):
             return
         yield parent.pid
         if "multiprocessing" not in front.command.code:
@@ -98,8 +120,7 @@ def group(
     processes: Mapping[int, Process], parents: Mapping[int, int], claims: Mapping[int, Claim]
 ) -> dict[int, int]:
     """Every member of every workload, and the root that it belongs to."""
-    tops = {pid for pid in claims if not any(one in claims for one in ancestors(pid, parents))}
-    roots = _joined(tops, processes, claims)
+    roots = _joined(outermost(claims, parents, claims), processes, claims)
     children: dict[int, list[int]] = {}
     for pid, parent in parents.items():
         children.setdefault(parent, []).append(pid)

@@ -9,10 +9,11 @@ internal, so a weak guess costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from vllmwall.model import Label, Listener, Role, Stack
-from vllmwall.recognize.claims import Candidate, Sighting, label
+from vllmwall.recognize.claims import Candidate, Scene, Sighting, label
 
 UVICORN_BACKLOG = 2048
 ZMQ_BACKLOG = 100
@@ -24,6 +25,11 @@ SOMAXCONN_BACKLOG = -1
 
 STORE_THREADS = ("pt_tcpstore",)
 TORCH_THREADS = ("pt_tcpstore", "pt_elastic", "pt_nccl", "pt_gloo", "gloo_", "TP_UV_loop")
+
+
+# made once: a node has hundreds of them
+_GLOO = label(Role.GLOO, 0.97, ("backlog", "-1"), ("threads", "gloo_tcp_loop"))
+_TENSORPIPE = label(Role.TENSORPIPE, 0.97, ("backlog", "128"), ("threads", "TP_UV_loop"))
 
 
 def asked(listener: Listener, backlog: int) -> bool:
@@ -47,8 +53,9 @@ def is_longest(listener: Listener, cap: int) -> bool:
 
 def library_label(sighting: Sighting) -> Label | None:
     """What the library that opened this TCP listener is used for; None: not recognized."""
+    owner = sighting.scene.candidate(sighting.owner)
     for test in _TESTS:
-        found = test(sighting, sighting.scene.candidate(sighting.owner))
+        found = test(sighting, owner)
         if found is not None:
             return found
     return None
@@ -56,15 +63,15 @@ def library_label(sighting: Sighting) -> Label | None:
 
 def _tensorpipe(sighting: Sighting, owner: Candidate) -> Label | None:
     listener = sighting.listener
-    if not owner.has_thread("TP_") or listener.is_wildcard:
+    if not asked(listener, ASYNCIO_BACKLOG) or listener.is_wildcard:
         return None
-    if not asked(listener, ASYNCIO_BACKLOG):
+    if not owner.has_thread("TP_"):
         return None
-    return label(Role.TENSORPIPE, 0.97, ("backlog", "128"), ("threads", "TP_UV_loop"))
+    return _TENSORPIPE
 
 
 def _worker_server(sighting: Sighting, owner: Candidate) -> Label | None:
-    if owner.has_thread("pt_workerserver") and asked(sighting.listener, PROMETHEUS_BACKLOG):
+    if asked(sighting.listener, PROMETHEUS_BACKLOG) and owner.has_thread("pt_workerserver"):
         return label(Role.DEBUG, 0.8, ("backlog", "5"), ("threads", "pt_workerserver"))
     return None
 
@@ -114,32 +121,49 @@ def _wide_store(sighting: Sighting, owner: Candidate) -> Label | None:
 
 def _one_address(sighting: Sighting, owner: Candidate) -> Label | None:
     """Gloo, a TCPStore on a socket bound beforehand, UCX or NCCL: all ask for the longest."""
-    listener = sighting.listener
-    group = [one for one in sighting.siblings if _may_be_collective(one, sighting.queue_cap)]
-    if listener not in group:
+    listener, scene = sighting.listener, sighting.scene
+    if not _may_be_collective(listener, sighting.queue_cap):
         return None
-    if listener in (stores := _prebound_stores(sighting, group, owner)):
+    group = scene.once(_collectives, sighting.owner)
+    if listener in group.stores:
         return label(Role.TCPSTORE, 0.85, ("threads", "pt_tcpstore"), ("order", "opened first"))
     if listener.backlog == SOMAXCONN_BACKLOG:
         return _gloo(owner)
-    rest = [one for one in group if one not in stores and one.backlog is None]
-    return _by_age(listener, rest, owner)
+    return _by_age(group.ages.get(listener), owner)
+
+
+@dataclass(frozen=True)
+class _Collectives:
+    """One owner's listeners on one address that asked for the longest queue.
+
+    ``stores`` are TCPStores; ``ages`` ranks those others whose raw backlog is not known.
+    """
+
+    stores: frozenset[Listener]
+    ages: Mapping[Listener, int]
+
+
+def _collectives(scene: Scene, pid: int) -> _Collectives:
+    owned = scene.listeners[pid]
+    group = [one for one in owned if _may_be_collective(one, scene.queue_caps[one.namespace])]
+    stores = _prebound_stores(owned, group, scene.candidate(pid))
+    rest = [one for one in group if one.backlog is None and one not in stores]
+    return _Collectives(stores, {one: age for age, one in enumerate(rest)})
 
 
 def _gloo(owner: Candidate) -> Label | None:
     if owner.has_thread("gloo_tcp_loop"):
-        return label(Role.GLOO, 0.97, ("backlog", "-1"), ("threads", "gloo_tcp_loop"))
+        return _GLOO
     if owner.has_thread("tokio") or not owner.may_have("torch"):
         return None
     return label(Role.GLOO, 0.7, ("backlog", "-1"), ("address", "one interface"))
 
 
-def _by_age(listener: Listener, rest: list[Listener], owner: Candidate) -> Label | None:
+def _by_age(age: int | None, owner: Candidate) -> Label | None:
     """No raw backlog: gloo has one thread for each listener, and comes before the others."""
-    loops = owner.process.threads.get("gloo_tcp_loop", 0)
-    if listener not in rest:
+    if age is None:
         return None
-    if rest.index(listener) < loops:
+    if age < owner.process.threads.get("gloo_tcp_loop", 0):
         return label(Role.GLOO, 0.85, ("threads", "gloo_tcp_loop"), ("order", "opened early"))
     if owner.has_thread("async") or owner.has("ucx", "nixl"):
         return label(Role.KV_TRANSFER, 0.7, ("threads", "UCX async"), ("order", "opened late"))
@@ -150,7 +174,9 @@ def _by_age(listener: Listener, rest: list[Listener], owner: Candidate) -> Label
     return None
 
 
-def _prebound_stores(sighting: Sighting, group: list[Listener], owner: Candidate) -> list[Listener]:
+def _prebound_stores(
+    owned: Sequence[Listener], group: Sequence[Listener], owner: Candidate
+) -> frozenset[Listener]:
     """TCPStores on one address: more store threads than wildcard stores tells of them.
 
     vLLM binds the socket of its data-parallel group itself (``_pick_stateless_dp_port``) and
@@ -159,11 +185,10 @@ def _prebound_stores(sighting: Sighting, group: list[Listener], owner: Candidate
     """
     threads = owner.process.threads
     stores = sum(count for name, count in threads.items() if name.startswith(STORE_THREADS))
-    stores -= sum(_is_wide_v6(one) and _asked_like_torch(one) for one in sighting.siblings)
-    if stores <= 0:
-        return []
-    group = [one for one in group if _asked_like_torch(one)]
-    return sorted(group, key=lambda one: (one.backlog != ASYNCIO_BACKLOG, one.order))[:stores]
+    stores -= sum(_is_wide_v6(one) and _asked_like_torch(one) for one in owned)
+    fitting = [one for one in group if _asked_like_torch(one)]
+    fitting.sort(key=lambda one: (one.backlog != ASYNCIO_BACKLOG, one.order))
+    return frozenset(fitting[: max(stores, 0)])
 
 
 def _asked_like_torch(listener: Listener) -> bool:

@@ -18,7 +18,7 @@ from vllmwall.recognize.claims import (
     label,
     unknown,
 )
-from vllmwall.recognize.commandline import read_flags
+from vllmwall.recognize.commandline import read_flags, whole_number
 from vllmwall.recognize.fingerprints import (
     ASYNCIO_BACKLOG,
     GRPC_BACKLOG,
@@ -58,9 +58,7 @@ _METRICS_FLAGS = ("metrics-port", "prometheus-port")
 def claim(candidate: Candidate) -> Claim | None:
     """A store that was started as a program of its own."""
     command = candidate.command
-    stack = _PROGRAMS.get(command.name)
-    if stack is None:
-        stack = next((one for module, one in _MODULES.items() if command.runs(module)), None)
+    stack = _PROGRAMS.get(command.name) or command.pick(_MODULES)
     if stack is None and _is_lmcache(candidate):
         stack = Stack.LMCACHE
     return Claim(stack, "store", launched=True) if stack else None
@@ -104,10 +102,9 @@ def in_transfer_range(sighting: Sighting) -> bool:
 
 
 def _in_range(listener: Listener, env: Mapping[str, str]) -> bool:
-    first, last = (env.get(key, "") for key in ("MC_MIN_RPC_PORT", "MC_MAX_RPC_PORT"))
-    ports = range(
-        int(first) if first.isdigit() else 15000, (int(last) if last.isdigit() else 17000) + 1
-    )
+    first = whole_number(env.get("MC_MIN_RPC_PORT", "")) or 15000
+    last = whole_number(env.get("MC_MAX_RPC_PORT", "")) or 17000
+    ports = range(first, last + 1)
     return listener.is_wildcard and listener.port in ports and asked(listener, ASYNCIO_BACKLOG)
 
 
@@ -156,7 +153,7 @@ MOONCAKE = StackRules(
     claim,
     label_listener,
     name,
-    frozenset({*_PROGRAMS, "lmcache"}),
+    frozenset({*_PROGRAMS, "lmcache", "mooncake"}),
     claim_by_listeners,
 )
 NIXL = StackRules(Stack.NIXL, lambda _: None, label_listener, name)

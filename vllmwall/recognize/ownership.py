@@ -47,8 +47,21 @@ def _owner(
         return Owned(listener, alone[listener.namespace], ())
     owners = [pid for pid in listener.pids if pid in members]
     outsiders = [pid for pid in listener.pids if pid in processes and pid not in members]
-    if not owners or _is_theirs(outsiders, owners, processes, parents):
+    if not owners or (outsiders and _is_theirs(outsiders, owners, processes, parents)):
         return listener
+    if len(owners) == 1:
+        return Owned(listener, members[owners[0]], tuple(owners))
+    return _shared(listener, owners, processes, parents, members)
+
+
+def _shared(
+    listener: Listener,
+    owners: Sequence[int],
+    processes: Mapping[int, Process],
+    parents: Mapping[int, int],
+    members: Mapping[int, int],
+) -> Owned:
+    """Held by several: the oldest owner's workload has it."""
     first = min(owners, key=lambda pid: (processes[pid].start_time, pid))
     root = members[first]
     mine = [pid for pid in owners if members[pid] == root]

@@ -80,10 +80,8 @@ def _part(candidate: Candidate) -> tuple[str, bool]:
         return native, True
     if command.name == "ray" and command.words[:1] == ("start",):
         return "launcher", True
-    if command.is_python:
-        for module, part in _MODULES.items():
-            if command.runs(module):
-                return part, True
+    if part := command.pick(_MODULES):
+        return part, True
     if candidate.is_python and candidate.has_thread("worker.io"):
         return "driver", False
     return "", False
@@ -106,7 +104,7 @@ def name(scene: Scene) -> str:
     if scene.part_of(scene.root) in ("driver", "front"):
         return script_name((scene.candidate(scene.root).command.script,), "driver")
     parts = {claim.part for claim in scene.claims.values()}
-    starts_head = _flags(scene, scene.root).says("head")
+    starts_head = scene.once(_flags, scene.root).says("head")
     return "head" if "gcs" in parts or starts_head else "node"
 
 
@@ -131,7 +129,7 @@ def _gcs(sighting: Sighting) -> Label:
     port = sighting.listener.port
     if _session_says(sighting, "gcs_server_port"):
         return label(Role.RAY_GCS, 0.99, ("session-file", f"gcs_server_port {port}"))
-    if port == _flags(sighting.scene, sighting.owner).number("gcs-server-port"):
+    if port == sighting.scene.once(_flags, sighting.owner).number("gcs-server-port"):
         return label(Role.RAY_GCS, 0.99, ("flag", f"gcs_server_port {port}"))
     return label(Role.RAY_GCS, 0.9, ("tree", "gcs_server"))
 
@@ -139,25 +137,26 @@ def _gcs(sighting: Sighting) -> Label:
 def _raylet(sighting: Sighting) -> Label:
     """Object manager and node manager: by flag, by what its children were told, by age."""
     port, scene = sighting.listener.port, sighting.scene
-    flags = _flags(scene, sighting.owner)
+    flags = scene.once(_flags, sighting.owner)
     if port == flags.number("object-manager-port"):
         return label(Role.RAY_OBJECT_MANAGER, 0.97, ("flag", f"object_manager_port {port}"))
     if port == flags.number("node-manager-port"):
         return label(Role.RAY_NODE_MANAGER, 0.97, ("flag", f"node_manager_port {port}"))
-    told = _node_manager_ports(sighting)
+    told = scene.once(_node_manager_ports, sighting.owner)
     if port in told:
         return label(Role.RAY_NODE_MANAGER, 0.97, ("tree", "its workers were told this port"))
-    others = [one for one in sighting.siblings if one.address and one.port not in told]
-    if others[0] == sighting.listener:
+    first = next((one for one in sighting.siblings if one.address and one.port not in told), None)
+    if first == sighting.listener:
         return label(Role.RAY_OBJECT_MANAGER, 0.85, ("order", "the raylet's first listener"))
     return label(Role.RAY_NODE_MANAGER, 0.85, ("order", "the raylet's later listener"))
 
 
-def _node_manager_ports(sighting: Sighting) -> frozenset[int]:
-    scene = sighting.scene
-    children = (pid for pid, parent in scene.parents.items() if parent == sighting.owner)
+def _node_manager_ports(scene: Scene, raylet: int) -> frozenset[int]:
+    children = (pid for pid, parent in scene.parents.items() if parent == raylet)
     ports = (
-        _flags(scene, pid).number("node-manager-port") for pid in children if pid in scene.members
+        scene.once(_flags, pid).number("node-manager-port")
+        for pid in children
+        if pid in scene.members
     )
     return frozenset(port for port in ports if port)
 
@@ -166,14 +165,14 @@ def _dashboard(sighting: Sighting) -> Label:
     if asked(sighting.listener, PROMETHEUS_BACKLOG) or sighting.listener.port == 44227:
         return label(Role.RAY_METRICS, 0.95, ("tree", "dashboard"), ("backlog", "5"))
     port = sighting.listener.port
-    if port == _flags(sighting.scene, sighting.owner).number("port"):
+    if port == sighting.scene.once(_flags, sighting.owner).number("port"):
         return label(Role.RAY_DASHBOARD, 0.97, ("flag", f"port {port}"), ("tree", "dashboard"))
     return label(Role.RAY_DASHBOARD, 0.8, ("tree", "dashboard"))
 
 
 def _agent(sighting: Sighting) -> Label:
     """The dashboard agent: by session file, flag, backlog, and last by address."""
-    flags, listener = _flags(sighting.scene, sighting.owner), sighting.listener
+    flags, listener = sighting.scene.once(_flags, sighting.owner), sighting.listener
     for role, file, flag, _ in _AGENT_PORTS:
         if _session_says(sighting, file):
             return label(role, 0.97, ("session-file", f"{file} {listener.port}"))
@@ -239,7 +238,7 @@ def _is_child_of_raylet(sighting: Sighting) -> bool:
 def _worker_ports(sighting: Sighting) -> range:
     for pid in sighting.scene.line(sighting.owner):
         if sighting.scene.part_of(pid) == "raylet":
-            flags = _flags(sighting.scene, pid)
+            flags = sighting.scene.once(_flags, pid)
             first, last = flags.number("min-worker-port"), flags.number("max-worker-port")
             return range(first or 10002, (last or 19999) + 1)
     return range(0)

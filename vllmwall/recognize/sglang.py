@@ -75,7 +75,7 @@ def _launched_part(candidate: Candidate) -> str:
         return {"serve": "server", "router": "router"}.get(subcommand, "")
     if command.name in _ROUTER_SCRIPTS:
         return "router"
-    return next((part for module, part in _MODULES.items() if command.runs(module)), "")
+    return command.pick(_MODULES) or ""
 
 
 def name(scene: Scene) -> str:
@@ -149,4 +149,10 @@ def _bootstrap(sighting: Sighting) -> Label | None:
     return None
 
 
-RULES = StackRules(Stack.SGLANG, claim, label_listener, name, _ROUTER_SCRIPTS | {"sglang"})
+RULES = StackRules(
+    Stack.SGLANG,
+    claim,
+    label_listener,
+    name,
+    _ROUTER_SCRIPTS | {"sglang", "sgl_diffusion", "vllm_router"},
+)

@@ -18,15 +18,16 @@ from vllmwall.model import (
     WorkloadId,
 )
 from vllmwall.recognize.claims import Candidate, Claim, Scene, Sighting, StackRules, unknown
-from vllmwall.recognize.family import ancestors, front_ends, group, parents_of
+from vllmwall.recognize.family import front_ends, group, outermost, parents_of
 from vllmwall.recognize.fingerprints import library_label
 from vllmwall.recognize.ownership import Owned, owned_by
 from vllmwall.recognize.taught import Lessons, taught_label
 
+_ENOUGH = 16
 _PYTHONS = ("python", "pypy")
 
 
-def survey(node: Node, lessons: Sequence[Lesson], stacks: Sequence[StackRules]) -> Recognition:
+def survey_node(node: Node, lessons: Sequence[Lesson], stacks: Sequence[StackRules]) -> Recognition:
     """Recognize a node by the rules of these stacks and these lessons."""
     parents = parents_of(node.processes)
     taught = _taught(node.processes, lessons)
@@ -56,24 +57,29 @@ def _claims(
     stacks: Sequence[StackRules],
 ) -> dict[int, Claim]:
     claims = {pid: Claim(Stack.CUSTOM, "taught", launched=True) for pid in taught}
-    programs = frozenset().union(*(rules.programs for rules in stacks))
+    words = frozenset(word for rules in stacks for word in rules.words)
     for pid, process in processes.items():
-        if _is_worth_a_look(process, programs):
-            claim = _claim(Candidate(process), stacks)
+        if _is_worth_a_look(process, words):
+            claim = _claim(Candidate.of(process), stacks)
             if claim is not None:
                 claims[pid] = claim
     return claims
 
 
-def _is_worth_a_look(process: Process, programs: frozenset[str]) -> bool:
+def _is_worth_a_look(process: Process, words: frozenset[str]) -> bool:
     """Cheap: on a busy node nearly all processes end here."""
-    if process.remembered is not None or process.threads or "::" in process.comm:
+    if process.threads or process.env or process.libraries or process.remembered:
         return True
-    if process.argv and "::" in process.argv[0]:
+    argv, comm = process.started_as, process.comm
+    title = process.argv[0] if process.argv else comm
+    if "::" in title or "::" in comm or comm.partition("-")[0] in words:
         return True
-    argv = process.started_as
-    program = argv[0].rpartition("/")[2] if argv else process.comm
-    return program in programs or program.startswith(_PYTHONS) or process.comm in programs
+    program = argv[0].rpartition("/")[2] if argv else comm
+    if not program.startswith(_PYTHONS):
+        return program.partition("-")[0] in words
+    text = " ".join(("", *argv[1:_ENOUGH])).replace(" -m", " ")
+    text = text.replace("/", " ").replace(".", " ").replace("-", " ")
+    return not words.isdisjoint(text.split())
 
 
 def _claim(candidate: Candidate, stacks: Sequence[StackRules]) -> Claim | None:
@@ -97,10 +103,8 @@ def _claims_by_listeners(
             if pid in node.processes and pid not in claims:
                 opened.setdefault(pid, []).append(listener)
     found = {}
-    for pid, listeners in opened.items():
-        if any(one in claims for one in ancestors(pid, parents)):
-            continue
-        claim = _claim_by_listeners(Candidate(node.processes[pid]), listeners, stacks)
+    for pid in outermost(opened, parents, claims):
+        claim = _claim_by_listeners(Candidate.of(node.processes[pid]), opened[pid], stacks)
         if claim is not None:
             found[pid] = claim
     return found
@@ -197,4 +201,5 @@ def _label(scene: Scene, find: Owned, rules: Mapping[Stack, StackRules]) -> Labe
     if not find.owners:
         return library_label(sighting) or unknown(sighting)
     stack = scene.claim_of(sighting.owner).stack
-    return taught_label(sighting) or rules[stack].label(sighting)
+    taught = taught_label(sighting) if scene.taught else None
+    return taught or rules[stack].label(sighting)

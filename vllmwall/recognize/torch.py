@@ -113,6 +113,6 @@ RULES = StackRules(
     claim,
     label_listener,
     name,
-    _AGENT_SCRIPTS | {"pt_elastic", "accelerate"},
+    _AGENT_SCRIPTS | {"torch", "accelerate", "pt_elastic"},
     claim_by_listeners,
 )

@@ -48,6 +48,7 @@ _SERVERS = frozenset({"serve", "grpc", "rust", "batch", "preload"})
 # who calls listen() on the socket that is handed over differs by version
 _RUST = HTTP | TOKIO | {ASYNCIO_BACKLOG}
 _NOT_API = frozenset({"engine", "worker", "coordinator"})
+_ZMQ_IPC = label(Role.ZMQ_IPC, 0.9, ("address", "unix socket of a vLLM process"))
 _LMCACHE_INTERNAL_API = range(6999, 7064)
 
 
@@ -73,7 +74,7 @@ def name(scene: Scene) -> str:
     """The model's last path component, or the script of an offline engine."""
     candidate = scene.candidate(scene.root)
     if scene.part_of(scene.root) in _SERVERS:
-        return short_name(_flags(candidate.process).model, "vllm")
+        return short_name(scene.once(_flags, scene.root).model, "vllm")
     return script_name((candidate.command.script,), "vllm")
 
 
@@ -130,18 +131,20 @@ def _library(place: _Place) -> Label | None:
 
 def _place(sighting: Sighting) -> _Place:
     scene = sighting.scene
-    server = 0
-    for pid in scene.line(sighting.owner):
-        found = scene.claims.get(pid)
-        if found and found.stack is Stack.VLLM and found.part in _SERVERS:
-            server = pid
-    kind = scene.part_of(server)
-    flags = _flags(scene.processes[server]) if server else ServerFlags((), {})
-    return _Place(sighting, server, kind, flags)
+    server = scene.once(_server_above, sighting.owner)
+    return _Place(sighting, server, scene.part_of(server), scene.once(_flags, server))
 
 
-def _flags(process: Process) -> ServerFlags:
-    return ServerFlags.of(process)
+def _server_above(scene: Scene, pid: int) -> int:
+    """The topmost vLLM server on the way from a process to the root; 0: none."""
+    claims = [(one, scene.claims[one]) for one in scene.line(pid) if one in scene.claims]
+    mine = [one for one, claim in claims if claim.stack is Stack.VLLM and claim.part in _SERVERS]
+    return mine[-1] if mine else 0
+
+
+def _flags(scene: Scene, server: int) -> ServerFlags:
+    """The flags of a server; without one there are none."""
+    return ServerFlags.of(scene.processes[server]) if server else ServerFlags((), {})
 
 
 def _front_that_died(sighting: Sighting) -> str:
@@ -160,7 +163,7 @@ def _unix(place: _Place) -> Label:
     if path and path == place.flags.uds and place.serves:
         kind = place.flags.kind_of("uds")
         return label(Role.API, 0.95, (kind, f"uds {path}"), ("tree", place.serves))
-    return label(Role.ZMQ_IPC, 0.9, ("address", "unix socket of a vLLM process"))
+    return _ZMQ_IPC
 
 
 def _api(place: _Place) -> Label | None:
@@ -271,4 +274,4 @@ def _late(place: _Place) -> Label | None:
     return None
 
 
-RULES = StackRules(Stack.VLLM, claim, label_listener, name, frozenset({"vllm", "vllm-rs"}))
+RULES = StackRules(Stack.VLLM, claim, label_listener, name, frozenset({"vllm"}))

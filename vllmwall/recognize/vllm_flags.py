@@ -14,7 +14,13 @@ from functools import cached_property
 
 from vllmwall.inputs import SETTINGS_KEYS
 from vllmwall.model import Process
-from vllmwall.recognize.commandline import Command, Flags, read_command, read_flags
+from vllmwall.recognize.commandline import (
+    Command,
+    Flags,
+    read_command,
+    read_flags,
+    whole_number,
+)
 
 _KNOWN = SETTINGS_KEYS - {"model-path", "nccl-port", "smg-grpc-mode"} | {
     "config",
@@ -58,7 +64,7 @@ _SIDE_CHANNELS = (
     ("VLLM_P2P_SIDE_CHANNEL_PORT", 5710),
     ("VLLM_EC_SIDE_CHANNEL_PORT", 5601),
 )
-_ENDPOINT_PORT = re.compile(r":(\d+)$")
+_ENDPOINT_PORT = re.compile(r":([0-9]{1,5})$")
 
 
 def server_kind(command: Command) -> str:
@@ -73,7 +79,7 @@ def server_kind(command: Command) -> str:
         return _SUBCOMMANDS.get(subcommand, "")
     if command.name == "vllm-rs":
         return _RUST.get(command.args[0] if command.args else "", "")
-    return next((kind for module, kind in _MODULES.items() if command.runs(module)), "")
+    return command.pick(_MODULES) or ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,7 @@ class ServerFlags:
         ranks = max(1, self._flags.number("data-parallel-size") or 1)
         for variable, default in _SIDE_CHANNELS:
             text = process.env.get(variable, "")
-            base = int(text) if text.isdigit() else default
+            base = whole_number(text) or default
             if base <= port < base + ranks:
                 return "environment" if text else "default-port"
         for name, key in (("kv-transfer-config", "kv_port"), ("ec-transfer-config", "ec_port")):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from ipaddress import ip_address
 from itertools import count
-from typing import Any
 
 from vllmwall.model import Lesson, Listener, Node, Process, Proto, RaySession, Recognition, Role
 from vllmwall.recognize import recognize
@@ -28,14 +27,14 @@ STORE_THREADS = {"pt_tcpstore_uv": 1}
 _inodes = count(1)
 
 
-def process(pid: int, command: str = "", ppid: int = 1, **fields: Any) -> Process:
+def process(pid: int, command: str = "", ppid: int = 1, **fields: object) -> Process:
     """A process started as this command line."""
     argv = tuple(shlex.split(command))
     executed = argv[0] if argv else ""
     is_python = executed.rpartition("/")[2].startswith("python")
     script = argv[1] if is_python and len(argv) > 1 and not argv[1].startswith("-") else ""
     named = script if script and not script.endswith(".py") else executed
-    defaults: dict[str, Any] = {
+    defaults: dict[str, object] = {
         "comm": named.rpartition("/")[2][:15],
         "argv": argv,
         "exec_argv": argv or None,
@@ -47,9 +46,9 @@ def process(pid: int, command: str = "", ppid: int = 1, **fields: Any) -> Proces
     return Process(pid=pid, ppid=ppid, **{**defaults, **fields})
 
 
-def renamed(pid: int, title: str, ppid: int, **fields: Any) -> Process:
+def renamed(pid: int, title: str, ppid: int, **fields: object) -> Process:
     """A multiprocessing child that renamed itself, as vLLM's and SGLang's do."""
-    defaults: dict[str, Any] = {
+    defaults: dict[str, object] = {
         "comm": title[:15],
         "argv": (title,),
         "exec_argv": SPAWN,
@@ -58,14 +57,14 @@ def renamed(pid: int, title: str, ppid: int, **fields: Any) -> Process:
     return process(pid, "", ppid, **{**defaults, **fields})
 
 
-def tcp(port: int, address: str, *pids: int, **fields: Any) -> Listener:
+def tcp(port: int, address: str, *pids: int, **fields: object) -> Listener:
     """A listening TCP socket."""
     inode = next(_inodes)
     fields = {"inode": inode, "order": inode, "namespace": NAMESPACE, **fields}
     return Listener(proto=Proto.TCP, port=port, address=ip_address(address), pids=pids, **fields)
 
 
-def unix(path: str, *pids: int, **fields: Any) -> Listener:
+def unix(path: str, *pids: int, **fields: object) -> Listener:
     """A listening unix socket."""
     inode = next(_inodes)
     fields = {"inode": inode, "order": inode, "namespace": NAMESPACE, **fields}

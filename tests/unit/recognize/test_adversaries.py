@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 from node_builder import SPAWN, ZMQ_THREADS, api_ports, process, renamed, roles, seen, stacks, tcp
+
+from vllmwall.model import Process, Proto
 
 VLLM = "/venv/bin/python3 /venv/bin/vllm serve m"
 HOST = "10.0.0.7"
 
 
-def bystanders():
+def bystanders() -> tuple[Process, ...]:
     """A session: sshd, a shell, and what else runs there."""
     return (
         process(1, "/sbin/init", 0),
@@ -221,10 +226,58 @@ def test_spawned_child_under_another_users_python() -> None:
 
 def test_udp_of_a_workload_is_internal() -> None:
     """No UDP socket was ever seen to be an API."""
-    from dataclasses import replace
-
-    from vllmwall.model import Proto
-
     listener = replace(tcp(8000, "0.0.0.0", 10), proto=Proto.UDP)
     for command in (VLLM, "/v/python3 -m sglang.launch_server", "/v/python3 lmdeploy serve proxy"):
         assert not api_ports(seen(process(10, command), listener))
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "²", "-", "[" * 10000])
+def test_no_command_line_or_environment_breaks_recognition(text: str) -> None:
+    """One user's odd words must not blind the daemon for all others."""
+    env = {
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": text, "VLLM_MOONCAKE_BOOTSTRAP_PORT": text,
+        "MC_MIN_RPC_PORT": text, "MC_MAX_RPC_PORT": text, "MASTER_PORT": text,
+    }  # fmt: skip
+    words = ("--port", text, "--kv-events-config", text, "--data-parallel-size", text)
+    commands = (
+        "/v/python3 -m vllm.entrypoints.api_server",
+        "/v/python3 -m sglang.launch_server",
+        "/v/python3 /v/lmdeploy serve proxy",
+        "/v/python3 /v/ray start",
+        "/x/raylet",
+        "/v/python3 /v/torchrun",
+        "/v/mooncake_master",
+        "/v/python3 x.py",
+    )
+    for command in commands:
+        root = process(10, command, env=env)
+        argv = (*root.argv, *words)
+        root = process(10, command, env=env, argv=argv, exec_argv=argv)
+        engine = renamed(11, "VLLM::EngineCore", 10, env=env)
+        listeners = [
+            tcp(9000, "0.0.0.0", pid, backlog=log)
+            for pid in (10, 11)
+            for log in (-1, 100, 128, 2048, None)
+        ]
+        assert not api_ports(seen(root, engine, *listeners)) & {5}
+
+
+def test_a_huge_tree_does_not_stop_the_daemon() -> None:
+    """A user may build a very deep tree and open very many sockets: time grows in proportion."""
+    deep = [process(10, VLLM)]
+    deep += [process(pid, "/usr/bin/x", pid - 1) for pid in range(11, 1500)]
+    leaves = [renamed(pid, "VLLM::Worker", 1499) for pid in range(3000, 4500)]
+    sockets = [tcp(1 + n % 60000, "10.0.0.7", 3000, queue_limit=4096) for n in range(2000)]
+    sockets += [tcp(7, "::", pid, backlog=-1) for pid in range(3000, 4500)]
+    start = time.thread_time()
+    found = seen(*deep, *leaves, *sockets)
+    assert len(found.workloads) == 1
+    assert time.thread_time() - start < 5
+
+
+def test_only_a_few_fork_servers_are_climbed() -> None:
+    """Real ones are one level deep; a user may stack as many as he likes."""
+    server = ("/v/python3", "-c", "from multiprocessing.forkserver import main")
+    chain = [process(pid, "", pid - 1, argv=server, exec_argv=server) for pid in range(11, 20)]
+    found = seen(process(10, "/v/python3 a.py"), *chain, renamed(20, "VLLM::EngineCore", 19))
+    assert [one.id.root_pid for one in found.workloads] == [17]

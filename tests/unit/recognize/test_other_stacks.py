@@ -16,13 +16,15 @@ from node_builder import (
     unix,
 )
 
+from vllmwall.model import Process, Stack
+
 PYTHON = "/venv/bin/python3"
 SGLANG = f"{PYTHON} -m sglang.launch_server --model-path org/m"
 LMDEPLOY = f"{PYTHON} /venv/bin/lmdeploy serve"
 HOST = "10.0.0.7"
 
 
-def router(command: str):
+def router(command: str) -> Process:
     """A router that renamed its root process."""
     words = tuple(command.split())
     return renamed(10, "sglang::router", 1, exec_argv=words, threads={"tokio-runtime-w": 3})
@@ -168,8 +170,6 @@ def test_lmdeploy_data_parallel_children_serve_on_hidden_ports() -> None:
 
 def test_lmdeploy_without_a_server() -> None:
     """``lmdeploy chat`` and unknown services open nothing; memory of it opens nothing."""
-    from vllmwall.model import Stack
-
     for command in (f"{PYTHON} /venv/bin/lmdeploy chat", f"{LMDEPLOY} gradio", LMDEPLOY):
         assert not stacks(seen(process(10, command)))
     orphan = process(10, f"{PYTHON} x.py", remembered=Stack.LMDEPLOY)

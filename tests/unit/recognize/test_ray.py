@@ -16,7 +16,7 @@ from node_builder import (
     unix,
 )
 
-from vllmwall.model import RaySession
+from vllmwall.model import Process, RaySession
 
 PYTHON = "/venv/bin/python3"
 SITE = "/venv/lib/python3.11/site-packages/ray"
@@ -25,17 +25,17 @@ DIR = f"--session-dir=/tmp/ray/{SESSION}"
 HOST = "10.0.0.7"
 
 
-def raylet(pid: int, ppid: int, flags: str = "", **fields: object):
+def raylet(pid: int, ppid: int, flags: str = "", **fields: object) -> Process:
     """A raylet with these flags."""
     return process(pid, f"{SITE}/core/src/ray/raylet/raylet {DIR} {flags}", ppid, **fields)
 
 
-def gcs(pid: int, ppid: int, flags: str = "", **fields: object):
+def gcs(pid: int, ppid: int, flags: str = "", **fields: object) -> Process:
     """A GCS with these flags."""
     return process(pid, f"{SITE}/core/src/ray/gcs/gcs_server {DIR} {flags}", ppid, **fields)
 
 
-def worker(pid: int, title: str, ppid: int, **fields: object):
+def worker(pid: int, title: str, ppid: int, **fields: object) -> Process:
     """A Ray worker that renamed itself."""
     command = (PYTHON, f"{SITE}/_private/workers/default_worker.py", "--node-manager-port=7001")
     return renamed(pid, title, ppid, exec_argv=command, **fields)

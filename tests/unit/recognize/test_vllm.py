@@ -15,12 +15,14 @@ from node_builder import (
     unix,
 )
 
+from vllmwall.model import Process
+
 VLLM = "/venv/bin/python3 /venv/bin/vllm"
 MODULE = "/venv/bin/python3 -m vllm.entrypoints"
 HOST = "10.0.0.7"
 
 
-def engine_of(root: int, title: str = "VLLM::EngineCore", **fields: object):
+def engine_of(root: int, title: str = "VLLM::EngineCore", **fields: object) -> Process:
     """An engine below a root."""
     return renamed(root + 1, title, root, threads=ZMQ_THREADS, **fields)
 
@@ -263,6 +265,7 @@ def test_servers_by_module_snapshot_and_launch() -> None:
     for command in (
         f"{MODULE}.openai.api_server --model m",
         f"{MODULE}.api_server --model m",
+        "/venv/bin/python3 -mvllm.entrypoints.openai.api_server --model m",
         f"{MODULE}.cli.main serve m",
         f"{VLLM} launch render m",
         f"{VLLM} snapshot restore s",
