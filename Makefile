@@ -24,6 +24,7 @@ help: ## list these targets
 
 .PHONY: setup
 setup: $(PRODUCT) ## apt packages (as root) and the virtual environment .venv
+	@echo "ready: $(BIN)/vllmwall"
 
 .PHONY: run
 run: $(PRODUCT) ## run the daemon on this host with the default configuration (root)
