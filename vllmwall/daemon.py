@@ -268,10 +268,15 @@ class Daemon:
                     self.wake_soon("lost events")
             if changed and not self.keeper.down:
                 self.keeper.quick_pass()
-                self.wake_soon("settle", _SETTLE_SECONDS)
+                self.wake_soon("settle", self._settle_seconds())
         except OSError as error:
             self.log.error("an event could not be followed", error=str(error))
             self.wake_soon("failed event", _SETTLE_SECONDS)
+
+    def _settle_seconds(self) -> float:
+        """Full passes after events take a tenth of the time at most, however many events come."""
+        last = self.last_pass.ms / 1000 if self.last_pass else 0.0
+        return max(_SETTLE_SECONDS, 10 * last)
 
     def _refresh_peers(self, now: float) -> None:
         """DNS and files off the loop: an answer can take seconds, a listener does not wait."""
