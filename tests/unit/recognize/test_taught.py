@@ -80,3 +80,15 @@ def test_lesson_covers_its_whole_unit() -> None:
     )
     assert stacks(found) == [("custom", "mine", 9)]
     assert api_ports(found) == {8000}
+
+
+def test_lesson_on_one_child_says_nothing_about_its_siblings() -> None:
+    """The port is public where the matched process owns it, not elsewhere in the workload."""
+    found = seen(
+        process(10, "/v/python3 /v/bin/vllm serve m"),
+        process(11, "/opt/llm/proxy", 10),
+        process(12, "/opt/other", 10),
+        tcp(9000, "0.0.0.0", 12),
+        lessons=(lesson(9000, exe="/opt/llm/proxy"),),
+    )
+    assert roles(found) == {9000: "unknown"}
