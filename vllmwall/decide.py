@@ -221,7 +221,7 @@ def _strictest(claims: list[_Claim], networks: Mapping[str, tuple[Network, ...]]
         addresses = sum(network.num_addresses for network in covered)
         return claim.audience == (PUBLIC,), addresses, claim.audience, claim.note
 
-    return min(claims, key=width)
+    return min(claims, key=width) if len(claims) > 1 else claims[0]
 
 
 def _walls(
