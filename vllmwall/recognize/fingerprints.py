@@ -125,7 +125,7 @@ def _one_address(sighting: Sighting, owner: Candidate) -> Label | None:
     if not _may_be_collective(listener, sighting.queue_cap):
         return None
     group = scene.once(_collectives, sighting.owner)
-    if listener in group.stores:
+    if group.stores and listener in group.stores:
         return label(Role.TCPSTORE, 0.85, ("threads", "pt_tcpstore"), ("order", "opened first"))
     if listener.backlog == SOMAXCONN_BACKLOG:
         return _gloo(owner)
