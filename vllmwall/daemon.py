@@ -48,6 +48,7 @@ _SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
 _POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
 _PEERS_SECONDS = 60.0
 _WATCHDOG_SECONDS = 1.0
+_PATIENCE_SECONDS = 2.0  # with DNS, at start and reload; a later answer comes with its own pass
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Daemon:
         while not self._stopping:
             now = time.monotonic()
             if now >= self._due_peers:
-                self._refresh_peers(now)
+                self._refresh_peers(now, wait=0.0 if self.passes else _PATIENCE_SECONDS)
             if now >= self._due_full:
                 self.full_pass(self._reason)
             self._feed_watchdog()
@@ -203,7 +204,7 @@ class Daemon:
             self.config_loaded = time.time()
             self.config_problems = ()
             self.keeper.peers.configure(config.peers)
-            self.keeper.peers.refresh(time.time())
+            self._refresh_peers(time.monotonic(), wait=_PATIENCE_SECONDS)
             self.log.info("configuration loaded", file=str(self.options.config))
         except ConfigError as error:
             self.config_problems = tuple(
@@ -278,10 +279,9 @@ class Daemon:
         last = self.last_pass.ms / 1000 if self.last_pass else 0.0
         return max(_SETTLE_SECONDS, 10 * last)
 
-    def _refresh_peers(self, now: float) -> None:
+    def _refresh_peers(self, now: float, *, wait: float) -> None:
         """DNS and files off the loop: an answer can take seconds, a listener does not wait."""
         self._due_peers = now + _PEERS_SECONDS
-        first = self.passes == 0
 
         def refresh() -> None:
             before = self.keeper.peers.networks()
@@ -292,8 +292,7 @@ class Daemon:
 
         thread = threading.Thread(target=refresh, name="peers", daemon=True)
         thread.start()
-        if first:
-            thread.join(timeout=2.0)
+        thread.join(timeout=wait)
 
     def _catch_signals(self) -> None:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from vllmwall.config import Config
 from vllmwall.decide import Decision, decide
 from vllmwall.enforce.backend import Backend, EnforceError
-from vllmwall.model import PEERS, Node, PeerSource, Recognition, Wall
+from vllmwall.model import PEERS, Node, Recognition, Wall
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import every_namespace
 from vllmwall.peers import PeerList
@@ -23,7 +23,6 @@ from vllmwall.report.facts import (
     BackendFacts,
     ConfigFacts,
     NamespaceFacts,
-    PeerSourceFacts,
     StatusFacts,
 )
 
@@ -121,7 +120,7 @@ class WallKeeper:
             peers=self.peers.networks(),
             backend=BackendFacts(self.backend.name),
             config=ConfigFacts(files=tuple(map(str, self.config.files))),
-            sources=tuple(_source_facts(source) for source in self.peers.sources()),
+            sources=self.peers.sources(),
             skipped=self.decision.skipped,
             down=self.down,
             problems=tuple(problems),
@@ -228,7 +227,3 @@ def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> l
     if errors:
         raise EnforceError("\n".join(errors))
     return removed
-
-
-def _source_facts(source: PeerSource) -> PeerSourceFacts:
-    return PeerSourceFacts(source.name, source.kind, source.networks, source.error, source.expires)

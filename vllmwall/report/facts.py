@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vllmwall.model import Listener, Network, Policy, Recognition, Skipped, Wall
-
-PeerKind = Literal["static", "file", "dns", "runtime"]
+from vllmwall.model import Listener, Network, PeerSource, Policy, Recognition, Skipped, Wall
 
 
 @dataclass(frozen=True)
@@ -31,20 +29,6 @@ class NamespaceFacts:
     error: str | None = None
     refused_packets: int | None = None
     refused_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class PeerSourceFacts:
-    """One source of peers. ``expires`` is in seconds since the epoch; None: it stays.
-
-    With ``error``, ``networks`` are the last good ones.
-    """
-
-    name: str
-    kind: PeerKind
-    networks: tuple[Network, ...] = ()
-    error: str | None = None
-    expires: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +97,7 @@ class StatusFacts:
     peers: tuple[Network, ...]
     backend: BackendFacts
     config: ConfigFacts = ConfigFacts()
-    sources: tuple[PeerSourceFacts, ...] = ()
+    sources: tuple[PeerSource, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     daemon: DaemonFacts | None = None
     down: bool = False

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.report.nodes import POLICY, RECORDINGS, facts, with_standing
-from vllmwall.model import Mode, Recognition
-from vllmwall.report.facts import ConfigFacts, ConfigProblem, PeerSourceFacts
+from vllmwall.model import Mode, PeerSource, Recognition
+from vllmwall.report.facts import ConfigFacts, ConfigProblem
 from vllmwall.report.status import is_safe, status_json, verdict
 
 
@@ -98,7 +98,7 @@ def test_problems_of_peers_and_configuration_are_shown() -> None:
     """A DNS name that fails, a file that does not load."""
     answer = status_json(
         facts(
-            sources=(PeerSourceFacts("gpu.internal", "dns", (), "no such name"),),
+            sources=(PeerSource("gpu.internal", "dns", (), "no such name"),),
             config=ConfigFacts(("a.toml",), 1.0, (ConfigProblem("a.toml", "mode", "bad", 3),)),
         )
     )
