@@ -62,7 +62,7 @@ lint: $(PRODUCT) ## ruff, mypy and the import layers
 docs: $(PRODUCT) ## write the generated pages and samples anew
 	@$(BIN)/python -m vllmwall.config sample >.cache/page && cp .cache/page packaging/vllmwall.toml
 	@$(BIN)/python -m vllmwall.config reference >.cache/page && cp .cache/page docs/reference/config.md
-	@$(BIN)/python -m vllmwall.cli.reference >.cache/page && cp .cache/page docs/reference/cli.md
+	@COLUMNS=120 $(BIN)/python -m vllmwall.cli.reference >.cache/page && cp .cache/page docs/reference/cli.md
 
 .PHONY: clean
 clean: ## remove what make made, virtual environments too
