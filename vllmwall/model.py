@@ -107,6 +107,7 @@ class Process:
     ``exec_argv`` is what the process was started with, where we saw that before it renamed
     itself: setproctitle overwrites ``/proc/PID/cmdline`` and ``/proc/PID/environ``.
     ``birth_ppid`` is the parent it had when first seen; ``ppid`` becomes 1 when that dies.
+    ``image`` is what its container runs; empty: no container, or not known.
     ``threads`` maps thread names (``/proc/PID/task/*/comm``, at most 15 bytes) to their number.
     ``libraries`` names the tell-tale shared objects it has mapped; None: not known.
     ``settings`` are the keys we read from the YAML file that its ``--config`` names.
@@ -124,6 +125,7 @@ class Process:
     uid: int = 0
     namespace: int = 0
     cgroup: str = "/"
+    image: str = ""
     env: Mapping[str, str] = field(default_factory=_empty, repr=False)
     threads: Mapping[str, int] = field(default_factory=dict, repr=False)
     libraries: frozenset[str] | None = None

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from vllmwall.inputs import ENV_KEYS, LIBRARY_MARKS
 from vllmwall.model import Process, Stack
+from vllmwall.observe.containers import image_of
 from vllmwall.observe.files import settings_of
 from vllmwall.observe.owners import STARVED
 
@@ -114,6 +115,7 @@ class ProcessTable:
 
     def _remember(self, pid: int, stat: _Stat) -> Process | None:
         argv = read_argv(pid)
+        cgroup = read_cgroup(pid)
         process = Process(
             pid=pid,
             ppid=stat.ppid,
@@ -123,7 +125,8 @@ class ProcessTable:
             exe=_link(f"/proc/{pid}/exe").removesuffix(" (deleted)"),
             uid=_owner(pid),
             namespace=_inode(f"/proc/{pid}/ns/net"),
-            cgroup=read_cgroup(pid),
+            cgroup=cgroup,
+            image=image_of(cgroup),
             env=read_environ(pid),
             exec_argv=argv,
             birth_ppid=self._birth_ppid(pid, stat),

@@ -79,6 +79,7 @@ class SnapshotProcess(TypedDict):
     uid: int
     namespace: int
     cgroup: str
+    image: str
     env: dict[str, str]
     threads: dict[str, int]
     libraries: list[str] | None
@@ -265,6 +266,7 @@ def _dump_process(one: Process) -> SnapshotProcess:
         uid=one.uid,
         namespace=one.namespace,
         cgroup=one.cgroup,
+        image=one.image,
         env=dict(one.env),
         threads=dict(one.threads),
         libraries=None if one.libraries is None else sorted(one.libraries),
@@ -322,6 +324,7 @@ def _load_process(one: SnapshotProcess) -> Process:
         uid=one["uid"],
         namespace=one["namespace"],
         cgroup=one["cgroup"],
+        image=one["image"],
         env=one["env"],
         threads=one["threads"],
         libraries=None if libraries is None else frozenset(libraries),

@@ -41,14 +41,12 @@ def _tests(lesson: Lesson) -> list[tuple[str, re.Pattern[str]]]:
 
 
 def _field(process: Process, name: str) -> str:
-    """What a glob is held against. The image is not known to us: only a bare ``*`` fits."""
-    if name == "exe":
-        return process.exe
+    """What a glob is held against."""
     if name == "argv":
         return " ".join(process.started_as)
     if name == "unit":
         return unit_of(process.cgroup)
-    return process.cgroup if name == "cgroup" else ""
+    return {"exe": process.exe, "image": process.image, "cgroup": process.cgroup}[name]
 
 
 def unit_of(cgroup: str) -> str:

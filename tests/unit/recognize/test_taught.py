@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from node_builder import api_ports, process, roles, seen, stacks, tcp, unix
 
@@ -27,14 +29,15 @@ def lesson(*ports: int, **match: str) -> Lesson:
         ({"argv": "*serve-llm *--fast*"}, True),
         ({"argv": "serve-llm"}, False),
         ({"unit": "my-llm.service", "exe": "/usr/*"}, False),
-        ({"image": "llm:latest"}, False),
+        ({"image": "*/my-llm:*"}, True),
+        ({"image": "other:latest"}, False),
         ({}, False),
     ],
 )
 def test_every_field_that_is_set_must_hold(match: dict[str, str], matches: bool) -> None:
-    """Globs over exe, command line, unit and cgroup; an image is not known, an empty match never
-    holds."""
+    """Globs over exe, command line, unit, cgroup and image; an empty match never holds."""
     server = process(10, "/opt/llm/bin/serve-llm --x --fast yes", cgroup=f"{UNIT}/app")
+    server = replace(server, image="registry.local/my-llm:2")
     found = seen(server, tcp(9000, "0.0.0.0", 10), lessons=(lesson(9000, **match),))
     assert stacks(found) == ([("custom", "mine", 10)] if matches else [])
 
