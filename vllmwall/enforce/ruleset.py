@@ -9,11 +9,12 @@ Why the table looks as it does (DESIGN §7):
   grows with the number of distinct audiences only.
 - Two steps: a port in a ``walled`` set is closed, whatever comes; the maps say whom to let in
   all the same. The kernel commits a transaction at once, but a packet that is on its way just
-  then can see an element that was deleted and added again as missing, or a new chain as empty
-  (seen on 6.18: one flip in thirty let a packet of a flood through, when one map did both).
-  A walled element stays as it is while audience and note change, so such a packet is dropped.
+  then can find the elements of the one state and the rules of the other. When one map did both,
+  four changes in a hundred let a packet of a flood through (kernel 6.18; none of ten thousand
+  since). A walled element stays while audience and note change; what is missing then, drops.
 - For the same reason `replacing` puts a second base chain behind the old table's: the packet
   that meets the new table too early and the old one too late meets that. `settling` removes it.
+  (Without it, and with 1,500 rules of another program between the two: one change in two.)
 - By family, and the exact address before the wildcard, as the kernel finds its listener: a
   rule for ``[::]`` with v6only never touches another process's IPv4 socket of the same port.
 - No conntrack: each packet is judged, so an established stranger is cut too.
