@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from vllmwall import __version__
 from vllmwall.cidr import parse_network
-from vllmwall.config import ConfigError
+from vllmwall.config import DROP_INS, ConfigError, load
 from vllmwall.control import ControlError, Json
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.model import Network
 from vllmwall.observe.recording import dump
-from vllmwall.peers import PeerError
+from vllmwall.peers import PeerError, PeerList
 from vllmwall.report.facts import StatusFacts
 from vllmwall.report.plan import plan_json
 from vllmwall.report.status import status_json
@@ -66,9 +66,17 @@ class Answers:
         return status_json(self._facts())
 
     def _plan(self, _: Json) -> Json:
-        keeper = self._daemon.keeper
+        """Of the configuration as it is on disk: the question comes before `reload`."""
+        daemon = self._daemon
+        keeper, options = daemon.keeper, daemon.options
+        try:
+            config = load(options.config)
+        except ConfigError as error:
+            raise ControlError("failed", f"{error}\nThe configuration in force stays.") from error
+        peers = PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS)
         problems = ["the walls are down on request: this is what `vllmwall up` would do"]
-        return plan_json(keeper.plan(), problems if keeper.down else ())
+        spaces = keeper.plan(config, peers.networks())
+        return plan_json(spaces, problems if keeper.down else ())
 
     def _reload(self, _: Json) -> Json:
         try:

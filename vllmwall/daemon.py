@@ -113,6 +113,7 @@ class Daemon:
             only=frozenset(map(inode_of_name, options.only_namespaces)),
             down=(options.runtime_dir / DOWN_MARKER).exists(),
             on_change=self._log_change,
+            on_failure=self._log_failure,
         )
         self._events = _open_events(options.runtime_dir)
         self._control = ControlServer(
@@ -325,6 +326,10 @@ class Daemon:
             added=_ports(after - before),
             removed=_ports(before - after),
         )
+
+    def _log_failure(self, namespace: int, why: str) -> None:
+        name = self.keeper.observer.namespaces.name(namespace)
+        self.log.error("the wall could not be changed; what stood stays", namespace=name, error=why)
 
     def _status_line(self) -> str:
         workloads = self.keeper.recognition.workloads

@@ -8,9 +8,13 @@ from pathlib import Path
 from vllmwall.config import DROP_INS, load
 from vllmwall.control import Json
 from vllmwall.enforce.nftables import Nftables
+from vllmwall.model import Wall
+from vllmwall.netns import OWN
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.passes import WallKeeper, remove_everywhere
 from vllmwall.peers import PeerList
+from vllmwall.report.plan import plan_json
+from vllmwall.report.shapes import PlanJson
 from vllmwall.report.status import status_json
 
 DOWN_MARKER = "down"
@@ -26,6 +30,19 @@ def up_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) ->
     keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)))
     keeper.full_pass()
     return status_json(keeper.status(time.time(), ["no daemon runs: new ports stay open"]))
+
+
+def plan_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) -> PlanJson:
+    """What `up_once` would change. Raises ConfigError and OSError."""
+    config = load(config_path)
+    peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
+    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)))
+    return plan_json(keeper.plan(config, peers.networks()), ["no daemon runs"])
+
+
+def standing_here() -> Wall | None:
+    """The wall in the network namespace that we are in. Raises OSError and EnforceError."""
+    return Nftables().read_back(OWN)
 
 
 def down_once(runtime_dir: Path, only: tuple[str, ...] = ()) -> list[int]:

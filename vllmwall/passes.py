@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from vllmwall.config import Config
 from vllmwall.decide import Decision, decide
 from vllmwall.enforce.backend import Backend, EnforceError
-from vllmwall.model import PEERS, Node, Recognition, Wall
+from vllmwall.model import PEERS, Mode, Network, Node, Recognition, Wall
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import every_namespace
 from vllmwall.peers import PeerList
@@ -31,11 +31,12 @@ _TRIES = 3
 
 @dataclass
 class _Space:
-    """What we know of one network namespace's wall."""
+    """What we know of one network namespace's wall: as read back, why it could not be read,
+    and why the last change to it was not taken."""
 
     standing: Wall | None = None
     error: str | None = None
-    failures: int = 0
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class WallKeeper:
     only: frozenset[int] = frozenset()
     down: bool = False
     on_change: Callable[[Change], None] = field(default=lambda change: None)
+    on_failure: Callable[[int, str], None] = field(default=lambda namespace, why: None)
 
     def __post_init__(self) -> None:
         self.configure(self.config)
@@ -96,16 +98,13 @@ class WallKeeper:
         self._spaces.clear()
         return remove_everywhere(self.backend, self.only)
 
-    def plan(self) -> tuple[NamespaceFacts, ...]:
-        """What stands and what would stand, by namespace; changes nothing."""
-        self._think(self.observer.observe())
-        found = []
-        for inode, wall in self._wanted().items():
-            self._read_back(inode)
-            space = self._spaces[inode]
-            name = self.observer.namespaces.name(inode)
-            found.append(NamespaceFacts(inode, name, wall, space.standing, space.error))
-        return tuple(found)
+    def plan(self, config: Config, peers: tuple[Network, ...]) -> tuple[NamespaceFacts, ...]:
+        """What stands, and what would stand with this configuration; changes nothing."""
+        node = self.observer.observe()
+        recognition = self._in_scope(recognize(node, config.lessons()), node)
+        policy = config.policy()
+        wanted = self._walls(decide(recognition, policy, peers), policy.mode, peers)
+        return tuple(self._read_facts(inode, wall) for inode, wall in wanted.items())
 
     def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
         """What stands, read back from the kernel now."""
@@ -123,8 +122,16 @@ class WallKeeper:
             sources=self.peers.sources(),
             skipped=self.decision.skipped,
             down=self.down,
-            problems=tuple(problems),
+            problems=(*problems, *self._failures()),
         )
+
+    def _failures(self) -> list[str]:
+        name = self.observer.namespaces.name
+        return [
+            f"{name(inode)}: the last change was not taken: {space.failure}"
+            for inode, space in self._spaces.items()
+            if space.failure is not None
+        ]
 
     def _settle(self, node: Node) -> None:
         self._think(node)
@@ -157,14 +164,18 @@ class WallKeeper:
         return replace(found, workloads=tuple(workloads))
 
     def _wanted(self) -> Mapping[int, Wall]:
-        """The wall of every namespace that needs one: with workloads, our own, and any that
-        has a wall of ours from before."""
+        return self._walls(self.decision, self.policy.mode, self.peers.networks())
+
+    def _walls(
+        self, decision: Decision, mode: Mode, peers: tuple[Network, ...]
+    ) -> Mapping[int, Wall]:
+        """The wall of every namespace that needs one and could be read: those with workloads,
+        our own, and any that has a wall of ours from before."""
         namespaces = self.observer.namespaces
-        walls = dict(self.decision.walls)
-        empty = Wall(0, frozenset(), {PEERS: self.peers.networks()}, self.policy.mode)
+        walls = dict(decision.walls)
         for inode in (namespaces.own, *self._spaces):
             if inode in namespaces.inodes:
-                walls.setdefault(inode, replace(empty, namespace=inode))
+                walls.setdefault(inode, Wall(inode, frozenset(), {PEERS: peers}, mode))
         return {inode: wall for inode, wall in walls.items() if inode not in namespaces.errors}
 
     def _read_back(self, inode: int) -> None:
@@ -188,18 +199,22 @@ class WallKeeper:
                 continue
             self._read_back(inode)
             if space.standing == wall:
+                space.failure = None
                 self.on_change(Change(inode, before, wall))
                 return
             space.error = space.error or "the kernel shows another wall than the one we wrote"
-        space.failures += 1
+        space.failure = space.error
+        self.on_failure(inode, str(space.error))
 
-    def _namespace_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
+    def _read_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
         self._read_back(inode)
         space = self._spaces[inode]
-        facts = NamespaceFacts(
-            inode, self.observer.namespaces.name(inode), wall, space.standing, space.error
-        )
-        if space.error is not None:
+        name = self.observer.namespaces.name(inode)
+        return NamespaceFacts(inode, name, wall, space.standing, space.error)
+
+    def _namespace_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
+        facts = self._read_facts(inode, wall)
+        if facts.error is not None:
             return facts
         try:
             refused = self.backend.counters(self.observer.namespaces.path(inode))

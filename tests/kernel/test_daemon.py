@@ -196,6 +196,21 @@ def test_reload_takes_new_peers(node: Guarded) -> None:
     assert {"timeout"} == peer_gets(node, 29500)
 
 
+def test_plan_tells_what_a_reload_would_change_and_changes_nothing(node: Guarded) -> None:
+    """The question comes before the reload, so it is about the file on disk."""
+    node.rank().open("tcp", "::", 29500)
+    eventually(lambda: walled(node, 29500), "the stranger is refused")
+    assert not node.ask("plan")["changes"]
+    node.configure("[peers]\ncidrs = ['203.0.113.9/32', '192.0.2.2/32']\n")
+    [space] = node.ask("plan")["namespaces"]  # type: ignore[misc]
+    change = {"audience": "peers", "add": ["203.0.113.9/32"], "remove": ["2001:db8::2/128"]}
+    assert [change] == space["networks"]
+    assert {"timeout"} == stranger_gets(node, 29500)
+    node.configure("nonsense = 1\n")
+    with pytest.raises(ControlError, match="nonsense"):
+        node.ask("plan")
+
+
 def test_a_peer_for_a_while_is_let_in_and_shut_out_again(node: Guarded) -> None:
     """``peers add --for``: the wall follows the clock, not the next reload."""
     node.rank().open("tcp", "::", 29500)

@@ -58,3 +58,27 @@ def test_down_works_with_a_broken_configuration(node: Guarded) -> None:
     node.configure("nonsense = 1\n")
     assert vllmwall(node, "down").returncode == 0
     assert "open" == node.lab.stranger.connect(node.lab.node.ipv4, 29500)
+
+
+def test_status_without_a_daemon_says_whether_a_wall_stands(node: Guarded) -> None:
+    """What can be said for sure, and no more."""
+    done = status(node)
+    assert (done.returncode, "no wall stands" in done.stderr) == (3, True)
+    vllmwall(node, "up", "--config", str(node.config))
+    done = status(node)
+    assert (done.returncode, "A wall over 1 port still stands" in done.stderr) == (3, True)
+
+
+def test_plan_without_a_daemon_changes_nothing(node: Guarded) -> None:
+    """A look before the first `up`."""
+    done = vllmwall(node, "plan", "--config", str(node.config), "--json")
+    [space] = json.loads(done.stdout)["namespaces"]
+    assert ("create", 2) == (space["action"], len(space["entries"]))
+    assert "open" == node.lab.stranger.connect(node.lab.node.ipv4, 29500)
+
+
+def status(node: Guarded) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    return subprocess.run(
+        node.lab.node.command([*command, "status"]), capture_output=True, text=True, check=False
+    )

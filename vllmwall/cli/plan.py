@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.terminal import ask, console, print_json
+from vllmwall.cli.daemonless import asked, config_option, errors_in_words, only_option, runtime_dir
+from vllmwall.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,14 +19,21 @@ _MARKS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow
 
 
 @click.command()
+@config_option
+@only_option
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def plan(as_json: bool) -> None:
-    """Show the difference between the wall that stands and the one that would."""
-    answer = cast("PlanJson", ask("plan"))
+def plan(config: str, only_namespace: tuple[str, ...], as_json: bool) -> None:
+    """Show what the configuration on disk would change in the wall that stands."""
+    answer = asked("plan")
+    if answer is None:
+        from vllmwall.once import plan_once
+
+        with errors_in_words():
+            answer = dict(plan_once(Path(config), runtime_dir(), only_namespace))
     if as_json:
         print_json(answer)
     else:
-        show(console(), answer)
+        show(console(), cast("PlanJson", answer))
 
 
 def show(out: Console, answer: PlanJson) -> None:

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.exits import Exit, exit_of
-from vllmwall.cli.terminal import ask, console, fail, print_json
-from vllmwall.control import ControlError, request
+from vllmwall.cli.daemonless import (
+    CONFIG,
+    asked,
+    config_option,
+    errors_in_words,
+    only_option,
+    runtime_dir,
+)
+from vllmwall.cli.exits import Exit
+from vllmwall.cli.terminal import ask, console, print_json
 
 if TYPE_CHECKING:
     from vllmwall.report.shapes import StatusJson
 
-CONFIG = "/etc/vllmwall/vllmwall.toml"
 RUNTIME_DIR = "/run/vllmwall"
-_config = click.option("--config", default=CONFIG, show_default=True, help="Configuration file.")
-
-
-_only = click.option(
-    "--only-namespace",
-    multiple=True,
-    metavar="NAME",
-    help="Only this network namespace (a name under /run/netns or a path); repeatable.",
-)
 
 
 @click.command()
-@_config
+@config_option
 @click.option("--runtime-dir", default=RUNTIME_DIR, show_default=True, help="Socket, lock, state.")
-@_only
+@only_option
 @click.option("--log", type=click.Choice(["auto", "journal", "json", "console"]))
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def daemon(
@@ -83,71 +78,40 @@ def reload(as_json: bool) -> None:
 
 
 @click.command()
-@_config
-@_only
+@config_option
+@only_option
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def up(config: str, only_namespace: tuple[str, ...], as_json: bool) -> None:
     """Put the walls up: through the daemon, or once and by itself where none runs."""
-    answer = _asked("up")
+    answer = asked("up")
     if answer is None:
         from vllmwall.once import up_once
 
-        with _errors_in_words():
-            answer = dict(up_once(Path(config), _runtime_dir(), only_namespace))
+        with errors_in_words():
+            answer = dict(up_once(Path(config), runtime_dir(), only_namespace))
     _verdict(cast("StatusJson", answer), as_json)
 
 
 @click.command()
-@_only
+@only_option
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def down(only_namespace: tuple[str, ...], as_json: bool) -> None:
     """Take every wall of ours down, until `vllmwall up` or the next boot.
 
     Works without a daemon and with a broken configuration.
     """
-    answer = _asked("down")
+    answer = asked("down")
     if answer is None:
         from vllmwall.once import down_once
 
-        with _errors_in_words():
-            answer = {"removed": down_once(_runtime_dir(), only_namespace)}
+        with errors_in_words():
+            answer = {"removed": down_once(runtime_dir(), only_namespace)}
     if as_json:
         print_json(answer)
         return
     removed = cast("list[int]", answer["removed"])
     what = f"taken down in {len(removed)} network namespace{'' if len(removed) == 1 else 's'}"
     console().print(f"The wall is {what if removed else 'down: none stood'}.", style="yellow")
-
-
-@contextmanager
-def _errors_in_words() -> Iterator[None]:
-    from vllmwall.config import ConfigError
-    from vllmwall.enforce.backend import EnforceError
-
-    try:
-        yield
-    except ConfigError as error:
-        fail(f"the configuration cannot be used; what stands stays\n{error}", Exit.BAD_CONFIG)
-    except PermissionError as error:
-        fail(f"{error}; without a daemon only root can do this", Exit.DENIED)
-    except (OSError, EnforceError) as error:
-        fail(str(error))
-
-
-def _runtime_dir() -> Path:
-    """Beside the control socket, where a daemon would keep its things."""
-    return Path(click.get_current_context().find_root().params["socket"]).parent
-
-
-def _asked(command: str) -> dict[str, object] | None:
-    """The daemon's answer; None when no daemon runs."""
-    socket_path = Path(click.get_current_context().find_root().params["socket"])
-    try:
-        return request(command, None, socket_path)
-    except ControlError as error:
-        if error.code == "not-running":
-            return None
-        fail(str(error), exit_of(error))
 
 
 def _verdict(answer: StatusJson, as_json: bool) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.cli.daemonless import asked
 from vllmwall.cli.exits import Exit
-from vllmwall.cli.terminal import ask, console, print_json
+from vllmwall.cli.terminal import console, fail, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,12 +37,33 @@ def status(as_json: bool, why: bool, everything: bool) -> None:
 
     Exits with 0 when every wall stands as wanted, else with 5.
     """
-    answer = cast("StatusJson", ask("status"))
+    found = asked("status")
+    if found is None:
+        fail(f"{_without_daemon()}", Exit.NOT_RUNNING)
+    answer = cast("StatusJson", found)
     if as_json:
         print_json(answer)
     else:
         show(console(), answer, why=why, everything=everything or why)
     sys.exit(Exit.OK if answer["safe"] else Exit.NOT_SAFE)
+
+
+def _without_daemon() -> str:
+    """What can still be said for sure: whether a wall stands in this network namespace."""
+    from vllmwall.enforce.backend import EnforceError
+    from vllmwall.once import standing_here
+
+    socket_path = click.get_current_context().find_root().params["socket"]
+    start = f"no daemon answers at {socket_path}: new ports stay open."
+    try:
+        wall = standing_here()
+    except (OSError, EnforceError):
+        return f"{start} Whether a wall stands is not known (ask as root)"
+    if wall is None:
+        return f"{start} NOT safe: no wall stands in this network namespace"
+    ports = len({(entry.proto, entry.port) for entry in wall.entries})
+    what = f"{ports} port" if ports == 1 else f"{ports} ports"
+    return f"{start} A wall over {what} still stands in this network namespace"
 
 
 def show(out: Console, answer: StatusJson, *, why: bool = False, everything: bool = False) -> None:

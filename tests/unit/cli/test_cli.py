@@ -93,7 +93,7 @@ def test_a_plan_is_a_diff(daemon: Daemon, run: Run) -> None:
     assert run("plan").stdout.startswith("Nothing to change")
 
 
-@pytest.mark.parametrize("command", [["status"], ["plan"], ["reload"], ["snapshot"]])
+@pytest.mark.parametrize("command", [["status"], ["reload"], ["peers", "list"], ["snapshot"]])
 def test_without_a_daemon_the_exit_status_says_so(run: Run, command: list[str]) -> None:
     """3, and words on stderr."""
     done = run(*command)
