@@ -35,6 +35,13 @@ print("ready", flush=True)
 for line in sys.stdin:
     verb, kind, address, port = line.split()
     key = kind, address, port
+    if verb == "fork":
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            __import__("time").sleep(600)
+        print(child, flush=True)
+        continue
     if verb == "close":
         held.pop(key).close()
     else:
@@ -75,6 +82,18 @@ class Program:
     def close(self, kind: str, address: str, port: int) -> None:
         """Stop listening."""
         self._tell(f"close {kind} {address} {port}")
+
+    def fork(self) -> int:
+        """Have a child that inherits every socket; its pid."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print("fork - - -", file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def kill_root(self) -> None:
+        """End the process itself and leave its children alone."""
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def kill(self) -> None:
         """End it."""

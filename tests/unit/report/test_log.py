@@ -1,0 +1,85 @@
+"""The log: what a person, a machine and the journal get."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+LOG = """
+from vllmwall.report.log import configure
+log = configure({kind!r}, {level!r})
+log.info("wall changed", namespace="host", added="tcp/29500")
+log.debug("not asked for")
+"""
+# A journal of our own: the socket that journald listens on, in a mount namespace of its own.
+JOURNAL = (
+    """
+import socket, sys
+journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+journal.bind("/run/systemd/journal/socket")
+journal.settimeout(10)
+"""
+    + LOG.format(kind="journal", level="info")
+    + "sys.stdout.buffer.write(journal.recv(65536))"
+)
+
+
+def logged(kind: str, level: str = "info") -> str:
+    code = LOG.format(kind=kind, level=level)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+def test_json_is_one_object_a_line() -> None:
+    """For whatever collects logs."""
+    [line] = logged("json").splitlines()
+    record = json.loads(line)
+    assert ("wall changed", "info", "tcp/29500") == (
+        record["event"],
+        record["level"],
+        record["added"],
+    )
+
+
+def test_a_person_reads_the_same() -> None:
+    """Without colours where no terminal is."""
+    text = logged("console")
+    assert "wall changed" in text
+    assert "\x1b" not in text
+
+
+def test_without_a_terminal_and_a_journal_it_is_json() -> None:
+    """What `auto` means under a supervisor that is not systemd."""
+    assert json.loads(logged("auto"))["event"] == "wall changed"
+
+
+def test_the_level_decides() -> None:
+    """Debug is silent unless it is asked for."""
+    assert "not asked for" in logged("json", "debug")
+    assert logged("json", "error") == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a journal socket of its own")
+def test_the_journal_gets_fields_and_a_readable_line() -> None:
+    """``journalctl VLLMWALL_NAMESPACE=host`` finds it."""
+    script = (
+        'mkdir -p /run/systemd/journal && mount -t tmpfs none /run/systemd/journal && exec "$@"'
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", JOURNAL],
+        capture_output=True,
+        check=True,
+    )
+    fields = dict(line.split("=", 1) for line in done.stdout.decode().splitlines() if "=" in line)
+    expected = {
+        "MESSAGE": "wall changed namespace=host added=tcp/29500",
+        "PRIORITY": "6",
+        "SYSLOG_IDENTIFIER": "vllmwall",
+        "VLLMWALL_NAMESPACE": "host",
+        "VLLMWALL_ADDED": "tcp/29500",
+    }
+    assert expected == {key: fields.get(key) for key in expected}
