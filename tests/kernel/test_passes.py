@@ -30,6 +30,7 @@ class Refusing(Nftables):
         self.whole_replacements = 0
 
     def apply(self, path: str, wall: Wall, standing: Wall | None) -> None:
+        """As the real one, after the refusals."""
         self.whole_replacements += standing is None
         if self.refusals > 0:
             self.refusals -= 1
