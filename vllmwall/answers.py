@@ -46,8 +46,13 @@ class Answers:
         """The result of one request."""
         try:
             return self._commands[command](arguments)
+        except ControlError:
+            raise
         except (OSError, EnforceError) as error:
             raise ControlError("failed", f"{command}: {error}") from error
+        except Exception as error:  # a question must not end the daemon
+            self._daemon.log.exception("a question could not be answered", command=command)
+            raise ControlError("failed", f"{command}: internal error: {error!r}") from error
 
     def _facts(self) -> StatusFacts:
         daemon = self._daemon

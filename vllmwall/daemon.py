@@ -178,9 +178,9 @@ class Daemon:
         try:
             self.keeper.full_pass()
             self.pass_error = None
-        except OSError as error:
-            self.pass_error = f"the node could not be read: {error}; the walls that stand stay"
-            self.log.error("pass failed", reason=reason, error=str(error))
+        except Exception as error:  # whatever a user's process can provoke must not end us
+            self.pass_error = f"the last pass failed: {error!r}; the walls that stand stay"
+            self.log.exception("pass failed", reason=reason, error=repr(error))
         self.passes += 1
         self.last_pass = PassFacts(time.time(), (time.perf_counter() - begun) * 1000, reason)
         self._notify(f"READY=1\nSTATUS={self._status_line()}", once=True)
@@ -271,8 +271,8 @@ class Daemon:
             if changed and not self.keeper.down:
                 self.keeper.quick_pass()
                 self.wake_soon("settle", self._settle_seconds())
-        except OSError as error:
-            self.log.error("an event could not be followed", error=str(error))
+        except Exception as error:  # as in a full pass, which comes next and reads it all anew
+            self.log.exception("an event could not be followed", error=repr(error))
             self.wake_soon("failed event", _SETTLE_SECONDS)
 
     def _settle_seconds(self) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from vllmwall.config import Config
 from vllmwall.decide import Decision, decide
-from vllmwall.enforce.backend import Backend, EnforceError
+from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
 from vllmwall.model import PEERS, Mode, Network, Node, Recognition, Wall
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import every_namespace
@@ -210,7 +210,11 @@ class WallKeeper:
         self._read_back(inode)
         space = self._spaces[inode]
         name = self.observer.namespaces.name(inode)
-        return NamespaceFacts(inode, name, wall, space.standing, space.error)
+        altered = space.standing if isinstance(space.standing, AlteredWall) else None
+        differences = altered.differences if altered else ()
+        return NamespaceFacts(
+            inode, name, wall, space.standing, space.error, differences=differences
+        )
 
     def _namespace_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
         facts = self._read_facts(inode, wall)

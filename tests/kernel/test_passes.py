@@ -139,6 +139,22 @@ def test_status_reads_the_kernel_and_not_its_memory(
     assert {"missing"} == {one["rule"] for one in status["workloads"][0]["listeners"]}
 
 
+def test_a_rule_that_somebody_added_is_named_and_taken_out(
+    node: Guarded, rank: Program, keeper: WallKeeper
+) -> None:
+    """One foreign rule in our table lets everybody in; status says which."""
+    rank.open("tcp", "::", 29500)
+    keeper.full_pass()
+    node.lab.node.run(["nft", "insert", "rule", "inet", "vllmwall", "input", "accept"])
+    assert "open" == reach(node, 29500)
+    status = status_json(keeper.status(0.0))
+    assert (status["safe"], status["namespaces"][0]["wall"]) == (False, "differs")
+    assert any("accept" in problem for problem in status["problems"])
+    keeper.full_pass()
+    assert "timeout" == reach(node, 29500)
+    assert is_safe(keeper.status(0.0)) is True
+
+
 def test_a_pass_without_news_changes_nothing(rank: Program, keeper: WallKeeper) -> None:
     """No transaction, no log line, no new generation of the ruleset."""
     rank.open("tcp", "::", 29500)

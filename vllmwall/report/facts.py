@@ -19,6 +19,7 @@ class NamespaceFacts:
 
     ``standing`` None with ``error`` None means that the kernel holds no wall of ours.
     ``error`` says why the namespace could not be read or written; then ``standing`` is ignored.
+    ``differences`` say what somebody else changed in our table, one line each.
     The counters are what the wall refused since it was put up; None: not known.
     """
 
@@ -29,6 +30,7 @@ class NamespaceFacts:
     error: str | None = None
     refused_packets: int | None = None
     refused_bytes: int | None = None
+    differences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

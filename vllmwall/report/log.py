@@ -48,10 +48,14 @@ def _stderr_is_journal() -> bool:
 
 def _outputs(kind: str) -> list[structlog.typing.Processor]:
     if kind == "journal":
-        return [_send_to_journal]
+        return [structlog.processors.format_exc_info, _send_to_journal]
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     if kind == "json":
-        return [stamp, structlog.processors.JSONRenderer(default=str)]
+        return [
+            stamp,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ]
     return [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
 
 

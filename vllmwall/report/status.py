@@ -28,6 +28,7 @@ from vllmwall.report.shapes import (
 )
 
 _PUBLIC_SHOWN = 6
+_DIFFERENCES_SHOWN = 3
 
 
 def status_json(facts: StatusFacts) -> StatusJson:
@@ -133,6 +134,11 @@ def _count(number: int, noun: str) -> str:
 def _problems(facts: StatusFacts) -> list[str]:
     found = list(facts.problems)
     found += [f"{one.name}: {one.error}" for one in facts.namespaces if one.error]
+    found += [
+        f"{space.name}: somebody changed our table: {line}"
+        for space in facts.namespaces
+        for line in space.differences[:_DIFFERENCES_SHOWN]
+    ]
     found += [f"peers from {one.name}: {one.error}" for one in facts.sources if one.error]
     if facts.config.problems:
         found.append("the configuration on disk is not in force: see config.error")
