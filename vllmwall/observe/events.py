@@ -8,6 +8,7 @@ sock/inet_sock_set_state (Linux 4.16), syscalls/sys_enter_listen, sched/sched_pr
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 TRACEFS_MOUNTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _LISTEN_STATE = 10  # TCP_LISTEN, net/tcp_states.h
 _PROGRAMS = ("python", "pypy", "vllm", "torchrun", "ray", "gcs_server", "sglang", "lmdeploy")
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8  # linux/mount.h
 _READ_BYTES = 1 << 16
 _BACKLOGS_KEPT = 1024
 
@@ -174,7 +176,14 @@ def _unavailable(error: OSError) -> EventsUnavailableError:
 
 
 def _tracefs() -> Path:
+    """Where tracefs is mounted; mounted by us where the kernel has it and nobody did."""
     for mount in TRACEFS_MOUNTS:
         if (mount / "instances").is_dir():
             return mount
-    raise EventsUnavailableError(f"tracefs is not mounted at {TRACEFS_MOUNTS[0]}")
+    place = TRACEFS_MOUNTS[0]
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    if libc.mount(b"nodev", os.fsencode(place), b"tracefs", flags, None) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise EventsUnavailableError(f"tracefs cannot be mounted at {place}: {reason}")
+    return place

@@ -89,8 +89,8 @@ def test_no_tracefs_is_said_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The daemon then polls, and status says why."""
-    monkeypatch.setattr(events, "TRACEFS_MOUNTS", (tmp_path,))
-    with pytest.raises(EventsUnavailableError, match=str(tmp_path)):
+    monkeypatch.setattr(events, "TRACEFS_MOUNTS", (tmp_path / "gone",))
+    with pytest.raises(EventsUnavailableError, match=f"{tmp_path}/gone: No such file"):
         TraceEvents(NAME)
 
 
