@@ -321,7 +321,7 @@ class Daemon:
         before = change.before.entries if change.before else frozenset()
         after = change.after.entries
         self.log.info(
-            "wall changed",
+            "wall put up" if change.before is None else "wall changed",
             namespace=self.keeper.observer.namespaces.name(change.namespace),
             added=_ports(after - before),
             removed=_ports(before - after),
