@@ -8,7 +8,7 @@ loop. What cannot be read changes nothing: the wall that stands stays.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from vllmwall.config import Config
@@ -110,6 +110,7 @@ class WallKeeper:
         """What stands, read back from the kernel now."""
         wanted = {} if self.down else self._wanted()
         spaces = tuple(self._namespace_facts(inode, wall) for inode, wall in wanted.items())
+        spaces += tuple(self._unreadable())
         return StatusFacts(
             host=socket.gethostname(),
             now=now,
@@ -124,6 +125,13 @@ class WallKeeper:
             down=self.down,
             problems=(*problems, *self._failures()),
         )
+
+    def _unreadable(self) -> Iterator[NamespaceFacts]:
+        """Namespaces in which we put up a wall and cannot see the listeners now."""
+        namespaces = self.observer.namespaces
+        for inode, error in namespaces.errors.items():
+            if inode in self._spaces:
+                yield NamespaceFacts(inode, namespaces.name(inode), error=error)
 
     def _failures(self) -> list[str]:
         name = self.observer.namespaces.name

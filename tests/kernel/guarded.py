@@ -26,7 +26,7 @@ PEERS = "[peers]\ncidrs = ['192.0.2.2/32', '2001:db8::2/128']\n"
 
 # A real rank has torch mapped when it listens; here a file of that name stands for it.
 RANK = """
-import mmap, os, socket, sys
+import ctypes, mmap, os, socket, sys, time
 if os.environ.get("LIBTORCH"):
     library = open(os.environ["LIBTORCH"], "rb")
     mapped = mmap.mmap(library.fileno(), 0, prot=mmap.PROT_READ)
@@ -39,7 +39,11 @@ for line in sys.stdin:
         child = os.fork()
         if child == 0:
             os.setsid()
-            __import__("time").sleep(600)
+            fields = open("/proc/self/stat").read().rpartition(")")[2].split()
+            start, size = int(fields[45]), int(fields[46]) - int(fields[45])
+            ctypes.memmove(start, b"job".ljust(size, bytes(1)), size)
+            open("/proc/self/comm", "w").write("job")
+            time.sleep(600)
         print(child, flush=True)
         continue
     if verb == "close":
@@ -84,7 +88,7 @@ class Program:
         self._tell(f"close {kind} {address} {port}")
 
     def fork(self) -> int:
-        """Have a child that inherits every socket; its pid."""
+        """Have a child that inherits every socket and forgets what it was; its pid."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print("fork - - -", file=self._process.stdin, flush=True)

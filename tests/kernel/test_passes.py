@@ -16,6 +16,7 @@ from vllmwall.enforce.nftables import Nftables
 from vllmwall.model import Wall
 from vllmwall.netns import inode_of
 from vllmwall.observe import owners
+from vllmwall.observe.namespaces import Namespaces
 from vllmwall.passes import Change, WallKeeper
 from vllmwall.peers import PeerList
 from vllmwall.report.status import is_safe, status_json
@@ -123,6 +124,27 @@ def test_a_node_that_cannot_be_read_changes_no_wall(
         with pytest.raises(OSError, match="Too many open files"):
             keeper.full_pass()
     assert "timeout" == reach(node, 29500)
+    assert is_safe(keeper.status(0.0)) is True
+
+
+def test_a_namespace_that_cannot_be_read_keeps_its_wall_and_status_says_unknown(
+    node: Guarded, rank: Program, keeper: WallKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No listener seen is not the same as no listener there."""
+    rank.open("tcp", "::", 29500)
+    keeper.full_pass()
+
+    def refuse_to_read(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    with monkeypatch.context() as closed:
+        closed.setattr(Namespaces, "_read", refuse_to_read)
+        keeper.full_pass()
+        assert "timeout" == reach(node, 29500)
+        status = status_json(keeper.status(0.0))
+    assert status["safe"] is None
+    assert any("not permitted" in problem for problem in status["problems"])
+    keeper.full_pass()
     assert is_safe(keeper.status(0.0)) is True
 
 
