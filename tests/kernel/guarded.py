@@ -36,6 +36,7 @@ for line in sys.stdin:
     verb, kind, address, port = line.split()
     key = kind, address, port
     if verb == "fork":
+        renamed, done = os.pipe()
         child = os.fork()
         if child == 0:
             os.setsid()
@@ -43,7 +44,9 @@ for line in sys.stdin:
             start, size = int(fields[45]), int(fields[46]) - int(fields[45])
             ctypes.memmove(start, b"job".ljust(size, bytes(1)), size)
             open("/proc/self/comm", "w").write("job")
+            os.write(done, b"x")
             time.sleep(600)
+        os.read(renamed, 1)
         print(child, flush=True)
         continue
     if verb == "close":
