@@ -346,17 +346,34 @@ class WallEntry:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """A cgroup whose TCP ports are closed before they exist.
+
+    ``level`` is its depth below the root of the v2 hierarchy (1: ``/system.slice``), ``id`` the
+    kernel's number for it, which a restarted unit does not keep. ``path`` is for people.
+    """
+
+    level: int
+    id: int
+    path: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
 class Wall:
     """The whole wanted state of one network namespace.
 
     ``networks`` holds the merged CIDRs behind each audience name that entries use, ``peers``
-    always among them.
+    always among them. A SYN to a port without an entry whose socket was made in one of
+    ``guards`` is for ``guard_audience`` only, except to the TCP ports in ``failsafe``.
     """
 
     namespace: int
     entries: frozenset[WallEntry]
     networks: Mapping[str, tuple[Network, ...]]
     mode: Mode = Mode.ENFORCE
+    guards: frozenset[Guard] = frozenset()
+    guard_audience: tuple[str, ...] = (PEERS,)
+    failsafe: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
