@@ -1,0 +1,5 @@
+/* The smallest program: what `execs` starts. */
+int main(void)
+{
+    return 0;
+}

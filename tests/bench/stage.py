@@ -1,0 +1,125 @@
+"""The node of the benchmark: the lab, a daemon of its own, a workload in a cgroup of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.programs import RANK, Conversation, built
+from tests.bench.scale import Scale
+from tests.kernel.guarded import PEERS, Guarded
+from tests.lab import Lab
+
+PREFIX = "vwbench-"
+_TOLD_EVERY = 0.2  # seconds between two progress lines
+_FIRST_PORT, _PORTS = 20000, 12000  # below the ephemeral range
+_ports = itertools.count()
+_cgroup_numbers = itertools.count()
+
+
+@dataclass
+class Stage:
+    """Where the parts play: a lab, a folder that goes away, and how much of everything to do."""
+
+    lab: Lab
+    folder: Path
+    scale: Scale
+    _told: float = field(default=0.0, repr=False)
+    _daemons: Iterator[int] = field(default_factory=itertools.count, repr=False)
+
+    def progress(self, what: str) -> None:
+        """Tell the person at the terminal what is being done."""
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - self._told > _TOLD_EVERY:
+            self._told = now
+            print(f"\r\033[K  · {what}", end="", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def daemon(
+        self, config: str = PEERS, environment: Mapping[str, str] | None = None
+    ) -> Iterator[Guarded]:
+        """The node under a daemon with this configuration. Its wall goes when it ends."""
+        node = self.lab.node
+        found = Guarded(
+            self.lab, self.folder / f"daemon{next(self._daemons)}", environment=environment or {}
+        )
+        found.config.write_text(config)
+        try:
+            found.start()
+            yield found
+        finally:
+            if found.process is not None and found.process.poll() is None:
+                found.stop()
+            delete = ["nft", "delete", "table", "inet", "vllmwall"]
+            subprocess.run(node.command(delete), check=False, capture_output=True)
+
+    def rank(self, cgroup: Path | None = None) -> Conversation:
+        """A workload that listens on command; started in ``cgroup`` where one is given."""
+        library = self.folder / "libtorch_cpu.so"
+        library.write_bytes(b"not really")
+        env = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+        env |= {"MASTER_ADDR": self.lab.node.ipv4, "MASTER_PORT": "29500"}
+        env |= {"LIBTORCH": str(library)}
+        argv = [str(built(RANK))]
+        if cgroup is not None:
+            enter = 'echo $$ >"$1" && shift && exec "$@"'
+            argv = ["sh", "-c", enter, "sh", str(cgroup / "cgroup.procs"), *argv]
+        return Conversation(self.lab.node, argv, env)
+
+
+def next_port() -> int:
+    """A port that no part has used yet, so that nobody can have closed it before."""
+    return _FIRST_PORT + next(_ports) % _PORTS
+
+
+@contextlib.contextmanager
+def own_cgroup() -> Iterator[Path]:
+    """A scope of its own at the root of the v2 hierarchy. It is empty when it is left.
+
+    Raises FileNotFoundError where cgroup2 is not mounted.
+    """
+    made = cgroup2_mount() / f"{PREFIX}{os.getpid()}-{next(_cgroup_numbers)}.scope"
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        _remove(made)
+
+
+def cgroup2_mount() -> Path:
+    """Where the v2 hierarchy is mounted. Raises FileNotFoundError."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(place)
+    raise FileNotFoundError("cgroup2 is not mounted")
+
+
+def sweep_cgroups() -> None:
+    """Remove what a bench that was killed had to leave."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in cgroup2_mount().glob(f"{PREFIX}[0-9]*-*"):
+            pid = path.name.removeprefix(PREFIX).partition("-")[0]
+            if not Path("/proc", pid).exists():
+                _remove(path)
+
+
+def _remove(cgroup: Path) -> None:
+    """The kernel lets a cgroup go a moment after its last process has ended."""
+    deadline = time.monotonic() + 3
+    while True:
+        try:
+            cgroup.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
