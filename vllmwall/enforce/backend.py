@@ -8,11 +8,11 @@ state that is neither the old wall nor the new one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from vllmwall.model import Address, Mode, Network, Proto, Wall, WallEntry
+from vllmwall.model import Address, Guard, Mode, Network, Proto, Wall, WallEntry
 
 _LINES_AROUND = 2
 
@@ -94,11 +94,22 @@ class Backend(Protocol):
         `AlteredWall` otherwise. Networks come back merged, as `cidr.merged` has them.
         """
 
-    def apply(self, path: str, wall: Wall, standing: Wall | None) -> None:
-        """Make ``wall`` stand, in one transaction.
+    def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
+        """Make ``wall`` stand, in one transaction; what was made to stand.
 
-        ``standing`` is what was last read back: then only the difference is sent. Without it,
-        or when the difference is refused, everything is replaced, in one transaction too.
+        That is ``wall`` without the guards whose cgroup ended meanwhile. ``standing`` is what
+        was last read back: then only the difference is sent. Without it, or when the difference
+        is refused, everything is replaced, in one transaction too.
+        """
+
+    def close(
+        self, path: str, entries: Collection[WallEntry], guards: Collection[Guard]
+    ) -> frozenset[Guard]:
+        """Add these to the wall that stands, in one transaction, as fast as can be; the guards
+        that were added.
+
+        For events: nothing is compared or read back here. The audiences of ``entries`` must
+        have their chains already. Adding what is there already changes nothing.
         """
 
     def remove(self, path: str) -> bool:

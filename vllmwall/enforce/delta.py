@@ -6,23 +6,23 @@ touched only where an audience comes or goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from vllmwall.enforce import ruleset
 from vllmwall.enforce.backend import changes
 from vllmwall.enforce.names import Audience, Networks, chain_name, check, set_name
-from vllmwall.enforce.ruleset import TABLE
-from vllmwall.model import Wall, WallEntry
+from vllmwall.enforce.ruleset import NO_CGROUPS, TABLE, Cgroups
+from vllmwall.model import Guard, Wall, WallEntry
 
 
-def changing(standing: Wall, wanted: Wall) -> str:
+def changing(standing: Wall, wanted: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
     """The script; empty where nothing is to do. Raises EnforceError as `names.check` does.
 
     The order matters: nothing may go while something points at it, or come before what it
     points at.
     """
     changed = changes(standing, wanted)
-    check(wanted.networks, changed.added)
+    check(wanted.networks, changed.added, wanted.guard_audience)
     gone, come = _difference(standing, wanted)
     kept = standing.networks.keys() & wanted.networks.keys()
     lines = [
@@ -35,6 +35,7 @@ def changing(standing: Wall, wanted: Wall) -> str:
         *_new_objects(wanted, wanted.networks.keys() - kept, come),
         *_entries("add", changed.added, ruleset.mapping),
         *_walled("add", changed.added, changed.removed),
+        *_guards(standing, wanted, cgroups),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -45,6 +46,34 @@ def _difference(standing: Wall, wanted: Wall) -> tuple[list[Audience], list[Audi
     gone = [audience for audience in before if audience not in after]
     come = [audience for audience in after if audience not in before]
     return gone, come
+
+
+def closing(entries: Collection[WallEntry], guards: Collection[Guard], cgroups: Cgroups) -> str:
+    """The script that adds entries and guards to what stands, of whose audiences it has chains."""
+    added = {guard: cgroups[guard] for guard in guards if guard in cgroups}
+    lines = [
+        *_entries("add", entries, ruleset.mapping),
+        *_walled("add", entries, ()),
+        *_added_guards(added, ruleset.LEVELS),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _guards(standing: Wall, wanted: Wall, cgroups: Cgroups) -> Iterator[str]:
+    """A cgroup that ended has no path to delete it by: its depth is flushed and filled anew."""
+    ended = {guard.level for guard in standing.guards - wanted.guards}
+    for level in sorted(ended):
+        yield f"flush set {TABLE} {ruleset.guarded_set(level)}"
+    come = wanted.guards - standing.guards
+    sent = {guard: text for guard, text in cgroups.items() if guard in come or guard.level in ended}
+    yield from _added_guards(sent, ruleset.LEVELS)
+
+
+def _added_guards(cgroups: Cgroups, levels: Iterable[int]) -> Iterator[str]:
+    for level in levels:
+        yield from _command(
+            "add", ruleset.guarded_set(level), ruleset.guard_elements(level, cgroups)
+        )
 
 
 def _walled(verb: str, entries: Iterable[WallEntry], others: Iterable[WallEntry]) -> Iterator[str]:

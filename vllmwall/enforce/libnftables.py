@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from vllmwall.enforce.backend import EnforceError
+from vllmwall.enforce.seclusion import seclude, secluded
 from vllmwall.netns import OWN, inode_of, run_in
 
 _NETLINK_NETFILTER = 12  # linux/netlink.h
@@ -79,15 +80,22 @@ class Libnftables:
 
     def _within(self, path: str, script: str, output: str) -> tuple[int, str, str]:
         if inode_of(path) == inode_of(OWN):
-            self._own = self._own or self._open()
-            return _cmd(self._own, script, output)
+            own = self._own = self._own or self._open()
+            if output == "stateless":
+                return secluded(lambda: _cmd(own, script, output))
+            return _cmd(own, script, output)
         try:
             # Nothing raises between open and return: a traceback would keep the handle, and
             # with it the namespace, alive.
-            return run_in(path, lambda: _cmd(self._open(), script, output))
+            return run_in(path, lambda: self._cmd_once(script, output))
         finally:
             while len(self._reserved) < 2 - bool(self._own):
                 self._reserved.append(_reserve())
+
+    def _cmd_once(self, script: str, output: str) -> tuple[int, str, str]:
+        if output == "stateless":
+            seclude()
+        return _cmd(self._open(), script, output)
 
     def _open(self) -> Handle:
         """A handle on the calling thread's network namespace, on a reserved descriptor."""

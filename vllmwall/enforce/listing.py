@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from ipaddress import (
     IPv4Address,
@@ -25,10 +25,11 @@ from ipaddress import (
 from vllmwall.cidr import merged
 from vllmwall.enforce import ruleset
 from vllmwall.enforce.backend import AlteredWall, Counters, EnforceError, Refusal
-from vllmwall.enforce.names import STRANGERS, read_set_name, read_verdict
-from vllmwall.model import Address, Mode, Network, Proto, Wall, WallEntry
+from vllmwall.enforce.names import STRANGERS, UNLISTED, Audience, read_set_name, read_verdict
+from vllmwall.model import NODE, Address, Guard, Mode, Network, Proto, Wall, WallEntry
 
 _BLOCK = re.compile(r"^\t(\w+ \S+) \{\n(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
+_FAILSAFE = f"set {ruleset.FAILSAFE}"
 _ELEMENTS = "\t\telements = {"
 _KEY = r"(?:(?P<address>\S+) \. )?(?P<proto>tcp|udp) \. (?P<port>\d+)"
 _MAPPING = re.compile(rf'{_KEY}(?: comment "(?P<note>[^"]*)")? : (?P<verdict>.+)')
@@ -40,6 +41,11 @@ _REFUSED = re.compile(
 _TOTAL = re.compile(r"^\t\tcounter packets (\d+) bytes (\d+) (?:drop|accept)$", re.MULTILINE)
 # Whoever owns the table protects it; newer versions of nft name the owner behind the brace.
 _OWNED = re.compile(r"^\tflags (?:owner|persist|owner,\s*persist)\n|(?<=\{) # progname .*$", re.M)
+
+# Versions of nft write it in one way or the other.
+_SYN = re.compile(
+    r"tcp flags & \(fin \| syn \| rst \| ack\) == syn|tcp flags syn / fin,syn,rst,ack"
+)
 
 _Key = tuple[Address | None, Proto, int]
 
@@ -64,11 +70,15 @@ def read_wall(text: str, namespace: int) -> Wall:
         frozenset(_entries(listing, strange)),
         _networks(listing, strange),
         _mode(listing),
+        frozenset(_guards(listing, strange)),
+        _guard_audience(listing),
+        frozenset(map(int, filter(str.isdigit, listing.elements.get(_FAILSAFE, ())))),
     )
     strange += _differences(listing, wall)
     if not strange:
         return wall
-    return AlteredWall(wall.namespace, wall.entries, wall.networks, wall.mode, tuple(strange))
+    shown = {each.name: getattr(wall, each.name) for each in fields(wall)}
+    return AlteredWall(**shown, differences=tuple(strange))
 
 
 def read_counters(text: str) -> Counters:
@@ -100,10 +110,28 @@ def _take_apart(text: str) -> _Listing:
     blocks, elements = {}, {}
     for found in _BLOCK.finditer(text):
         title, body = found.groups()
-        declared, _, filled = body.partition(_ELEMENTS)
+        declared, _, filled = _SYN.sub(ruleset.SYN, body).partition(_ELEMENTS)
         blocks[title] = _lines(declared)
         elements[title] = _split(filled)
     return _Listing(_lines(_OWNED.sub("", _BLOCK.sub("", text))), blocks, elements)
+
+
+def _guards(listing: _Listing, strange: list[str]) -> Iterator[Guard]:
+    """By number: what prints them does not see the folder where nft looks for paths."""
+    for level in ruleset.LEVELS:
+        title = f"set {ruleset.guarded_set(level)}"
+        for element in listing.elements.get(title, ()):
+            if element.isdigit():
+                yield Guard(level, int(element))
+            else:
+                strange.append(f"{title}: {element}")
+
+
+def _guard_audience(listing: _Listing) -> Audience:
+    """What follows the maps in the chain for ports without an entry."""
+    rules = listing.blocks.get(f"chain {UNLISTED}", ())
+    verdicts = (read_verdict(rule) for rule in rules if rule.startswith("jump "))
+    return next((found for found in verdicts if found is not None), (NODE,))
 
 
 def _lines(text: str) -> tuple[str, ...]:
@@ -224,7 +252,8 @@ def _skeleton(wall: Wall) -> Wall:
     """The smallest wall with the same sets and chains."""
     entries = {entry.audience: entry for entry in wall.entries}
     networks: dict[str, tuple[Network, ...]] = dict.fromkeys(wall.networks, ())
-    return Wall(wall.namespace, frozenset(entries.values()), networks, wall.mode)
+    entries_of = frozenset(entries.values())
+    return Wall(wall.namespace, entries_of, networks, wall.mode, guard_audience=wall.guard_audience)
 
 
 def _compare(title: str, ours: tuple[str, ...], found: tuple[str, ...]) -> Iterator[str]:

@@ -13,7 +13,9 @@ from collections.abc import Collection, Mapping
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.model import NODE, PEERS, PUBLIC, Network, WallEntry
 
+WALLED = "walled"
 GUARDED = "guarded"
+UNLISTED = "unlisted"
 STRANGERS = "strangers"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -66,13 +68,15 @@ def has_chain(audience: Audience) -> bool:
     return audience not in ((PUBLIC,), (NODE,))
 
 
-def check(networks: Networks, entries: Collection[WallEntry]) -> None:
+def check(networks: Networks, entries: Collection[WallEntry], guarding: Audience) -> None:
     """Raise EnforceError for part of a wall that contradicts itself, or carries text that nft
     could read as something else. `decide` makes no such wall."""
     for name in networks:
         if not _NAME.fullmatch(name) or name in (PUBLIC, NODE):
             raise EnforceError(f"{name!r} cannot name a set of networks")
-    for audience in {entry.audience for entry in entries}:
+    if PUBLIC in guarding:
+        raise EnforceError(f"audience {guarding!r}: a guard opens nothing")
+    for audience in {guarding, *(entry.audience for entry in entries)}:
         _check_audience(audience, networks)
     for entry in entries:
         _check_entry(entry)

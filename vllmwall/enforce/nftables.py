@@ -6,13 +6,17 @@ old nft can crash on what a newer one put into them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from vllmwall.enforce import ruleset
 from vllmwall.enforce.backend import AlteredWall, Backend, Counters, EnforceError
-from vllmwall.enforce.delta import changing
+from vllmwall.enforce.cgroups import opened
+from vllmwall.enforce.delta import changing, closing
 from vllmwall.enforce.libnftables import Libnftables, NotThereError
 from vllmwall.enforce.listing import read_counters, read_wall
 from vllmwall.enforce.names import STRANGERS
-from vllmwall.model import Wall
+from vllmwall.model import Guard, Wall, WallEntry
 from vllmwall.netns import inode_of
 
 _SHOW_TABLE = f"list table {ruleset.TABLE}"
@@ -39,17 +43,29 @@ class Nftables(Backend):
             return None
         return read_wall(text, inode_of(path))
 
-    def apply(self, path: str, wall: Wall, standing: Wall | None) -> None:
+    def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
         """Make ``wall`` stand, in one transaction: by its elements where that will do."""
-        if standing is None or isinstance(standing, AlteredWall) or standing.mode != wall.mode:
-            self._replace(path, wall)
-            return
-        script = changing(standing, wall)
-        if script:
+        if standing is None or not _is_alike(standing, wall):
+            return self._replace(path, wall)
+        with opened(wall.guards) as cgroups:
+            wall = replace(wall, guards=frozenset(cgroups))
+            script = changing(standing, wall, cgroups)
             try:
-                self._library.run(path, script)
+                if script:
+                    self._library.run(path, script)
             except EnforceError:  # the table is not what we took it for
-                self._replace(path, wall)
+                return self._replace(path, wall)
+        return wall
+
+    def close(
+        self, path: str, entries: Collection[WallEntry], guards: Collection[Guard]
+    ) -> frozenset[Guard]:
+        """Add these to the wall that stands."""
+        with opened(guards) as cgroups:
+            script = closing(entries, guards, cgroups)
+            if script:
+                self._library.run(path, script)
+        return frozenset(cgroups)
 
     def remove(self, path: str) -> bool:
         """Take our table away. False: there was none."""
@@ -66,6 +82,19 @@ class Nftables(Backend):
         except NotThereError:
             return Counters()
 
-    def _replace(self, path: str, wall: Wall) -> None:
-        self._library.run(path, ruleset.replacing(wall))
-        self._library.run(path, ruleset.settling())
+    def _replace(self, path: str, wall: Wall) -> Wall:
+        with opened(wall.guards) as cgroups:
+            self._library.run(path, ruleset.replacing(wall, cgroups))
+            self._library.run(path, ruleset.settling())
+            return replace(wall, guards=frozenset(cgroups))
+
+
+def _is_alike(standing: Wall, wall: Wall) -> bool:
+    """Whether the two differ in elements only: then the rules stay."""
+    if isinstance(standing, AlteredWall):
+        return False
+    return (standing.mode, standing.guard_audience, standing.failsafe) == (
+        wall.mode,
+        wall.guard_audience,
+        wall.failsafe,
+    )

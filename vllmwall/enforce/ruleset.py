@@ -26,17 +26,24 @@ Why the table looks as it does (DESIGN §7):
 - Networks are merged here and the sets have no ``auto-merge``: so their elements in the kernel
   are exactly ours, and one can be added or deleted without reading the others.
 - Elements have no counters: one would cost every packet of a workload's own traffic.
+- A guard looks the listening socket up itself, and matches where that was made in a guarded
+  cgroup, at whatever port. It sees SYNs only: answers to what the workload itself opened pass.
+  There is a set and a rule for every depth, used or not, so that arming a guard adds elements
+  and touches no rule. The maps come first there too, so that a public listener is reached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from vllmwall import __version__
 from vllmwall.cidr import merged
 from vllmwall.enforce.names import (
     GUARDED,
     STRANGERS,
+    UNLISTED,
+    WALLED,
     Audience,
     Networks,
     chain_name,
@@ -45,11 +52,13 @@ from vllmwall.enforce.names import (
     set_name,
     verdict,
 )
-from vllmwall.model import NODE, PUBLIC, Mode, Network, Wall, WallEntry
+from vllmwall.model import NODE, PUBLIC, Guard, Mode, Network, Wall, WallEntry
 
 TABLE = "inet vllmwall"
 MAPS = ("addr4", "addr6", "any4", "any6")  # in the order of their lookup
 MEMORIES = ("refused4", "refused6")
+LEVELS = range(1, 9)  # depths of cgroups that have a set; a pod's container lies at 4
+FAILSAFE = "failsafe"
 LAST_RULE = {Mode.ENFORCE: "counter drop", Mode.AUDIT: "counter accept"}
 
 _REMEMBERED = 4096  # sources and ports by family: about 1 MB at most, for an hour each
@@ -57,6 +66,7 @@ _PORT = "meta l4proto . th dport"
 _SOURCE = {4: "ip saddr", 6: "ip6 saddr"}
 _DESTINATION = {4: "ip daddr", 6: "ip6 daddr"}
 _LATE = "late"
+SYN = "tcp flags syn / fin,syn,rst,ack"
 _LOOKUP = {
     "addr4": f"{_DESTINATION[4]} . {_PORT}",
     "addr6": f"{_DESTINATION[6]} . {_PORT}",
@@ -65,13 +75,19 @@ _LOOKUP = {
 }
 
 
-def replacing(wall: Wall) -> str:
+Cgroups = Mapping[Guard, str]
+"""How nft shall find the cgroup of each guard. A guard that is not in it is left out."""
+
+NO_CGROUPS: Cgroups = MappingProxyType({})
+
+
+def replacing(wall: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
     """The script that puts ``wall`` in the place of whatever stands; `settling` comes after.
 
     Raises EnforceError for a wall that `names.check` refuses.
     """
     late = in_table([block("chain", _LATE, _base_chain("filter - 9"))])
-    return f"add table {TABLE}\ndelete table {TABLE}\n{table(wall)}\n{late}"
+    return f"add table {TABLE}\ndelete table {TABLE}\n{table(wall, cgroups)}\n{late}"
 
 
 def settling() -> str:
@@ -79,9 +95,9 @@ def settling() -> str:
     return f"delete chain {TABLE} {_LATE}\n"
 
 
-def table(wall: Wall) -> str:
+def table(wall: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
     """The whole table. Raises EnforceError for a wall that `names.check` refuses."""
-    check(wall.networks, wall.entries)
+    check(wall.networks, wall.entries, wall.guard_audience)
     return in_table(
         [
             f'\tcomment "vllmwall {__version__} {wall.mode.value}"\n',
@@ -89,8 +105,12 @@ def table(wall: Wall) -> str:
             *(_memory(family) for family in (4, 6)),
             *(_walled(name, wall.entries) for name in MAPS),
             *(_map(name, wall.entries) for name in MAPS),
+            *(_guarded_set(level, cgroups) for level in LEVELS),
+            block("set", FAILSAFE, ["type inet_service", *_filled(failsafe_elements(wall))]),
             block("chain", "input", _base_chain("filter - 10")),
-            block("chain", GUARDED, _guarded()),
+            block("chain", WALLED, _walled_rules()),
+            block("chain", GUARDED, _guarded_rules()),
+            block("chain", UNLISTED, _unlisted_rules(wall.guard_audience)),
             *audience_chains(audiences_of(wall)),
             block("chain", STRANGERS, _strangers(wall.mode)),
         ]
@@ -99,7 +119,8 @@ def table(wall: Wall) -> str:
 
 def audiences_of(wall: Wall) -> list[Audience]:
     """The distinct audiences that need a chain."""
-    return sorted(filter(has_chain, {entry.audience for entry in wall.entries}))
+    audiences = {wall.guard_audience, *(entry.audience for entry in wall.entries)}
+    return sorted(filter(has_chain, audiences))
 
 
 def in_table(blocks: Iterable[str]) -> str:
@@ -140,6 +161,22 @@ def walled_set(name: str) -> str:
 def is_walled(entry: WallEntry) -> bool:
     """Whether the port is closed to anybody."""
     return entry.audience != (PUBLIC,)
+
+
+def guarded_set(level: int) -> str:
+    """The set of guarded cgroups of one depth."""
+    return f"guarded_{level}"
+
+
+def guard_elements(level: int, cgroups: Cgroups) -> list[str]:
+    """The guards of one depth as elements, by what nft finds them by."""
+    guards = sorted((guard for guard in cgroups if guard.level == level), key=lambda one: one.id)
+    return [cgroups[guard] for guard in guards]
+
+
+def failsafe_elements(wall: Wall) -> list[str]:
+    """The TCP ports that no guard closes."""
+    return [str(port) for port in sorted(wall.failsafe)]
 
 
 def map_of(entry: WallEntry) -> str:
@@ -186,6 +223,12 @@ def _map(name: str, entries: Iterable[WallEntry]) -> str:
     return block("map", name, lines)
 
 
+def _guarded_set(level: int, cgroups: Cgroups) -> str:
+    return block(
+        "set", guarded_set(level), ["type cgroupsv2", *_filled(guard_elements(level, cgroups))]
+    )
+
+
 def _typed(name: str) -> str:
     family = int(name[-1])
     return f"{_DESTINATION[family]} . {_PORT}" if name.startswith("addr") else _PORT
@@ -195,12 +238,27 @@ def _base_chain(priority: str) -> Iterator[str]:
     yield f"type filter hook input priority {priority}; policy accept;"
     yield 'iif "lo" accept'
     for name, lookup in _LOOKUP.items():
-        yield f"{lookup} @{walled_set(name)} goto {GUARDED}"
+        yield f"{lookup} @{walled_set(name)} goto {WALLED}"
+    yield f"{SYN} goto {GUARDED}"
 
 
-def _guarded() -> Iterator[str]:
+def _walled_rules() -> Iterator[str]:
     for name, lookup in _LOOKUP.items():
         yield f"{lookup} vmap @{name}"
+    yield f"goto {STRANGERS}"
+
+
+def _guarded_rules() -> Iterator[str]:
+    yield f"tcp dport @{FAILSAFE} accept"
+    for level in LEVELS:
+        yield f"socket cgroupv2 level {level} @{guarded_set(level)} goto {UNLISTED}"
+
+
+def _unlisted_rules(audience: Audience) -> Iterator[str]:
+    for name, lookup in _LOOKUP.items():
+        yield f"{lookup} vmap @{name}"
+    if has_chain(audience):
+        yield verdict(audience)
     yield f"goto {STRANGERS}"
 
 

@@ -155,7 +155,7 @@ LONG_NAMES = tuple(f"{'x' * 30}{letter}" for letter in "abcdefgh")
 
 def grouped(*names: str) -> Wall:
     """A wall with these groups and an entry for all of them together."""
-    nothing = dict.fromkeys(names, ())
+    nothing = dict.fromkeys(("peers", *names), ())
     return Wall(7, frozenset([entry(1, *names)]), nothing)
 
 

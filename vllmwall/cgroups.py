@@ -1,0 +1,82 @@
+"""The cgroup v2 hierarchy: where it is mounted, a cgroup's number, and which one is a job's own.
+
+The kernel knows a cgroup by its number, which is the inode of its folder (kernfs_node.id, since
+Linux 5.5); on 64-bit machines no number is given twice. Paths are those of ``/proc/PID/cgroup``:
+absolute, below the mount.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+SLICE = "/vllmwall.slice"
+"""Whatever runs in here is guarded, because the operator put it there."""
+
+_UNIT = re.compile(r".+\.(?:service|scope)")
+_SHARED = re.compile(r"session-.+\.scope|init\.scope|user@.*\.service|slurmstepd\.scope")
+_SLURM_STEP = re.compile(r"step_.+")  # system.slice/slurmstepd.scope/job_7/step_0, Slurm 22.05
+_CONTAINER = re.compile(r"(?:.*[-:])?[0-9a-f]{64}")  # docker/<id>, kubepods/…/pod<uid>/<id>
+
+
+def mount_point(mounts: str = "/proc/self/mountinfo") -> Path | None:
+    """Where the v2 hierarchy is; None: nowhere. Hybrid hosts have it beside the v1 ones."""
+    try:
+        lines = Path(mounts).read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:  # proc_pid_mountinfo(5): id parent dev root place options … - type …
+        place, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            return Path(place.split(" ")[4].encode().decode("unicode_escape"))
+    return None
+
+
+def folder_of(path: str, mount: Path) -> Path:
+    """The folder behind a path of ``/proc/PID/cgroup``."""
+    return mount / path.lstrip("/")
+
+
+def open_folder(path: str, mount: Path) -> int:
+    """A descriptor that names the cgroup, whatever happens to its path. Raises OSError."""
+    return os.open(folder_of(path, mount), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def number_of(path: str, mount: Path) -> int | None:
+    """The kernel's number of a cgroup; None when there is none of that path."""
+    with suppress(OSError, ValueError):
+        return os.stat(folder_of(path, mount)).st_ino  # noqa: PTH116 hot, tiny
+    return None
+
+
+def level_of(path: str) -> int:
+    """How deep it lies: 0 for the root, 1 for ``/system.slice``."""
+    return len([part for part in path.split("/") if part])
+
+
+def job_of(path: str) -> str | None:
+    """The part of a path that a job has to itself by its kind; None: others live there too.
+
+    A container, a unit, a scope, a Slurm step: the innermost of them. A login session, a user's
+    service manager and the root are shared by whatever the user starts.
+    """
+    parts = path.split("/")
+    for end in range(len(parts), 1, -1):
+        name = parts[end - 1]
+        if _SHARED.fullmatch(name):
+            return None
+        if _UNIT.fullmatch(name) or _SLURM_STEP.fullmatch(name) or _CONTAINER.fullmatch(name):
+            return "/".join(parts[:end])
+    return None
+
+
+def is_within(path: str, cgroup: str) -> bool:
+    """Whether a path is the cgroup or lies below it."""
+    return path == cgroup or path.startswith(cgroup.rstrip("/") + "/")
+
+
+def comes_again(path: str) -> bool:
+    """Whether a cgroup of the same path will be the same job: units restart, scopes do not."""
+    return path.endswith(".service") or path == SLICE
