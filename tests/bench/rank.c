@@ -2,7 +2,9 @@
  *
  * It is built under a name that begins like Python's and started with a rank's environment, so
  * recognition takes it for a rank of torch.distributed. It is in C so that accepting costs little
- * beside the hammer, and so that the clock is read right before listen().
+ * beside the hammer, and so that the clock is read right before listen(). It ends connections
+ * politely: after a server's reset conntrack takes the next SYN from the same source port for
+ * part of the old connection, and the rivals' firewalls let that in.
  *
  * stdin:  open PORT    stdout:  nanoseconds (CLOCK_MONOTONIC) just before listen()
  *         tell                  "ACCEPTED LAST": connections so far, when the last one came
@@ -38,18 +40,16 @@ static void drain(void)
     while (listener >= 0 && (fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
         last = now();
         accepted++;
-        close(fd); /* resets: SO_LINGER is the listener's */
+        close(fd);
     }
 }
 
 static void open_port(int port)
 {
-    struct linger reset = {1, 0};
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons(port)};
     int yes = 1;
     accepted = last = 0;
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    setsockopt(listener, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     if (bind(listener, (struct sockaddr *)&here, sizeof here)) {
         perror("bind");

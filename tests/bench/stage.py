@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.bench.programs import RANK, Conversation, built
 from tests.bench.scale import Scale
 from tests.kernel.guarded import PEERS, Guarded
-from tests.lab import Lab
+from tests.lab import Host, Lab
 
 PREFIX = "vwbench-"
 _TOLD_EVERY = 0.2  # seconds between two progress lines
@@ -60,8 +60,8 @@ class Stage:
             delete = ["nft", "delete", "table", "inet", "vllmwall"]
             subprocess.run(node.command(delete), check=False, capture_output=True)
 
-    def rank(self, cgroup: Path | None = None) -> Conversation:
-        """A workload that listens on command; started in ``cgroup`` where one is given."""
+    def rank(self, host: Host | None = None, cgroup: Path | None = None) -> Conversation:
+        """A workload that listens on command: on the node, or another host; in a cgroup."""
         library = self.folder / "libtorch_cpu.so"
         library.write_bytes(b"not really")
         env = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
@@ -71,7 +71,7 @@ class Stage:
         if cgroup is not None:
             enter = 'echo $$ >"$1" && shift && exec "$@"'
             argv = ["sh", "-c", enter, "sh", str(cgroup / "cgroup.procs"), *argv]
-        return Conversation(self.lab.node, argv, env)
+        return Conversation(host or self.lab.node, argv, env)
 
 
 def next_port() -> int:

@@ -1,0 +1,56 @@
+"""A rival: looks for new listeners once a second and closes them with a firewall's own tool.
+
+    python poller.py iptables|ufw|firewall-cmd PEER
+
+Written as people write it: psutil, subprocess, sleep. Runs on its own, imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import psutil
+
+_SECONDS = 1.0
+
+
+def listening() -> set[int]:
+    """The TCP ports that somebody listens on, loopback aside."""
+    return {
+        one.laddr.port
+        for one in psutil.net_connections(kind="tcp")
+        if one.status == psutil.CONN_LISTEN and not one.laddr.ip.startswith("127.")
+    }
+
+
+def commands(tool: str, port: int, peer: str) -> list[list[str]]:
+    """What closes a port to everyone but one peer."""
+    iptables = ["iptables", "-w", "-A", "INPUT", "-p", "tcp", "--dport", str(port)]
+    tcp = ["proto", "tcp", "from"]
+    rich = f'rule family="ipv4" source NOT address="{peer}" port port="{port}" protocol="tcp" drop'
+    return {
+        "iptables": [[*iptables, "!", "-s", peer, "-j", "DROP"]],
+        "ufw": [
+            ["ufw", "allow", *tcp, peer, "to", "any", "port", str(port)],
+            ["ufw", "deny", *tcp, "any", "to", "any", "port", str(port)],
+        ],
+        "firewall-cmd": [["firewall-cmd", f"--add-rich-rule={rich}"]],
+    }[tool]
+
+
+def main(tool: str, peer: str) -> None:
+    """Poll for ever."""
+    closed = listening()
+    print("ready", flush=True)
+    while True:
+        time.sleep(_SECONDS)
+        for port in listening() - closed:
+            for command in commands(tool, port, peer):
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            closed.add(port)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
