@@ -50,6 +50,10 @@ test-kernel: $(PRODUCT) ## real rules and real packets in network namespaces (ro
 test-real: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(MODEL) ## real torchrun and real vLLM behind the wall (root, minutes)
 	@$(PYTEST) -m real $(ARGS)
 
+.PHONY: bench
+bench: $(PRODUCT) .cache/apt-bench ## measure it beside its rivals (root, minutes); QUICK=1: one minute; ONLY=exposure: one part
+	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
 .PHONY: lint
 lint: $(PRODUCT) ## ruff, mypy and the import layers
 	@$(BIN)/ruff check --quiet
@@ -75,6 +79,10 @@ clean: ## remove what make made, virtual environments too
 
 .cache/apt: tests/setup/apt | .cache
 	@tests/setup/apt
+	@touch $@
+
+.cache/apt-bench: tests/setup/bench .cache/apt
+	@tests/setup/bench
 	@touch $@
 
 $(PRODUCT): pyproject.toml .cache/apt

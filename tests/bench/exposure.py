@@ -43,6 +43,16 @@ _OPEN = Patience(0.15, 2.5)
 
 
 @dataclass(frozen=True)
+class Target:
+    """A workload under the hammer, and what it is called in the table."""
+
+    name: str
+    host: Host
+    rank: Conversation
+    patience: Patience
+
+
+@dataclass(frozen=True)
 class Listen:
     """What came of one listen.
 
@@ -77,16 +87,17 @@ def rows(
     listens: list[Listen],
     baseline: list[Listen] | str = "",
     beside: str = "",
+    *,
     goal: Goal | None = None,
     note: str = "",
 ) -> Iterator[Row]:
     """Connections a listen, and for how long they came."""
     attempts, met = sum(one.attempts for one in listens), sum(one.at_the_door for one in listens)
-    notes = [f"{sum(one.accepted for one in listens):,} accepted of {attempts:,} attempts,"]
-    notes += [f"{met:,} at the open port, {len(listens)} listens"]
+    notes = [f"{sum(one.accepted for one in listens):,} of {attempts:,} attempts"]
+    notes += [f"{met:,} at the open port", f"{len(listens)} listens"]
     endless = sum(not one.ended for one in listens)
-    notes += [f"; {endless} never closed"] if endless else []
-    notes += [f"; {note}"] if note else []
+    notes += [f"{endless} NEVER CLOSED"] if endless else []
+    notes += [note] if note else []
     compared = baseline if isinstance(baseline, list) else []
     yield Row(
         PART,
@@ -96,7 +107,7 @@ def rows(
         beside if compared else "",
         _accepted(compared) if compared else None,
         goal=goal,
-        note=" ".join(notes).replace(" ;", ";"),
+        note=", ".join(notes),
     )
     yield Row(
         PART,
@@ -120,7 +131,7 @@ def _open_for(listens: list[Listen]) -> float:
 def _guarded(stage: Stage) -> tuple[list[Listen], str]:
     with stage.daemon(), own_cgroup() as cgroup, stage.rank(cgroup=cgroup) as rank:
         note = "" if _guard_stands(stage.lab.node, cgroup) else "NO GUARD STOOD"
-        return _hammered(stage, "guard", stage.lab.node, rank), note
+        return _hammered(stage, "guard", rank), note
 
 
 def _guard_stands(host: Host, cgroup: Path) -> bool:
@@ -137,13 +148,14 @@ def _guard_stands(host: Host, cgroup: Path) -> bool:
 
 def _reacting(stage: Stage) -> list[Listen]:
     with stage.daemon(), stage.rank() as rank:
-        return _hammered(stage, "reaction only", stage.lab.node, rank)
+        return _hammered(stage, "reaction only", rank)
 
 
 def _bare(stage: Stage) -> list[Listen]:
     count = stage.scale.poller_listens
     with stage.rank() as rank:
-        return list(_listens(stage, _NOTHING, stage.lab.node, rank, count, _OPEN))
+        target = Target(_NOTHING, stage.lab.node, rank, _OPEN)
+        return list(_listens(stage, target, count))
 
 
 def _against(stage: Stage, rival: Rival) -> list[Listen] | str:
@@ -152,37 +164,34 @@ def _against(stage: Stage, rival: Rival) -> list[Listen] | str:
     count = stage.scale.poller_listens
     try:
         with rival.on_duty(stage) as host, stage.rank(host) as rank:
-            return list(_listens(stage, rival.name, host, rank, count, _BESIDE_A_POLLER))
+            target = Target(rival.name, host, rank, _BESIDE_A_POLLER)
+            return list(_listens(stage, target, count))
     except NotRunError as error:
         return str(error)
 
 
-def _hammered(stage: Stage, name: str, host: Host, rank: Conversation) -> list[Listen]:
-    count = stage.scale.listens + _WARM_UP
-    return list(_listens(stage, name, host, rank, count, _BEHIND_A_WALL))[_WARM_UP:]
+def _hammered(stage: Stage, name: str, rank: Conversation) -> list[Listen]:
+    target = Target(name, stage.lab.node, rank, _BEHIND_A_WALL)
+    return list(_listens(stage, target, stage.scale.listens + _WARM_UP))[_WARM_UP:]
 
 
-def _listens(
-    stage: Stage, name: str, host: Host, rank: Conversation, count: int, patience: Patience
-) -> Iterator[Listen]:
+def _listens(stage: Stage, target: Target, count: int) -> Iterator[Listen]:
     endless = 0
     with Conversation(stage.lab.stranger, [str(built("hammer"))]) as hammer:
         for number in range(count):
-            stage.progress(f"{PART}: {name}, listen {number + 1} of {count}")
-            one = _listen_once(hammer, rank, host, patience)
+            stage.progress(f"{PART}: {target.name}, listen {number + 1} of {count}")
+            one = _listen_once(hammer, target)
             yield one
             endless = 0 if one.ended else endless + 1
             if endless == _GIVE_UP:
                 return
 
 
-def _listen_once(
-    hammer: Conversation, rank: Conversation, host: Host, patience: Patience
-) -> Listen:
-    port = next_port()
-    assert "on" == hammer.ask(f"{host.ipv4} {port}")
+def _listen_once(hammer: Conversation, target: Target) -> Listen:
+    port, rank = next_port(), target.rank
+    assert "on" == hammer.ask(f"{target.host.ipv4} {port}")
     begun = last = int(rank.ask(f"open {port}"))
-    quiet, end = int(patience.quiet * 1e9), begun + int(patience.longest * 1e9)
+    quiet, end = int(target.patience.quiet * 1e9), begun + int(target.patience.longest * 1e9)
     while time.monotonic_ns() < min(end, last + quiet):
         time.sleep(_ASK_EVERY)
         last = max(begun, int(rank.ask("tell").split()[1]))

@@ -1,29 +1,30 @@
 """A full pass beside one ``ss -ltnp`` on the same node, in the same run.
 
-Opens 500 listeners in 50 processes, starts sleepers until there are 2,000 processes, and times
-both, alternating. Prints medians and their ratio; changes no rule.
-
-    python tests/bench/full_pass.py [--listeners 500] [--processes 2000] [--rounds 15]
+Opens listeners in processes that look like ranks, starts sleepers until the machine has as many
+processes as wanted, and times both, in turn. Changes no rule.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
+from tests.bench.rows import Goal, Row
+from tests.bench.stage import Stage
 from vllmwall.decide import decide
 from vllmwall.model import Policy, Role
+from vllmwall.netns import inode_of
 from vllmwall.observe import Observer
 from vllmwall.recognize import recognize
 
+PART = "full pass"
 _OPENER = """
 import socket, sys, time
 held = []
@@ -35,67 +36,71 @@ time.sleep(3600)
 _OPENERS = 50
 
 
+def measure(stage: Stage) -> Iterator[Row]:
+    """Medians, and the first pass, to which everything is new."""
+    scale = stage.scale
+    stage.progress(f"{PART}: {scale.processes} processes are started")
+    with _busy_node(stage):
+        full_pass = _passes(stage)
+        first = timed(full_pass)
+        rounds = [
+            (timed(full_pass), timed(lambda: stage.lab.node.call(_ss))) for _ in range(scale.passes)
+        ]
+    ours, theirs = median(one for one, _ in rounds), median(two for _, two in rounds)
+    note = f"{scale.listeners} listeners, {scale.processes} processes, {scale.passes} rounds"
+    goal = Goal("≤", 1, "ratio")
+    yield Row(PART, "full pass", ours, "ms", "ss -ltnp", theirs, goal=goal, note=note)
+    yield Row(PART, "the first one", first, "ms", "ss -ltnp", theirs)
+
+
+def timed(function: Callable[[], None]) -> float:
+    """Milliseconds that one call takes."""
+    begun = time.perf_counter()
+    function()
+    return (time.perf_counter() - begun) * 1000
+
+
+def _passes(stage: Stage) -> Callable[[], None]:
+    observer = Observer(frozenset({inode_of(stage.lab.node.path)}))
+    policy = Policy({Role.API: ("public",)})
+
+    def full_pass() -> None:
+        recognition = recognize(observer.observe())
+        observer.keep(recognition)
+        decide(recognition, policy, ())
+
+    return full_pass
+
+
+def _ss() -> None:
+    subprocess.run(["ss", "-Hltnp"], stdout=subprocess.DEVNULL, check=True)
+
+
 @contextmanager
-def busy_node(listeners: int, processes: int) -> Iterator[None]:
-    """A node with that many listeners and processes, some of them torch ranks."""
-    env = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "29500"}
-    openers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _OPENER, str(listeners // _OPENERS)],
-            stdout=subprocess.PIPE,
-            env=env,
-        )
-        for _ in range(_OPENERS)
-    ]
-    missing = max(0, processes - sum(path.name.isdigit() for path in Path("/proc").iterdir()))
-    sleepers = [subprocess.Popen(["sleep", "3600"]) for _ in range(missing)]
+def _busy_node(stage: Stage) -> Iterator[None]:
+    """A node with many listeners and processes. All live in the lab and end with it at last."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        argv = [sys.executable, "-c", _OPENER, str(stage.scale.listeners // _OPENERS)]
+        env = {**os.environ, "RANK": "0", "WORLD_SIZE": "2"}
+        env |= {"MASTER_ADDR": stage.lab.node.ipv4, "MASTER_PORT": "29500"}
+        for _ in range(_OPENERS):
+            children.append(subprocess.Popen(argv, stdout=subprocess.PIPE, env=env))
+        there = sum(path.name.isdigit() for path in Path("/proc").iterdir())
+        for _ in range(stage.scale.processes - there):
+            children.append(subprocess.Popen(["sleep", "3600"], stdout=subprocess.DEVNULL))
+
     try:
-        for opener in openers:
+        stage.lab.node.call(start)
+        for opener in children[:_OPENERS]:
             assert opener.stdout is not None
             opener.stdout.readline()
         yield
     finally:
-        for child in [*openers, *sleepers]:
+        for child in children:
             child.send_signal(signal.SIGKILL)
-        for child in [*openers, *sleepers]:
+        for child in children:
             child.wait()
-
-
-def timed(function: object) -> float:
-    """Milliseconds that one call takes."""
-    begun = time.perf_counter()
-    function()  # type: ignore[operator]
-    return (time.perf_counter() - begun) * 1000
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--listeners", type=int, default=500)
-    parser.add_argument("--processes", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=15)
-    options = parser.parse_args()
-    policy = Policy({Role.API: ("public",)})
-    with busy_node(options.listeners, options.processes):
-        observer = Observer()
-
-        def full_pass() -> None:
-            recognition = recognize(observer.observe())
-            observer.keep(recognition)
-            decide(recognition, policy, ())
-
-        def ss() -> None:
-            subprocess.run(["ss", "-Hltnp"], stdout=subprocess.DEVNULL, check=True)
-
-        first = timed(full_pass)
-        rounds = [(timed(full_pass), timed(ss)) for _ in range(options.rounds)]
-    ours = statistics.median(one for one, _ in rounds)
-    theirs = statistics.median(one for _, one in rounds)
-    print(f"{options.listeners} listeners, {options.processes} processes, {options.rounds} rounds")
-    print(f"full pass  {ours:7.1f} ms   (the first one, nothing known yet: {first:.1f} ms)")
-    print(f"ss -ltnp   {theirs:7.1f} ms")
-    print(f"ratio      {ours / theirs:7.2f}")
-
-
-if __name__ == "__main__":
-    main()
+            if child.stdout is not None:
+                child.stdout.close()

@@ -20,8 +20,8 @@ class Goal:
     of: Figure = "value"
 
     def __str__(self) -> str:
-        unit = " ×" if self.of == "ratio" else ""
-        return f"{self.word} {number(self.limit)}{unit}"
+        subject = "ratio " if self.of == "ratio" else ""
+        return f"{subject}{self.word} {number(self.limit)}"
 
     def is_met(self, figure: float) -> bool:
         """Whether a measured figure is good enough."""

@@ -41,6 +41,11 @@ class Stage:
             self._told = now
             print(f"\r\033[K  · {what}", end="", file=sys.stderr, flush=True)
 
+    def quiet(self) -> None:
+        """Take the progress line away."""
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
     @contextlib.contextmanager
     def daemon(
         self, config: str = PEERS, environment: Mapping[str, str] | None = None

@@ -1,0 +1,92 @@
+"""Run the benchmark: `make bench`, `make bench QUICK=1`, `make bench ONLY=exposure`.
+
+Prints one table and writes bench.json. What missed its goal, and what could not be run, stands
+in the same table. Exit status 1: a part failed, not merely missed a goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.bench import cost, exposure, full_pass, packets, reaction, repair
+from tests.bench.rows import Row, to_json
+from tests.bench.scale import FULL, QUICK, Scale
+from tests.bench.stage import Stage, sweep_cgroups
+from tests.bench.table import as_table
+from tests.lab import Lab
+
+PARTS: dict[str, Callable[[Stage], Iterator[Row]]] = {
+    "exposure": exposure.measure,
+    "reaction": reaction.measure,
+    "repair": repair.measure,
+    "packets": packets.measure,
+    "cost": cost.measure,
+    "pass": full_pass.measure,
+}
+
+
+def main() -> int:
+    """Measure, print, write."""
+    options = _options()
+    if os.geteuid() != 0:
+        print("the benchmark makes network namespaces and rules in them: run it as root")
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sweep_cgroups()
+    begun, rows, failed = time.monotonic(), [], []
+    for name in options.only or PARTS:
+        try:
+            rows += _part(name, QUICK if options.quick else FULL)
+        except Exception as error:  # the other parts can still be measured
+            failed.append(traceback.format_exc())
+            rows.append(Row(name, "all of it", None, "", note=f"failed: {error!r}"))
+    _show(rows, f"{_machine()}; {time.monotonic() - begun:.0f} s")
+    options.json.write_text(to_json(rows))
+    print(f"{options.json} written", *failed, sep="\n")
+    return 1 if failed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure vllmwall.")
+    parser.add_argument("--quick", action="store_true", help="less of everything: a minute")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part (repeatable)")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where rows go")
+    return parser.parse_args()
+
+
+def _part(name: str, scale: Scale) -> list[Row]:
+    with Lab() as lab, tempfile.TemporaryDirectory(prefix="vwbench-") as folder:
+        Path(folder).chmod(0o755)  # the configuration must be readable as it is in /etc
+        stage = Stage(lab, Path(folder), scale)
+        try:
+            return list(PARTS[name](stage))
+        finally:
+            stage.quiet()
+
+
+def _machine() -> str:
+    load = os.getloadavg()[0]
+    cores = f"{os.cpu_count()} cores"
+    return f"vllmwall bench: {cores}, Linux {platform.release()}, load before now {load:.1f}"
+
+
+def _show(rows: list[Row], title: str) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(as_table(rows, title))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
