@@ -1,0 +1,106 @@
+"""What the parts of the benchmark make of their measurements."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+
+from tests import bench
+from tests.bench import cost, exposure, packets, poller, reaction, repair
+from tests.bench.exposure import Listen
+from tests.bench.packets import Server
+from tests.bench.rows import Goal, Row
+from tests.bench.scale import FULL, QUICK
+from tests.bench.stage import next_port
+
+GUARD = Goal("≤", 0)
+
+
+def by_name(rows: object) -> dict[str, Row]:
+    """Rows by their names."""
+    return {row.name: row for row in rows}  # type: ignore[attr-defined]
+
+
+def test_one_accepted_connection_misses_the_guards_goal() -> None:
+    """Zero means zero, however many listens it is spread over."""
+    closed, leaking = Listen(3000, 2500, 0, 0, True), Listen(3000, 2500, 1, 0.1, True)
+    assert by_name(exposure.rows("guard", [closed] * 250, goal=GUARD))["guard: accepted"].met
+    leaked = by_name(exposure.rows("guard", [closed] * 249 + [leaking], goal=GUARD))
+    assert leaked["guard: accepted"].met is False
+
+
+def test_exposure_is_told_with_its_attempts_and_beside_a_rival() -> None:
+    """So that a zero can be told from a hammer that did not hit."""
+    ours, theirs = [Listen(3000, 2500, 10, 2.0, True)], [Listen(9000, 8000, 100, 900.0, True)]
+    row = by_name(exposure.rows("reaction", ours, theirs, "a poller"))["reaction: accepted"]
+    assert (10, 100, 0.1, "a poller") == (row.value, row.baseline, row.ratio, row.beside)
+    assert "10 of 3,000 attempts, 2,500 at the open port, 1 listens" == row.note
+
+
+def test_a_port_that_nothing_closed_is_pointed_out() -> None:
+    """The time it was open is then our patience, not what it would have been."""
+    rows = exposure.rows("nothing", [Listen(9, 9, 9, 2500.0, False)])
+    assert "1 NEVER CLOSED" in by_name(rows)["nothing: accepted"].note
+
+
+@pytest.mark.parametrize("part", [reaction, repair])
+def test_what_never_happened_spoils_the_percentiles(part: object) -> None:
+    """A listen without a rule, a flush without a repair: no figure, and the goal is missed."""
+    whole = list(part.rows([0.2, 0.4, 30.0], 0))  # type: ignore[attr-defined]
+    assert [0.4, 30.0, 30.0] == [row.value for row in whole]
+    holed = list(part.rows([0.2, 0.4], 1))  # type: ignore[attr-defined]
+    assert [None] * 3 == [row.value for row in holed]
+    assert not any(row.met for row in holed if row.goal)
+    assert all("!" in row.note for row in holed)
+
+
+def test_a_ratio_of_the_packet_path_is_taken_round_by_round() -> None:
+    """A round in which the machine was busy slows both, and says nothing."""
+    names = ["no firewall", "wall, 10 ports", "wall, 10,000 ports"]
+    servers = [Server(name, lambda host: None) for name in names]
+    measured = dict(zip(names, ([100.0, 10.0, 50.0], [99.0, 9.9, 49.5], [90.0, 9.0, 45.0]),
+                        strict=True))  # fmt: skip
+    rows = by_name(packets.rows("connections", "1/s", measured, servers))
+    assert pytest.approx(0.99) == rows["connections: wall, 10 ports"].ratio
+    assert pytest.approx(10 / 11) == rows["connections, flat: wall, 10,000 ports"].ratio
+
+
+def test_memory_is_read_in_megabytes() -> None:
+    """smaps_rollup counts in units of 1,024 bytes, whatever it calls them."""
+    text = "0000-ffff ---p 00000000 00:00 0 [rollup]\nRss:   2000 kB\nAnonymous:  1000 kB\n"
+    assert {"Rss": 2.048, "Anonymous": 1.024} == cost._memory(text)
+
+
+@pytest.mark.parametrize("tool", ["iptables", "ufw", "firewall-cmd"])
+def test_a_rival_closes_the_port_to_all_but_the_peer(tool: str) -> None:
+    """Every rival gets commands that name both."""
+    words = " ".join(word for one in poller.commands(tool, 29500, "192.0.2.2") for word in one)
+    assert "29500" in words
+    assert "192.0.2.2" in words
+
+
+def test_every_listen_has_a_port_of_its_own() -> None:
+    """No rule of an earlier listen can close it; none is an ephemeral port."""
+    ports = [next_port() for _ in range(5000)]
+    assert len(ports) == len(set(ports))
+    assert all(1024 < port < 32768 for port in ports)
+
+
+def test_a_quick_run_has_less_of_everything() -> None:
+    """Nothing that takes time is left at its full measure."""
+    assert all(a < b for a, b in zip(astuple(QUICK)[1:], astuple(FULL)[1:], strict=True))
+
+
+def test_the_poller_runs_without_us() -> None:
+    """A rival that imports the product would measure the product."""
+    tree = ast.parse((Path(bench.__file__).parent / "poller.py").read_text())
+    modules = {
+        name.name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for name in node.names
+    } | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {"subprocess", "sys", "time", "psutil", "__future__"} == modules
