@@ -113,7 +113,8 @@ def _execs(host: Host, program: str, per_second: int, seconds: float) -> float:
 
 def _exec_rate(stage: Stage) -> Row:
     """How many execs a second one core does beside the daemon, and without it."""
-    beside, without = [], []
+    beside: list[float] = []
+    without: list[float] = []
     for number in range(stage.scale.storms):
         stage.progress(f"{PART}: execs with and without the daemon, {number + 1}")
         for rates, context in ((without, contextlib.nullcontext()), (beside, stage.daemon())):

@@ -21,7 +21,7 @@ def listening() -> set[int]:
     return {
         one.laddr.port
         for one in psutil.net_connections(kind="tcp")
-        if one.status == psutil.CONN_LISTEN and not one.laddr.ip.startswith("127.")
+        if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.ip[:4] != "127."
     }
 
 

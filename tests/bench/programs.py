@@ -83,7 +83,7 @@ class Conversation:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise EOFError(f"{self._process.args} ended with {self._process.wait()}")
+            raise EOFError(f"process {self.pid} ended with {self._process.wait()}")
         return line.strip()
 
     def ask(self, line: str) -> str:

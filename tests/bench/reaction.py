@@ -9,7 +9,9 @@ cgroup that it shares with others, so no guard can cover it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Iterator, Mapping
 
 from tests.bench.commits import Commit, Watch
 from tests.bench.programs import Conversation
@@ -19,20 +21,35 @@ from tests.bench.stage import Stage, next_port
 PART = "reaction without guard"
 _PATIENCE = 2.0
 _WARM_UP = 5  # listens that are not counted: the first ones load what the daemon needs
+_APART = (0.01, 0.04)  # seconds between listens: of those, some meet the daemon in a full pass
+_IN_A_ROW = (0.0, 0.0)  # the daemon still reads back what it did about the last one
+_P50, _P99 = Goal("≤", 0.5), Goal("≤", 5)
 
 
 def measure(stage: Stage) -> Iterator[Row]:
-    """p50, p99 and the longest."""
-    took, missed = [], 0
+    """p50, p99 and the longest; of listens that come alone, and of those in a row."""
     with stage.daemon(), Watch(stage.lab.node) as watch, stage.rank() as rank:
-        for number in range(_WARM_UP + stage.scale.reactions):
-            stage.progress(f"{PART}: listen {number} of {stage.scale.reactions}")
-            milliseconds = listen_once(rank, watch)
-            if milliseconds is None:
-                missed += 1
-            elif number >= _WARM_UP:
-                took.append(milliseconds)
-    yield from rows(took, missed)
+        took, missed = _listens(stage, rank, watch, _APART)
+        in_a_row, missed_in_a_row = _listens(stage, rank, watch, _IN_A_ROW)
+    yield from rows("listen() to rule", took, missed, {50: _P50, 99: _P99})
+    yield from rows("listens in a row", in_a_row, missed_in_a_row, {})
+
+
+def _listens(
+    stage: Stage, rank: Conversation, watch: Watch, pause: tuple[float, float]
+) -> tuple[list[float], int]:
+    """The milliseconds of those that got a rule, and how many got none."""
+    took: list[float] = []
+    missed = 0
+    for number in range(_WARM_UP + stage.scale.reactions):
+        stage.progress(f"{PART}: listen {number} of {stage.scale.reactions}")
+        time.sleep(random.uniform(*pause))
+        milliseconds = listen_once(rank, watch)
+        if milliseconds is None:
+            missed += 1
+        elif number >= _WARM_UP:
+            took.append(milliseconds)
+    return took, missed
 
 
 def listen_once(rank: Conversation, watch: Watch) -> float | None:
@@ -48,10 +65,10 @@ def listen_once(rank: Conversation, watch: Watch) -> float | None:
     return None if commit is None else (commit.at - begun) / 1e6
 
 
-def rows(took: list[float], missed: int) -> Iterator[Row]:
-    """The figures, and the listens that got no rule at all."""
-    goals = {"p50": (50, Goal("≤", 0.5)), "p99": (99, Goal("≤", 5)), "max": (100, None)}
+def rows(name: str, took: list[float], missed: int, goals: Mapping[int, Goal]) -> Iterator[Row]:
+    """The figures; a listen that got no rule at all spoils them."""
     note = f"{len(took)} listens" + (f", {missed} without a rule!" if missed else "")
-    for name, (percent, goal) in goals.items():
+    for percent in (50, 99, 100):
         value = percentile(took, percent) if took and not missed else None
-        yield Row(PART, f"listen() to rule, {name}", value, "ms", goal=goal, note=note)
+        label = "max" if percent == 100 else f"p{percent}"
+        yield Row(PART, f"{name}, {label}", value, "ms", goal=goals.get(percent), note=note)

@@ -34,7 +34,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     beside = "" if row.baseline is None else f"{row.beside} {number(row.baseline)}"
     return (
         f"  {row.name}",
-        "not run" if row.value is None else number(row.value),
+        "-" if row.value is None else number(row.value),
         row.unit,
         beside,
         "" if row.ratio is None else number(row.ratio),

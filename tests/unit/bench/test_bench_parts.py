@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 
@@ -46,14 +47,20 @@ def test_a_port_that_nothing_closed_is_pointed_out() -> None:
     assert "1 NEVER CLOSED" in by_name(rows)["nothing: accepted"].note
 
 
-@pytest.mark.parametrize("part", [reaction, repair])
-def test_what_never_happened_spoils_the_percentiles(part: object) -> None:
+def reactions(took: list[float], missed: int) -> Iterator[Row]:
+    """The rows of the reaction part."""
+    return reaction.rows("listen", took, missed, {50: Goal("≤", 0.5), 99: Goal("≤", 5)})
+
+
+@pytest.mark.parametrize("rows", [reactions, repair.rows])
+def test_what_never_happened_spoils_the_percentiles(
+    rows: Callable[[list[float], int], Iterator[Row]],
+) -> None:
     """A listen without a rule, a flush without a repair: no figure, and the goal is missed."""
-    whole = list(part.rows([0.2, 0.4, 30.0], 0))  # type: ignore[attr-defined]
-    assert [0.4, 30.0, 30.0] == [row.value for row in whole]
-    holed = list(part.rows([0.2, 0.4], 1))  # type: ignore[attr-defined]
+    assert [0.4, 30.0, 30.0] == [row.value for row in rows([0.2, 0.4, 30.0], 0)]
+    holed = list(rows([0.2, 0.4], 1))
     assert [None] * 3 == [row.value for row in holed]
-    assert not any(row.met for row in holed if row.goal)
+    assert [False] == list({row.met for row in holed if row.goal})
     assert all("!" in row.note for row in holed)
 
 
