@@ -13,20 +13,16 @@ import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
+from vllmwall import netlink
 from vllmwall.model import Address, Listener, Proto
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_REQUEST_DUMP = 0x301
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _TCP_LISTEN_STATE, _UNCONNECTED_STATE = 1 << 10, 1 << 7
 _ATTRIBUTE_V6ONLY = 11  # INET_DIAG_SKV6ONLY
-_RECEIVE_BYTES = 1 << 18
 
-_HEADER = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBBxI HH 16s 16s III".replace(" ", ""))
 _MESSAGE = struct.Struct("=BBBB2s2s16s16s3I5I")
-_ATTRIBUTE = struct.Struct("=HH")
 
 _KINDS = (
     (socket.AF_INET, socket.IPPROTO_TCP, Proto.TCP, _TCP_LISTEN_STATE),
@@ -44,8 +40,7 @@ class SocketDump:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
-        self._socket.settimeout(5)
+        self._socket = netlink.opened(_NETLINK_SOCK_DIAG)
         self.namespace = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 hot, tiny
 
     def close(self) -> None:
@@ -67,18 +62,10 @@ class SocketDump:
         request = _REQUEST.pack(
             family, protocol, 0, states, socket.htons(port), 0, b"", b"", 0, 0xFFFFFFFF, 0xFFFFFFFF
         )
-        header = _HEADER.pack(
-            _HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0
-        )
-        self._socket.send(header + request)
-        while True:
-            data = self._socket.recv(_RECEIVE_BYTES)
-            yield data
-            if _is_last(data):
-                return
+        return netlink.dumped(self._socket, _SOCK_DIAG_BY_FAMILY, request)
 
     def _decode(self, data: bytes, proto: Proto) -> Iterator[Listener]:
-        for start, end in _messages(data):
+        for start, end in netlink.messages(data, _SOCK_DIAG_BY_FAMILY):
             fields = _MESSAGE.unpack_from(data, start)
             family, source, inode = fields[0], fields[6], fields[15]
             port = int.from_bytes(fields[4], "big")
@@ -102,32 +89,10 @@ def _address(source: bytes, is_v6: bool) -> Address:
     return IPv6Address(source) if is_v6 else IPv4Address(source[:4])
 
 
-def _is_last(data: bytes) -> bool:
-    position = 0
-    while position < len(data):
-        length, kind, _, _, _ = _HEADER.unpack_from(data, position)
-        if kind == _NLMSG_DONE:
-            return True
-        if kind == _NLMSG_ERROR:
-            code = -struct.unpack_from("=i", data, position + _HEADER.size)[0]
-            raise OSError(code, f"sock_diag: {os.strerror(code)}")
-        position += (length + 3) & ~3
-    return False
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int]]:
-    position = 0
-    while position < len(data):
-        length, kind, _, _, _ = _HEADER.unpack_from(data, position)
-        if kind == _SOCK_DIAG_BY_FAMILY:
-            yield position + _HEADER.size, position + length
-        position += (length + 3) & ~3
-
-
 def _v6only(data: bytes, position: int, end: int) -> bool:
-    while position + _ATTRIBUTE.size <= end:
-        length, kind = _ATTRIBUTE.unpack_from(data, position)
+    while position + netlink.ATTRIBUTE.size <= end:
+        length, kind = netlink.ATTRIBUTE.unpack_from(data, position)
         if kind == _ATTRIBUTE_V6ONLY:
-            return data[position + _ATTRIBUTE.size] != 0
-        position += max((length + 3) & ~3, _ATTRIBUTE.size)
+            return data[position + netlink.ATTRIBUTE.size] != 0
+        position += max((length + 3) & ~3, netlink.ATTRIBUTE.size)
     return False

@@ -1,0 +1,390 @@
+"""What is cut when a wall comes to stand, and what lives on: real connections, real resets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from ipaddress import ip_address
+
+import pytest
+
+from tests.kernel.walls import entry, everywhere, wall
+from tests.lab import PEER, STRANGER, Host, Lab
+from vllmwall import netlink
+from vllmwall.enforce.connections import SOCK_DIAG, Connection, decoded, handles, reset
+from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.sever import UNSUPPORTED, Severed, reset_all, sever
+from vllmwall.model import Mode, Wall, WallEntry
+
+V4, V6, OTHER = "192.0.2.1", "2001:db8::1", "192.0.2.77"
+PORT, PUBLIC, FREE = 29500, 8000, 8001
+WALLED = everywhere(PORT, "peers")
+
+
+class Door:
+    """A listening socket whose connections the test holds itself."""
+
+    def __init__(self, host: Host, address: str, port: int, stack: ExitStack) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.listening = stack.enter_context(host.open_socket(family, socket.SOCK_STREAM))
+        self.listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listening.settimeout(5)
+        self.listening.bind((address, port))
+        self.listening.listen()
+        self._stack = stack
+
+    def accept(self) -> socket.socket:
+        """The server's end of the next connection."""
+        return self._stack.enter_context(self.listening.accept()[0])
+
+
+@pytest.fixture
+def held() -> Iterator[ExitStack]:
+    """Sockets put on this stack are closed whatever happens."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def dial(held: ExitStack) -> Callable[..., socket.socket]:
+    """Connect from a host; the connection is closed after the test."""
+
+    def dial(host: Host, address: str, port: int, source: str | None = None) -> socket.socket:
+        made = host.dial(address, port, source=source)
+        assert lives(made)
+        return held.enter_context(made)
+
+    return dial
+
+
+def lives(connection: socket.socket) -> bool:
+    """Whether what is sent comes back from the echo at the other end."""
+    connection.settimeout(2)
+    try:
+        connection.sendall(b"hello")
+        return connection.recv(64) == b"hello"
+    except ConnectionError:
+        return False
+
+
+def ending(connection: socket.socket) -> int | None:
+    """The error by which a connection ended; None: it ended well."""
+    connection.settimeout(5)
+    try:
+        assert b"" == connection.recv(64)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def stand(backend: Nftables, host: Host, wanted: Wall) -> Severed:
+    """Put up a wall, then sever."""
+    backend.apply(host.path, wanted, None)
+    return sever(host.path, wanted)
+
+
+def ends(severed: Severed) -> set[tuple[str, int]]:
+    """Whose connections were reset."""
+    return {(str(one.remote), one.remote_port) for one in severed.connections}
+
+
+def states(host: Host) -> list[str]:
+    """The TCP states at the walled port, as ss names them, listeners left out."""
+    shown = host.run(["ss", "-Htan", f"sport = :{PORT}"]).stdout
+    return sorted(line.split()[0] for line in shown.splitlines() if "LISTEN" not in line)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for the other host's packets."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.01)
+
+
+def test_a_stranger_who_came_before_the_wall_is_reset_at_both_ends(
+    lab: Lab, backend: Nftables, held: ExitStack
+) -> None:
+    """Neither end waits for minutes; the report says whose it was and what refused it."""
+    door = Door(lab.node, "0.0.0.0", PORT, held)
+    client = held.enter_context(lab.stranger.dial(V4, PORT))
+    server = door.accept()
+    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    assert errno.ECONNRESET == ending(client)
+    assert errno.ECONNABORTED == ending(server)
+    [connection] = found.connections
+    expected = Connection(
+        ip_address(V4),
+        PORT,
+        ip_address(STRANGER[0]),
+        client.getsockname()[1],
+        uid=os.getuid(),
+        entry=entry(PORT, "peers"),
+    )
+    assert (expected, None) == (connection, found.unsupported)
+
+
+REACHED = {
+    "IPv4": ("0.0.0.0", V4, WALLED),
+    "IPv6": ("::", V6, WALLED),
+    "IPv4 at a socket for both": ("::", V4, WALLED),
+    "one address": (V4, V4, [entry(PORT, "peers", at=V4)]),
+    "one address, mapped": (f"::ffff:{V4}", V4, [entry(PORT, "peers", at=V4)]),
+    "one IPv6 address": (V6, V6, [entry(PORT, "peers", at=V6)]),
+    "an address that is closed where the rest is open": (
+        "0.0.0.0",
+        V4,
+        [entry(PORT, "public"), entry(PORT, "node", at=V4)],
+    ),
+}
+
+
+@pytest.mark.parametrize("bind", REACHED)
+def test_a_stranger_is_found_whatever_the_socket(
+    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket], bind: str
+) -> None:
+    """What counts is the packet on the wire, not how the process wrote its address."""
+    address, reached_at, entries = REACHED[bind]
+    lab.node.listen(address, PORT)
+    client = dial(lab.stranger, reached_at, PORT)
+    found = stand(backend, lab.node, wall(lab.node, entries))
+    assert errno.ECONNRESET == ending(client)
+    assert {client.getsockname()[:2]} == ends(found)
+
+
+def test_all_others_live_on(
+    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
+) -> None:
+    """Peers, public ports, this host itself and what it opened outward keep their connections."""
+    lab.node.add_address(OTHER)
+    lab.stranger.listen("::", 9000)
+    for port in (PORT, PUBLIC, FREE):
+        lab.node.listen("::", port)
+    kept = [
+        dial(lab.peer, V4, PORT),
+        dial(lab.peer, V6, PORT),
+        dial(lab.stranger, V4, PUBLIC),
+        dial(lab.stranger, V6, PUBLIC),
+        dial(lab.stranger, V4, FREE),
+        dial(lab.stranger, OTHER, PORT),
+        dial(lab.node, STRANGER[0], 9000),
+        dial(lab.node, STRANGER[1], 9000),
+    ]
+    strangers = [dial(lab.stranger, V4, PORT), dial(lab.stranger, V6, PORT)]
+    entries = [*WALLED, *everywhere(PUBLIC, "public"), entry(PORT, "public", at=OTHER)]
+    found = stand(backend, lab.node, wall(lab.node, entries))
+    assert {one.getsockname()[:2] for one in strangers} == ends(found)
+    assert [True] * len(kept) == [lives(one) for one in kept]
+
+
+def test_the_host_itself_lives_on_at_whatever_address(
+    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
+) -> None:
+    """Its packets come over lo: from loopback, from its own addresses, from a route to itself."""
+    lab.node.add_address(OTHER)
+    lab.node.run(["ip", "route", "add", "local", "198.51.100.0/24", "dev", "lo"])
+    lab.node.listen("::", PORT)
+    own = [
+        dial(lab.node, "127.0.0.1", PORT),
+        dial(lab.node, "::1", PORT),
+        dial(lab.node, V4, PORT),
+        dial(lab.node, V6, PORT),
+        dial(lab.node, V4, PORT, source=OTHER),
+        dial(lab.node, OTHER, PORT, source="127.0.0.9"),
+        dial(lab.node, V4, PORT, source="198.51.100.7"),
+    ]
+    found = stand(backend, lab.node, wall(lab.node, everywhere(PORT, "node"), peers=[]))
+    assert Severed() == found
+    assert [True] * len(own) == [lives(one) for one in own]
+
+
+def test_peers_that_left_are_reset_and_those_that_stay_are_not(
+    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
+) -> None:
+    """Shrinking the list cuts what it cut off."""
+    lab.node.listen("::", PORT)
+    before = wall(lab.node, WALLED, peers=[*PEER, "203.0.113.0/24", "2001:db8:bad::/64"])
+    backend.apply(lab.node.path, before, None)
+    staying = [dial(lab.peer, V4, PORT), dial(lab.peer, V6, PORT)]
+    leaving = [dial(lab.stranger, V4, PORT), dial(lab.stranger, V6, PORT)]
+    assert Severed() == sever(lab.node.path, before)
+    after = wall(lab.node, WALLED)
+    backend.apply(lab.node.path, after, before)
+    found = sever(lab.node.path, after)
+    assert {one.getsockname()[:2] for one in leaving} == ends(found)
+    assert [errno.ECONNRESET] * 2 == [ending(one) for one in leaving]
+    assert [True] * 2 == [lives(one) for one in staying]
+
+
+def test_another_namespace_keeps_its_connections(
+    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
+) -> None:
+    """A wall speaks for its own namespace: the same port elsewhere is somebody else's."""
+    for host in (lab.node, lab.peer):
+        host.listen("0.0.0.0", PORT)
+    here, there = dial(lab.stranger, V4, PORT), dial(lab.stranger, PEER[0], PORT)
+    stand(backend, lab.node, wall(lab.node, WALLED))
+    assert errno.ECONNRESET == ending(here)
+    assert lives(there)
+
+
+def test_audit_severs_nothing(
+    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
+) -> None:
+    """A wall that only counts cuts no connection."""
+    lab.node.listen("0.0.0.0", PORT)
+    client = dial(lab.stranger, V4, PORT)
+    assert Severed() == stand(backend, lab.node, wall(lab.node, WALLED, mode=Mode.AUDIT))
+    assert lives(client)
+
+
+def test_a_handshake_that_is_not_done_is_ended(
+    lab: Lab, backend: Nftables, held: ExitStack
+) -> None:
+    """A stranger in SYN_RECV is dropped before any process sees him, on either family."""
+    door = Door(lab.node, "::", PORT, held)
+    # The server is told when data comes; until then the connection stays half open.
+    door.listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
+    for address in (V4, V6):
+        held.enter_context(lab.stranger.dial(address, PORT))
+    assert ["SYN-RECV"] * 2 == states(lab.node)
+    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    assert set(STRANGER) == {remote for remote, _ in ends(found)}
+    assert [] == states(lab.node)
+
+
+def test_a_connection_nobody_accepted_yet_is_reset(
+    lab: Lab, backend: Nftables, held: ExitStack
+) -> None:
+    """It waits in the listener's queue and belongs to no descriptor; the server never gets it."""
+    door = Door(lab.node, "0.0.0.0", PORT, held)
+    client = held.enter_context(lab.stranger.dial(V4, PORT))
+    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    assert {client.getsockname()} == ends(found)
+    assert errno.ECONNRESET == ending(client)
+    assert errno.ECONNABORTED == ending(door.accept())
+
+
+@pytest.mark.parametrize("who", ["the stranger", "the server"])
+def test_a_connection_that_is_half_closed_is_reset(
+    lab: Lab, backend: Nftables, held: ExitStack, who: str
+) -> None:
+    """In CLOSE_WAIT and in FIN_WAIT2 one direction still carries data."""
+    door = Door(lab.node, "0.0.0.0", PORT, held)
+    client = held.enter_context(lab.stranger.dial(V4, PORT))
+    server = door.accept()
+    (client if who == "the stranger" else server).shutdown(socket.SHUT_WR)
+    expected = "CLOSE-WAIT" if who == "the stranger" else "FIN-WAIT-2"
+    until(lambda: states(lab.node) == [expected], expected)
+    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    assert {client.getsockname()} == ends(found)
+    assert [] == states(lab.node)
+
+
+def test_what_its_process_closed_already_is_left_to_end(
+    lab: Lab, backend: Nftables, held: ExitStack
+) -> None:
+    """A reset of such a socket made it stay for ever on kernels before 6.11."""
+    door = Door(lab.node, "0.0.0.0", PORT, held)
+    held.enter_context(lab.stranger.dial(V4, PORT))
+    door.accept().close()
+    until(lambda: states(lab.node) == ["FIN-WAIT-2"], "the server's end is closed")
+    assert Severed() == stand(backend, lab.node, wall(lab.node, WALLED))
+
+
+def test_an_outbound_connection_from_a_walled_port_meets_its_rule(
+    lab: Lab, backend: Nftables, held: ExitStack
+) -> None:
+    """Where a process binds a listener's port to go out, the answers come to that port."""
+    lab.stranger.listen("0.0.0.0", 9000)
+    made = held.enter_context(lab.node.open_socket(socket.AF_INET, socket.SOCK_STREAM))
+    made.bind((V4, PORT))
+    made.connect((STRANGER[0], 9000))
+    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    assert {(STRANGER[0], 9000)} == ends(found)
+    assert errno.ECONNABORTED == ending(made)
+
+
+@pytest.mark.parametrize("ports", [90, 130])
+def test_a_wall_of_many_ports_severs_at_each(
+    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket], ports: int
+) -> None:
+    """Neighbours and gaps, few enough for the kernel's filter and too many for it."""
+    gaps = [20000 + 3 * number for number in range(ports)]
+    neighbours = list(range(21000, 21010))
+    tried = [*gaps[:3], *gaps[-3:], *neighbours[:2], *neighbours[-2:]]
+    beside = [19999, 20001, 20999, 21010, gaps[-1] + 1]
+    for port in (*tried, *beside):
+        lab.node.listen("0.0.0.0", port)
+    strangers = [dial(lab.stranger, V4, port) for port in tried]
+    kept = [dial(lab.stranger, V4, port) for port in beside]
+    entries: list[WallEntry] = [entry(port, "peers") for port in (*gaps, *neighbours)]
+    found = stand(backend, lab.node, wall(lab.node, entries))
+    assert set(tried) == {one.local_port for one in found.connections}
+    assert {one.getsockname() for one in strangers} == ends(found)
+    assert [True] * len(kept) == [lives(one) for one in kept]
+
+
+def test_a_reset_hits_that_very_socket_only(lab: Lab, dial: Callable[..., socket.socket]) -> None:
+    """The cookie tells it from a later one with the same addresses, and from the listener."""
+    lab.node.listen("0.0.0.0", PORT)
+    client = dial(lab.stranger, V4, PORT)
+
+    def try_an_older_one() -> Severed:
+        with closing(netlink.opened(SOCK_DIAG)) as diag:
+            [(handle, uid)] = handles(diag, {PORT})
+            older = handle[:-8] + bytes([handle[-8] ^ 1]) + handle[-7:]
+            return reset_all(diag, [decoded(older, uid)])
+
+    assert Severed() == lab.node.call(try_an_older_one)
+    assert lives(client)
+    assert "open" == lab.stranger.connect(V4, PORT)
+
+
+def test_a_connection_that_ended_meanwhile_is_none_of_ours(
+    lab: Lab, dial: Callable[..., socket.socket]
+) -> None:
+    """It is not reported, the listener at its port stays, and the next one is reset."""
+    lab.node.listen("0.0.0.0", PORT)
+    gone, there = dial(lab.stranger, V4, PORT), dial(lab.stranger, V4, PORT)
+
+    def reset_both() -> Severed:
+        with closing(netlink.opened(SOCK_DIAG)) as diag:
+            found = [decoded(*one) for one in handles(diag, {PORT})]
+            first = next(one for one in found if one.remote_port == gone.getsockname()[1])
+            reset(diag, first.handle)
+            return reset_all(diag, [first, *(one for one in found if one != first)])
+
+    assert {there.getsockname()} == ends(lab.node.call(reset_both))
+    assert "open" == lab.stranger.connect(V4, PORT)
+
+
+def test_a_kernel_that_resets_nothing_is_said_so(
+    lab: Lab, dial: Callable[..., socket.socket]
+) -> None:
+    """No error: the rules drop the packets anyway. (Here the kernel's own word for a unix
+    socket, which it resets on no configuration.)"""
+    lab.node.listen("0.0.0.0", PORT)
+    client = dial(lab.stranger, V4, PORT)
+
+    def reset_a_unix_socket() -> Severed:
+        with closing(netlink.opened(SOCK_DIAG)) as diag:
+            [(handle, uid)] = handles(diag, {PORT})
+            connection = decoded(handle, uid)
+            unix = Connection(
+                connection.local, PORT, connection.remote, 1, handle=b"\x01" + handle[1:]
+            )
+            return reset_all(diag, [unix, connection])
+
+    assert Severed((), UNSUPPORTED) == lab.node.call(reset_a_unix_socket)
+    assert lives(client)
+
+
+def test_a_namespace_that_is_gone_is_an_error(lab: Lab) -> None:
+    """The caller knows best whether it should be there."""
+    with pytest.raises(FileNotFoundError):
+        sever("/run/netns/vwgone", wall(lab.node, WALLED))

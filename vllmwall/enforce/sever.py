@@ -1,0 +1,162 @@
+"""Sever: reset the established TCP connections that a wall refuses, and no other.
+
+The rules drop a refused connection's packets anyway, so nothing depends on this for safety. It
+spares both ends the minutes until they notice, and frees what a stranger holds at once.
+
+Not covered: UDP has no connection. The subflows of MPTCP are TCP connections and are reset one
+by one; the rest of such a connection lives on where its other subflows may. A connection that
+its process has closed already is left to end by itself (see `connections.handles`), and so is
+one whose source address another program's rules rewrite on its way in. Guards match SYNs only,
+so they sever nothing.
+
+10,000 connections at a walled port, of 200 peers: 30 ms; 10,000 elsewhere: 3 ms; a reset: 13 µs
+(2-core VM, kernel 6.18).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from vllmwall import netlink
+from vllmwall.enforce.connections import (
+    ROUTE,
+    SOCK_DIAG,
+    Connection,
+    decoded,
+    ends,
+    handles,
+    is_here,
+    reset,
+)
+from vllmwall.enforce.ruleset import is_walled
+from vllmwall.model import Address, Mode, Network, Proto, Wall, WallEntry
+from vllmwall.netns import run_in
+
+UNSUPPORTED = (
+    "this kernel cannot reset connections (no CONFIG_INET_DIAG_DESTROY): strangers' established "
+    "connections carry no more packets, but both ends keep them open until they time out"
+)
+
+
+@dataclass(frozen=True)
+class Severed:
+    """The connections that were reset, each with the entry that refused it.
+
+    ``unsupported`` says in words why this kernel resets none.
+    """
+
+    connections: tuple[Connection, ...] = ()
+    unsupported: str | None = None
+
+
+def sever(path: str, wall: Wall) -> Severed:
+    """Reset what ``wall`` refuses in the network namespace behind ``path``.
+
+    For the moment after the wall was made to stand. Raises OSError when the namespace is gone
+    or may not be entered, or the kernel does not answer; PermissionError without CAP_NET_ADMIN.
+    """
+    ports = {entry.port for entry in _refusing(wall)}
+    if not ports:
+        return Severed()
+
+    def here() -> Severed:
+        with closing(netlink.opened(SOCK_DIAG)) as diag, closing(netlink.opened(ROUTE)) as route:
+            return reset_all(diag, list(_found(diag, route, wall, ports)))
+
+    return run_in(path, here)
+
+
+def refused(wall: Wall, connection: Connection) -> WallEntry | None:
+    """The entry by which the rules drop the packets that come on this connection; None: they
+    pass. Pure: what the chains of `ruleset` say, in their order."""
+    return _Verdicts(wall).refused(connection)
+
+
+def reset_all(diag: socket.socket, connections: Iterable[Connection]) -> Severed:
+    """Reset these. One that has ended meanwhile is none of them. Raises OSError."""
+    done: list[Connection] = []
+    for connection in connections:
+        try:
+            reset(diag, connection.handle)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return Severed(tuple(done), UNSUPPORTED)
+            if error.errno != errno.ENOENT:
+                raise
+        else:
+            done.append(connection)
+    return Severed(tuple(done))
+
+
+def _refusing(wall: Wall) -> Iterator[WallEntry]:
+    """The entries that can drop a TCP packet."""
+    if wall.mode is Mode.ENFORCE:
+        yield from (one for one in wall.entries if one.proto is Proto.TCP and is_walled(one))
+
+
+def _found(
+    diag: socket.socket, route: socket.socket, wall: Wall, ports: set[int]
+) -> Iterator[Connection]:
+    """The connections at these ports that the wall refuses. Most share their ends with many."""
+    verdicts = _Verdicts(wall)
+    known: dict[bytes, WallEntry | None] = {}
+    for handle, uid in handles(diag, ports):
+        key = ends(handle)
+        if key not in known:
+            connection = decoded(handle, uid)
+            entry = verdicts.refused(connection)
+            known[key] = None if entry and is_here(route, connection.remote) else entry
+        refusing = known[key]
+        if refusing is not None:
+            yield decoded(handle, uid, refusing)
+
+
+class _Verdicts:
+    """A wall, arranged for many questions."""
+
+    def __init__(self, wall: Wall) -> None:
+        self._enforced = wall.mode is Mode.ENFORCE
+        self._entries = {
+            (entry.family, entry.port, entry.address): entry
+            for entry in wall.entries
+            if entry.proto is Proto.TCP
+        }
+        self._blocks = {name: _blocks(networks) for name, networks in wall.networks.items()}
+
+    def refused(self, connection: Connection) -> WallEntry | None:
+        if connection.here or not self._enforced:
+            return None
+        entry = self._entry(connection)
+        if entry is None or not is_walled(entry):
+            return None
+        return None if self._lets_in(entry.audience, connection.remote) else entry
+
+    def _entry(self, connection: Connection) -> WallEntry | None:
+        """The exact address before the wildcard, of the family that is on the wire."""
+        family, port = connection.local.version, connection.local_port
+        exact = self._entries.get((family, port, connection.local))
+        return exact or self._entries.get((family, port, None))
+
+    def _lets_in(self, audience: tuple[str, ...], address: Address) -> bool:
+        """No networks are behind ``node``: this host comes over lo."""
+        number = int(address)
+        return any(
+            number >> bits in blocks
+            for name in audience
+            for (version, bits), blocks in self._blocks.get(name, {}).items()
+            if version == address.version
+        )
+
+
+def _blocks(networks: Iterable[Network]) -> Mapping[tuple[int, int], set[int]]:
+    """Networks by family and host bits, so that one look at each size finds an address."""
+    found: dict[tuple[int, int], set[int]] = {}
+    for network in networks:
+        bits = network.max_prefixlen - network.prefixlen
+        blocks = found.setdefault((network.version, bits), set())
+        blocks.add(int(network.network_address) >> bits)
+    return found
