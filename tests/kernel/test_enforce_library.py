@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,12 @@ from tests.lab import Lab
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.libnftables import Libnftables
 from vllmwall.enforce.nftables import Nftables
+from vllmwall.netns import inode_of
 
 _BUSY = """
 import os, resource, sys
 from vllmwall.enforce.nftables import Nftables
+from vllmwall.netns import inode_of
 from vllmwall.model import Wall
 from vllmwall.netns import OWN
 resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 2048))
@@ -66,21 +71,69 @@ except OSError as error:
     assert "no descriptor below 1024 is left" in done.stdout
 
 
-def test_a_handle_does_not_keep_a_namespace_alive(lab: Lab, backend: Nftables) -> None:
-    """A container's namespace goes when the container goes, though we wrote a wall into it."""
-    brief = lab.host("brief", "192.0.2.50")
+def _ends_with(lab: Lab, name: str, act: Callable[[], None]) -> bool:
+    """Whether the namespace of a host ends with its name, having done something."""
     wire = Path(lab.node.path).with_name(Path(lab.node.path).name.replace("-node", "-wire"))
     ports = ["ip", "-n", wire.name, "-o", "link"]
     before = lab.node.run(ports).stdout.count("port")
-    backend.apply(brief.path, wall(brief, everywhere(29500, "peers")), None)
-    with pytest.raises(EnforceError):
-        Libnftables().run(brief.path, "no such command")
-    backend.read_back(brief.path)
-    lab.node.run(["ip", "netns", "del", Path(brief.path).name])
+    lab.node.run(["ip", "netns", "del", name])
+    act()
     deadline = time.monotonic() + 5
     while lab.node.run(ports).stdout.count("port") == before and time.monotonic() < deadline:
         pass
-    assert lab.node.run(ports).stdout.count("port") < before
+    return lab.node.run(ports).stdout.count("port") < before
+
+
+def test_a_namespace_that_is_let_go_of_ends(lab: Lab, backend: Nftables) -> None:
+    """A container's namespace goes when the container goes, though we wrote a wall into it."""
+    brief = lab.host("brief", "192.0.2.50")
+    backend.apply(brief.path, wall(brief, everywhere(29500, "peers")), None)
+    backend.read_back(brief.path)
+    living = inode_of(lab.node.path)
+    assert _ends_with(lab, Path(brief.path).name, lambda: backend.let_go([living]))
+
+
+def test_a_handle_that_rested_longest_makes_room(lab: Lab) -> None:
+    """No more namespaces are held than a process has low descriptors for."""
+    brief = lab.host("brief", "192.0.2.50")
+    library = Libnftables(most=2)
+    for host in (brief, lab.node, lab.peer):
+        library.run(host.path, "list ruleset")
+    assert library.watches().keys() == {inode_of(lab.node.path), inode_of(lab.peer.path)}
+    assert _ends_with(lab, Path(brief.path).name, lambda: None)
+
+
+def test_a_refusal_holds_no_namespace(lab: Lab) -> None:
+    """What an error remembers does not keep a namespace alive."""
+    brief = lab.host("brief", "192.0.2.50")
+    library = Libnftables()
+    with pytest.raises(EnforceError):
+        library.run(brief.path, "no such command")
+    assert _ends_with(lab, Path(brief.path).name, lambda: library.let_go([]))
+
+
+def test_a_handle_serves_every_thread(lab: Lab) -> None:
+    """What one thread opened another uses, and lo keeps its name."""
+    library = Libnftables()
+    rule = (
+        "add table inet vllmwall; add chain inet vllmwall c; add rule inet vllmwall c iif lo drop"
+    )
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: library.run(lab.node.path, rule), range(8)))
+        listings = list(pool.map(lambda _: library.show(lab.node.path, "list ruleset"), range(8)))
+    assert set(listings) == {lab.node.run(["nft", "list", "ruleset"]).stdout}
+    assert listings[0].count('iif "lo" drop') == 8
+
+
+def test_children_inherit_no_handle(lab: Lab) -> None:
+    """A program that we start and that outlives us does not go on owning our tables."""
+    library = Libnftables()
+    library.run(lab.node.path, "list ruleset")
+    links = subprocess.run(
+        ["sh", "-c", "ls -l /proc/self/fd"], close_fds=False, capture_output=True, check=True
+    )
+    descriptor = library._kept[inode_of(lab.node.path)].descriptor
+    assert str(Path(f"/proc/self/fd/{descriptor}").readlink()) not in links.stdout.decode()
 
 
 def test_a_namespace_that_is_gone_is_an_os_error(backend: Nftables) -> None:

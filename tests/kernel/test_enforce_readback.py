@@ -16,6 +16,12 @@ from vllmwall.enforce.nftables import Nftables
 from vllmwall.model import Network, Proto, Wall, WallEntry
 
 
+@pytest.fixture(scope="module")
+def backend() -> Nftables:
+    """Without the owner flag: others can change what is ours here."""
+    return Nftables("others shall edit it")
+
+
 @settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -42,7 +48,7 @@ def test_a_difference_never_needs_a_replacement(shared_lab: Lab, first: Wall, se
     path, namespace = shared_lab.node.path, wall(shared_lab.node, []).namespace
     one = replace(first, namespace=namespace)
     two = replace(second, namespace=namespace, mode=one.mode)
-    backend = _WithoutReplacement()
+    backend = _WithoutReplacement("as the others here")
     backend.put_up(path, one)
     backend.apply(path, two, one)
     assert backend.read_back(path) == two

@@ -1,14 +1,15 @@
 """libnftables in this process: text in, text out, in any network namespace.
 
-One call of `Libnftables.run` is one kernel transaction. Three properties of the library shape
-this module:
+One call of `Libnftables.run` is one kernel transaction. What shapes this module:
 
-- A handle holds a netlink socket of the namespace it was made in, and by that keeps the
-  namespace alive. So only the handle for our own is kept; one for another is made in a thread
-  that has entered it, and is closed again at once.
-- It aborts the process when its descriptor is 1024 or more (select). A low one is kept in
-  reserve, which the next handle gets.
+- A handle has one netlink socket, of the namespace in which it was made. A table with an owner
+  is changed through the socket that owns it and no other (`owned`), so handles are kept, one
+  for each namespace. Any thread may use them: the socket stays where it was made.
+- It keeps its namespace alive. So `let_go` closes the handles of those that nobody lives in.
+- It aborts the process when its descriptor is 1024 or more (select). Low ones are kept in
+  reserve, which the next handles get, and the handle that rested longest is closed for a new one.
 - It ends the process when it cannot open a netlink socket. So we try that first.
+- Its socket is open to children (libmnl sets no O_CLOEXEC): a child would own our tables.
 """
 
 from __future__ import annotations
@@ -19,16 +20,24 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.seclusion import seclude, secluded
+from vllmwall.enforce.owned import NETFILTER
+from vllmwall.enforce.seclusion import secluded
+from vllmwall.enforce.watch import Watch
 from vllmwall.netns import OWN, inode_of, run_in
 
-_NETLINK_NETFILTER = 12  # linux/netlink.h
 _SELECT_LIMIT = 1024  # FD_SETSIZE, sys/select.h
+_MOST_HANDLES = 200
+_RESERVE = 2
 _MISSING = "No such file or directory"
+
+Result = TypeVar("Result")
 
 
 class NotThereError(EnforceError):
@@ -45,13 +54,28 @@ class Handle(Protocol):
         """Leave counters out of listings."""
 
 
-class Libnftables:
-    """Runs nft scripts. Several threads may use it; they wait for each other."""
+@dataclass
+class _Kept:
+    """The handle of one namespace, its socket's descriptor, and who else changes things there."""
 
-    def __init__(self) -> None:
+    namespace: int
+    handle: Handle
+    descriptor: int
+    watch: Watch | None
+
+
+class Libnftables:
+    """Runs nft scripts. Several threads may use it; they wait for each other.
+
+    At most ``most`` namespaces have a handle at a time.
+    """
+
+    def __init__(self, most: int = _MOST_HANDLES) -> None:
         self._lock = threading.Lock()
-        self._own: Handle | None = None
-        self._reserved = [_reserve(), _reserve()]  # for our own handle, and for another
+        self._home = inode_of(OWN)
+        self._most = most
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()  # the one that rested longest first
+        self._reserved = [_reserve() for _ in range(_RESERVE)]
 
     def run(self, path: str, script: str) -> str:
         """Run a script in the network namespace behind ``path``, as one transaction.
@@ -66,45 +90,122 @@ class Libnftables:
         """As `run`; listings come without counters, so that they compare."""
         return self._command(path, script, "stateless")
 
+    def through(self, path: str, exchange: Callable[[socket.socket], Result]) -> Result:
+        """Call ``exchange`` with the netlink socket that our changes of a namespace come from."""
+        with self._lock, _borrowed(self._handle(path).descriptor) as ours:
+            return exchange(ours)
+
+    def let_go(self, living: Collection[int]) -> None:
+        """Close what keeps other namespaces alive than these (inodes) and our own."""
+        with self._lock:
+            for inode in self._kept.keys() - {*living, self._home}:
+                self._close(inode)
+
+    def watches(self) -> Mapping[int, Watch]:
+        """By namespace, what tells of other programs' changes, as long as there is a handle."""
+        with self._lock:
+            return {each.namespace: each.watch for each in self._kept.values() if each.watch}
+
     def _command(self, path: str, script: str, output: str) -> str:
         with self._lock:
-            code, printed, complaint = self._within(path, script, output)
+            handle = self._handle(path).handle
+            code, printed, complaint = _cmd(handle, script, output)
             if code != 0 and _MISSING not in complaint:
                 # Once more as a file: nft 1.0.6 names the line only then.
                 with _as_file(script) as include:
-                    code, printed, complaint = self._within(path, include, output)
+                    code, printed, complaint = _cmd(handle, include, output)
         if code == 0:
             return printed
         refused = NotThereError if _MISSING in complaint else EnforceError
         raise refused(_plain(complaint) or f"libnftables returned {code}, no more", script)
 
-    def _within(self, path: str, script: str, output: str) -> tuple[int, str, str]:
-        if inode_of(path) == inode_of(OWN):
-            own = self._own = self._own or self._open()
-            if output == "stateless":
-                return secluded(lambda: _cmd(own, script, output))
-            return _cmd(own, script, output)
+    def _handle(self, path: str) -> _Kept:
+        inode = inode_of(path)
+        if inode in self._kept:
+            self._kept.move_to_end(inode)
+            return self._kept[inode]
+        self._make_room()
         try:
-            # Nothing raises between open and return: a traceback would keep the handle, and
-            # with it the namespace, alive.
-            return run_in(path, lambda: self._cmd_once(script, output))
+            made = run_in(path, self._open)
         finally:
-            while len(self._reserved) < 2 - bool(self._own):
-                self._reserved.append(_reserve())
+            self._fill_reserve()
+        if made.namespace != inode:  # the path leads elsewhere by now: a pid was reused
+            raise OSError(errno.ENOENT, f"network namespace {inode} is gone", path)
+        self._kept[inode] = made
+        return made
 
-    def _cmd_once(self, script: str, output: str) -> tuple[int, str, str]:
-        if output == "stateless":
-            seclude()
-        return _cmd(self._open(), script, output)
+    def _make_room(self) -> None:
+        """For one more handle, and a low descriptor for it."""
+        others = [inode for inode in self._kept if inode != self._home]
+        while others and (len(self._kept) >= self._most or not self._reserved):
+            self._close(others.pop(0))
+            self._fill_reserve()
 
-    def _open(self) -> Handle:
+    def _close(self, inode: int) -> None:
+        closed = self._kept.pop(inode)
+        if closed.watch is not None:
+            closed.watch.close()
+
+    def _fill_reserve(self) -> None:
+        with contextlib.suppress(OSError):  # `_make_room` finds another way
+            while len(self._reserved) < _RESERVE:
+                descriptor = _reserve()
+                if descriptor >= _SELECT_LIMIT:
+                    os.close(descriptor)
+                    return
+                self._reserved.append(descriptor)
+
+    def _open(self) -> _Kept:
         """A handle on the calling thread's network namespace, on a reserved descriptor."""
         import nftables
 
-        os.close(self._reserved.pop())
+        if self._reserved:
+            os.close(self._reserved.pop())
         _try_netlink()
+        before = _netlink_sockets()
         handle: Handle = nftables.Nftables()
-        return handle
+        (descriptor,) = _netlink_sockets() - before
+        os.set_inheritable(descriptor, False)
+        with _borrowed(descriptor) as ours:
+            ours.bind((0, 0))
+            portid = ours.getsockname()[0]
+        return _Kept(inode_of(OWN), handle, descriptor, _watch(portid))
+
+
+def _watch(portid: int) -> Watch | None:
+    try:
+        return Watch(portid)
+    except OSError:  # `Nftables.ownership` says that nobody looks
+        return None
+
+
+def _netlink_sockets() -> set[int]:
+    """The descriptors of this process that are netfilter's netlink sockets."""
+    return {number for number in map(int, _names("/proc/self/fd")) if _is_netfilter(number)}
+
+
+def _names(folder: str) -> list[str]:
+    return [path.name for path in Path(folder).iterdir()]
+
+
+def _is_netfilter(descriptor: int) -> bool:
+    try:
+        with _borrowed(descriptor) as found:
+            domain = found.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+            protocol = found.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
+    except OSError:  # no socket, or closed meanwhile
+        return False
+    return (domain, protocol) == (socket.AF_NETLINK, NETFILTER)
+
+
+@contextlib.contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """A descriptor of somebody else's as a socket, left open afterwards."""
+    borrowed = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER, fileno=descriptor)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
 
 
 @contextlib.contextmanager
@@ -125,8 +226,9 @@ def _plain(complaint: str) -> str:
 
 
 def _cmd(handle: Handle, script: str, output: str) -> tuple[int, str, str]:
-    handle.set_stateless_output(output == "stateless")
-    return handle.cmd(script)
+    stateless = output == "stateless"
+    handle.set_stateless_output(stateless)
+    return secluded(lambda: handle.cmd(script)) if stateless else handle.cmd(script)
 
 
 def _reserve() -> int:
@@ -135,6 +237,6 @@ def _reserve() -> int:
 
 def _try_netlink() -> None:
     """Raise OSError where the library would end or abort the process."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as probe:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as probe:
         if probe.fileno() >= _SELECT_LIMIT:
             raise OSError(errno.EMFILE, "no descriptor below 1024 is left for libnftables")

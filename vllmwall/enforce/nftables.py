@@ -1,23 +1,28 @@
 """The nftables backend: `table inet vllmwall`, by libnftables, in any network namespace.
 
-Never lists, flushes or names anything but that table: other tables belong to others, and an
-old nft can crash on what a newer one put into them.
+Never lists, flushes or names anything but that table (and its stand-in, see `rebuild`): other
+tables belong to others, and an old nft can crash on what a newer one put into them.
+
+Where the kernel lets us, the table is owned (`owned`): nobody else can change it. Elsewhere
+`watches` tell who did, so that whoever polls them can read back and apply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
-from vllmwall.enforce import ruleset
+from vllmwall.enforce import owned, rebuild, ruleset
 from vllmwall.enforce.backend import AlteredWall, Backend, Counters, EnforceError
 from vllmwall.enforce.cgroups import opened
 from vllmwall.enforce.delta import changing, closing
 from vllmwall.enforce.libnftables import Libnftables, NotThereError
 from vllmwall.enforce.listing import read_counters, read_wall
 from vllmwall.enforce.names import STRANGERS
+from vllmwall.enforce.watch import Watch
 from vllmwall.model import Guard, Wall, WallEntry
-from vllmwall.netns import inode_of
+from vllmwall.netns import inode_of, run_in
 
 _SHOW_TABLE = f"list table {ruleset.TABLE}"
 # One at a time: nft 1.0.6 fails to find the set when it lists a chain and its sets together.
@@ -25,15 +30,24 @@ _SHOW_COUNTERS = (
     f"list chain {ruleset.TABLE} {STRANGERS}",
     *(f"list set {ruleset.TABLE} {memory}" for memory in ruleset.MEMORIES),
 )
+_OWNED = owned.OWNER | owned.PERSIST
+_ORPHAN = "\n\tflags \n"  # how nft 1.0.6 prints the flag persist alone
+
+Result = TypeVar("Result")
 
 
 class Nftables(Backend):
-    """Walls in nf_tables. Errors are those of `Backend`."""
+    """Walls in nf_tables. Errors are those of `Backend`.
+
+    ``why_not_owned``: why tables shall not be owned, in words; empty: they shall. Without it the
+    kernel is asked.
+    """
 
     name = "nftables"
 
-    def __init__(self) -> None:
+    def __init__(self, why_not_owned: str | None = None) -> None:
         self._library = Libnftables()
+        self.why_not_owned = owned.why_not_owned() if why_not_owned is None else why_not_owned
 
     def read_back(self, path: str) -> Wall | None:
         """What stands in the kernel now; None: no table of ours."""
@@ -41,15 +55,16 @@ class Nftables(Backend):
             text = self._library.show(path, _SHOW_TABLE)
         except NotThereError:
             return None
-        return read_wall(text, inode_of(path))
+        return read_wall(text.replace(_ORPHAN, "\n", 1), inode_of(path))
 
     def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
         """Make ``wall`` stand, in one transaction: by its elements where that will do."""
-        if standing is None or not _is_alike(standing, wall):
+        held = self._adopted(path)
+        if not held or standing is None or not _is_alike(standing, wall):
             return self._replace(path, wall)
         with opened(wall.guards) as cgroups:
             wall = replace(wall, guards=frozenset(cgroups))
-            script = changing(standing, wall, cgroups)
+            script = rebuild.as_commands(changing(standing, wall, cgroups))
             try:
                 if script:
                     self._library.run(path, script)
@@ -69,11 +84,12 @@ class Nftables(Backend):
 
     def remove(self, path: str) -> bool:
         """Take our table away. False: there was none."""
-        try:
-            self._library.run(path, f"delete table {ruleset.TABLE}\n")
-        except NotThereError:
-            return False
-        return True
+        standing = self._standing(path)
+        if standing is not None and standing.owner and standing != self._ours(path):
+            raise self._belonging(path, standing.owner)
+        return self._library.through(
+            path, lambda ours: owned.delete(ours, owned.NAME, owned.STAND_IN)
+        )
 
     def counters(self, path: str) -> Counters:
         """What was refused since the table was built, by source and port where remembered."""
@@ -82,11 +98,86 @@ class Nftables(Backend):
         except NotThereError:
             return Counters()
 
+    def holds(self, path: str) -> bool:
+        """Whether `apply` has nothing to do for the protection of what stands.
+
+        False: an equal wall has to be applied too, so that its table becomes ours.
+        """
+        return bool(self.why_not_owned) or self._standing(path) in (None, self._ours(path))
+
+    def ownership(self, path: str) -> str:
+        """Who can change our table, for `status`: ``owned``, or what else protects it."""
+        standing = self._standing(path)
+        if standing is None:
+            return "no table"
+        if standing == self._ours(path):
+            return "owned"
+        if standing.owner:
+            return f"owned by {self._holder(path, standing.owner)}"
+        looked_at = inode_of(path) in self._library.watches()
+        eye = "watched" if looked_at else "neither owned nor watched"
+        return f"{eye}: {self.why_not_owned or 'not adopted yet'}"
+
+    def watches(self) -> Mapping[int, Watch]:
+        """By namespace (inode): what becomes readable when others change things there."""
+        return self._library.watches()
+
+    def let_go(self, living: Collection[int]) -> None:
+        """Keep nothing of namespaces other than these (inodes): handles keep them alive."""
+        self._library.let_go(living)
+
+    def _standing(self, path: str) -> owned.Standing | None:
+        return self._library.through(path, owned.table)
+
+    def _ours(self, path: str) -> owned.Standing:
+        portid = self._library.through(path, lambda ours: int(ours.getsockname()[0]))
+        return owned.Standing(_OWNED, portid)
+
+    def _adopted(self, path: str) -> bool:
+        """Make the table ours, if that can be had by a word. False: it has to be made anew."""
+        if self.why_not_owned:
+            return True
+        standing = self._standing(path)
+        if standing is not None and standing.is_orphan:
+            self._library.through(path, owned.adopt)
+            standing = self._standing(path)
+        if standing is None or standing == self._ours(path):
+            return standing is not None
+        if standing.owner:
+            raise self._belonging(path, standing.owner)
+        return False
+
     def _replace(self, path: str, wall: Wall) -> Wall:
         with opened(wall.guards) as cgroups:
-            self._library.run(path, ruleset.replacing(wall, cgroups))
-            self._library.run(path, ruleset.settling())
+            standing = self._standing(path)
+            if self.why_not_owned and (standing is None or not standing.flags & owned.PERSIST):
+                self._library.run(path, ruleset.replacing(wall, cgroups))
+                self._library.run(path, ruleset.settling())
+            else:
+                self._rebuild(path, ruleset.table(wall, cgroups), standing is not None)
             return replace(wall, guards=frozenset(cgroups))
+
+    def _rebuild(self, path: str, table: str, stands: bool) -> None:
+        """A new table by the steps of `rebuild`; the stand-in is for one that had chains."""
+        flags = 0 if self.why_not_owned else _OWNED
+        comment = rebuild.comment_of(table)
+        if stands:
+            self._library.run(path, rebuild.standing_in(table))
+            rebuild.grace()
+        self._library.through(path, lambda ours: owned.make(ours, flags, comment))
+        self._library.run(path, rebuild.as_commands(table))
+        if stands:
+            rebuild.grace()
+        self._library.through(path, lambda ours: owned.delete(ours, owned.STAND_IN))
+
+    def _belonging(self, path: str, portid: int) -> EnforceError:
+        return EnforceError(
+            f"our table belongs to {self._holder(path, portid)}, and only that process can change "
+            "it: end it, or ask it (vllmwall down). The wall that stands stays"
+        )
+
+    def _holder(self, path: str, portid: int) -> str:
+        return run_in(path, lambda: owned.holder(portid))
 
 
 def _is_alike(standing: Wall, wall: Wall) -> bool:

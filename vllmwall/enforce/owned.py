@@ -1,0 +1,208 @@
+"""The owner of our table: who may change it, as the kernel keeps it.
+
+A table with the flags owner and persist (Linux 6.9) is changed by one netlink socket only: a
+`flush ruleset` of another program passes it over, everything else of theirs is refused with
+EPERM. When the socket closes the table stays, an orphan that the next one adopts by sending it
+with the same flags. Read in net/netfilter/nf_tables_api.c and seen on 6.18:
+
+- nf_tables_updtable refuses flags other than the table's own: an orphan gets its owner back, a
+  table without ``persist`` never gets one. Such a table has to be deleted and made anew.
+- So does the sender of a NEWTABLE without flags, which is what nft's ``table inet x { … }`` is:
+  of an owned table only its parts can be named (`rebuild.as_commands`).
+- Without ``persist`` an owned table dies with its owner: never one without the other.
+- libnftables 1.0.6 cannot say ``persist``; so the messages here are our own, sent over its socket.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from vllmwall.enforce.backend import EnforceError
+
+SWITCH = "VLLMWALL_OWNER"
+"""Environment: ``off`` gives up the owner flag, as on a kernel that does not know it."""
+
+NAME = "vllmwall"
+STAND_IN = "vllmwall_standin"
+OWNER, PERSIST = 2, 4  # NFT_TABLE_F_*, linux/netfilter/nf_tables.h
+NETFILTER = 12  # NETLINK_NETFILTER, linux/netlink.h
+
+_NEWTABLE, _GETTABLE, _DELTABLE = 0x0A00, 0x0A01, 0x0A02  # NFNL_SUBSYS_NFTABLES << 8
+_BEGIN, _END, _ERROR = 0x10, 0x11, 0x2  # NFNL_MSG_BATCH_*, NLMSG_ERROR
+_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
+_TABLE_NAME, _TABLE_FLAGS, _TABLE_USERDATA, _TABLE_OWNER = 1, 2, 6, 7
+_COMMENT = 0  # NFTNL_UDATA_TABLE_COMMENT, libnftnl/udata.h
+_INET = 1  # NFPROTO_INET
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A table of ours: its flags, and the netlink port of its owner (0: none)."""
+
+    flags: int
+    owner: int
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whoever sends it with the same flags owns it (nft_table_is_orphan)."""
+        return self.flags & (OWNER | PERSIST) == PERSIST
+
+
+@lru_cache(maxsize=1)
+def why_not_owned() -> str:
+    """Why no table can be owned on this kernel, in words; empty: it can. Asked once a process."""
+    if os.environ.get(SWITCH) == "off":
+        return f"switched off by {SWITCH}"
+    answer = ["not tried"]
+    thread = threading.Thread(target=lambda: answer.append(_try_it()), name="owner")
+    thread.start()
+    thread.join()
+    return answer[-1]
+
+
+def _try_it() -> str:
+    """By doing, in a network namespace that ends with this thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        return f"not tried: {os.strerror(ctypes.get_errno())}"
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as ours:
+            ours.bind((0, 0))
+            make(ours, OWNER | PERSIST, "probe")
+            found = table(ours)
+            taken = found is not None and found.flags == OWNER | PERSIST
+            return "" if taken else "the kernel forgets the flags owner and persist"
+    except (OSError, EnforceError) as error:
+        return f"the kernel does not take the flags owner and persist: {error}"
+
+
+def table(sender: socket.socket, name: str = NAME) -> Standing | None:
+    """The table as it stands where the socket belongs; None: there is none."""
+    request = _message(_GETTABLE, _REQUEST, _attribute(_TABLE_NAME, name.encode() + b"\0"), 1)
+    for kind, body in _exchange(sender, request):
+        if kind == _ERROR:
+            _check(body, missing=errno.ENOENT)
+        elif kind == _NEWTABLE:
+            found = _attributes(body[4:])
+            number = {key: int.from_bytes(value, "big") for key, value in found.items()}
+            return Standing(number.get(_TABLE_FLAGS, 0), number.get(_TABLE_OWNER, 0))
+    return None
+
+
+def adopt(sender: socket.socket) -> None:
+    """Own the orphan that stands. Raises EnforceError."""
+    _commit(sender, [_new_table(OWNER | PERSIST, b"")])
+
+
+def make(sender: socket.socket, flags: int, comment: str) -> None:
+    """An empty table in the place of what stands, in one transaction. Raises EnforceError.
+
+    In a table that had chains this is a gap: something else must guard meanwhile.
+    """
+    text = comment.encode() + b"\0"
+    userdata = _attribute(_TABLE_USERDATA, bytes([_COMMENT, len(text)]) + text)
+    new = _new_table(flags, userdata)
+    _commit(sender, [_delete(NAME), new] if table(sender) else [new])
+
+
+def delete(sender: socket.socket, *names: str) -> bool:
+    """Take these tables away; False: there was none. Raises EnforceError."""
+    there = [name for name in names if table(sender, name) is not None]
+    if there:
+        _commit(sender, [_delete(name) for name in there])
+    return bool(there)
+
+
+def holder(portid: int, netlink: str = "/proc/thread-self/net/netlink") -> str:
+    """The process behind a netlink port of the namespace that we are in, for people."""
+    inode = ""
+    for line in Path(netlink).read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == str(NETFILTER) and fields[2] == str(portid):
+            inode = fields[-1]
+    for link in Path("/proc").glob("[0-9]*/fd/*") if inode else ():
+        try:
+            if os.readlink(link) == f"socket:[{inode}]":  # noqa: PTH115 (not a path)
+                pid = link.parts[2]
+                command = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+                return f"{command} (pid {pid})"
+        except OSError:
+            continue
+    return f"another program (netlink port {portid})"
+
+
+def _new_table(flags: int, more: bytes) -> bytes:
+    body = _attribute(_TABLE_NAME, NAME.encode() + b"\0")
+    body += _attribute(_TABLE_FLAGS, struct.pack("!I", flags)) + more
+    return _message(_NEWTABLE, _REQUEST | _CREATE | _ACK, body, 1)
+
+
+def _delete(name: str) -> bytes:
+    body = _attribute(_TABLE_NAME, name.encode() + b"\0")
+    return _message(_DELTABLE, _REQUEST | _ACK, body, 1)
+
+
+def _commit(sender: socket.socket, messages: list[bytes]) -> None:
+    """Send messages as one transaction. Raises EnforceError with the first refusal."""
+    begin, end = (_message(kind, _REQUEST, b"", 0, 10) for kind in (_BEGIN, _END))
+    for kind, body in _exchange(sender, begin + b"".join(messages) + end):
+        if kind == _ERROR:
+            _check(body)
+
+
+def _check(body: bytes, missing: int = 0) -> None:
+    """Raise EnforceError for a refusal; the code ``missing`` is none."""
+    (code,) = struct.unpack_from("=i", body)
+    if -code not in (0, missing):
+        raise EnforceError(f"the kernel refused our table: {os.strerror(-code)}")
+
+
+def _exchange(sender: socket.socket, request: bytes) -> list[tuple[int, bytes]]:
+    """The kernel's answers, which are there when sending returns."""
+    _answers(sender)
+    sender.sendto(request, (0, 0))
+    return _answers(sender)
+
+
+def _answers(sender: socket.socket) -> list[tuple[int, bytes]]:
+    found: list[tuple[int, bytes]] = []
+    while True:
+        try:
+            data = sender.recv(1 << 16, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return found
+        while len(data) >= 16:
+            length, kind = struct.unpack_from("=IH", data)
+            found.append((kind, data[16:length]))
+            data = data[(length + 3) & ~3 :]
+
+
+def _message(kind: int, flags: int, body: bytes, sequence: int, resource: int = 0) -> bytes:
+    family = _INET if resource == 0 else 0
+    header = struct.pack("=IHHII", 20 + len(body), kind, flags, sequence, 0)
+    return header + struct.pack("=BB", family, 0) + struct.pack("!H", resource) + body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    length = 4 + len(value)
+    return struct.pack("=HH", length, kind) + value + bytes(-length % 4)
+
+
+def _attributes(body: bytes) -> dict[int, bytes]:
+    found, at = {}, 0
+    while at + 4 <= len(body):
+        length, kind = struct.unpack_from("=HH", body, at)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = body[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
