@@ -11,7 +11,6 @@ import os
 import platform
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from rich.console import Console
 from tests.bench import cost, exposure, full_pass, packets, reaction, repair
 from tests.bench.rows import Row, to_json
 from tests.bench.scale import FULL, QUICK, Scale
-from tests.bench.stage import Stage, sweep_cgroups
+from tests.bench.stage import Stage, own_folder, sweep
 from tests.bench.table import as_table
 from tests.lab import Lab
 
@@ -42,8 +41,9 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the benchmark makes network namespaces and rules in them: run it as root")
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sweep_cgroups()
+    for number in (signal.SIGINT, signal.SIGTERM):  # clean up, whoever ends us
+        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
+    sweep()
     begun, rows, failed = time.monotonic(), [], []
     for name in options.only or PARTS:
         try:
@@ -66,9 +66,8 @@ def _options() -> argparse.Namespace:
 
 
 def _part(name: str, scale: Scale) -> list[Row]:
-    with Lab() as lab, tempfile.TemporaryDirectory(prefix="vwbench-") as folder:
-        Path(folder).chmod(0o755)  # the configuration must be readable as it is in /etc
-        stage = Stage(lab, Path(folder), scale)
+    with Lab() as lab, own_folder() as folder:
+        stage = Stage(lab, folder, scale)
         try:
             return list(PARTS[name](stage))
         finally:

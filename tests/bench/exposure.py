@@ -39,7 +39,7 @@ class Patience:
 
 _BEHIND_A_WALL = Patience(0.04, 2.5)
 _BESIDE_A_POLLER = Patience(0.15, 10)
-_OPEN = Patience(0.15, 2.5)
+_OPEN = Patience(0.15, 1.5)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -107,13 +109,28 @@ def cgroup2_mount() -> Path:
     raise FileNotFoundError("cgroup2 is not mounted")
 
 
-def sweep_cgroups() -> None:
-    """Remove what a bench that was killed had to leave."""
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder that goes away. Others may read it, as they may read /etc/vllmwall."""
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def sweep() -> None:
+    """Remove what a bench that was killed had to leave; the lab sweeps for itself."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
+        if _is_orphaned(path):
+            shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         for path in cgroup2_mount().glob(f"{PREFIX}[0-9]*-*"):
-            pid = path.name.removeprefix(PREFIX).partition("-")[0]
-            if not Path("/proc", pid).exists():
+            if _is_orphaned(path):
                 _remove(path)
+
+
+def _is_orphaned(path: Path) -> bool:
+    pid = path.name.removeprefix(PREFIX).partition("-")[0]
+    return not Path("/proc", pid).exists()
 
 
 def _remove(cgroup: Path) -> None:
