@@ -3,8 +3,9 @@
 Method: pairs.c holds both ends of each connection in one thread, so nothing but the rules
 differs between two servers and nobody waits for a core. Each server is a host of its own, with
 its rules set up once. In every round each server gets one short slice, in an order drawn by
-lot; a ratio is the median over the rounds of a server's figure by that of the bare server in
-the same round. The bare server appears twice: how far its two figures are apart is the noise.
+lot, and before and after each the bare server has one. A ratio is the median over the rounds
+of a server's figure by that of its two neighbours. A second server without rules is measured
+like all others: how far it is from 1 is the noise.
 
 The client is a peer and its port is walled, so its packets take the longest way that lets them
 in. The chain of iptables has a rule a port, as pollers write them: not this peer, drop.
@@ -16,7 +17,6 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from statistics import median
 
 from tests.bench.programs import Conversation, built
@@ -33,9 +33,23 @@ _FIRST_PORT = 20000
 _PUBLIC_PORT = 8000
 _GUARDS = 100
 _FLAT_ENOUGH = Goal("≥", 0.97, "ratio")
-_BARE, _AGAIN = "no firewall", "no firewall, again"
+_UNITS = {"connect": 1e9, "bulk": 8.0}  # of a nanosecond's figure: 1/s, Gbit/s
 
-Measured = dict[str, list[float]]
+
+@dataclass(frozen=True)
+class Slice:
+    """What a server did in a second, and the bare server right before and after."""
+
+    rate: float
+    bare: float
+
+    @property
+    def ratio(self) -> float:
+        """How much of the bare server's."""
+        return self.rate / self.bare
+
+
+Measured = dict[str, list[Slice]]
 
 
 @dataclass(frozen=True)
@@ -55,58 +69,69 @@ def measure(stage: Stage) -> Iterator[Row]:
         pairs = stack.enter_context(
             Conversation(stage.lab.peer, [str(built("pairs")), stage.lab.peer.path])
         )
-        for server, number in zip(servers, count(1), strict=False):
+        for number, server in enumerate([_BARE, *servers]):
             stage.progress(f"{PART}: {server.name}")
             host = stage.lab.host(
-                f"server{number}", f"198.51.100.{number}", f"2001:db8:5::{number}"
+                f"server{number}", f"198.51.100.{number + 1}", f"2001:db8:5::{number + 1}"
             )
             server.prepare(host)
             pairs.ask(f"add {host.path} {host.ipv4} {server.port}")
         connects = _rounds(stage, pairs, servers, "connect")
-        bulk = _rounds(stage, pairs, servers[: 1 + 1 + 2 * len(_PORTS)], "bulk")
+        bulk = _rounds(stage, pairs, [one for one in servers if one.port == _FIRST_PORT], "bulk")
     yield from rows("connections", "1/s", connects, servers)
-    yield from rows(
-        "bulk",
-        "Gbit/s",
-        {name: [8 * one / 1e9 for one in each] for name, each in bulk.items()},
-        servers,
-    )
+    yield from rows("bulk", "Gbit/s", bulk, servers)
 
 
 def rows(kind: str, unit: str, measured: Measured, servers: list[Server]) -> Iterator[Row]:
     """A row a server, beside the bare one; and the largest wall beside the smallest."""
     for server in servers:
-        if server.name in measured:
-            yield _row(kind, unit, measured, (server.name, _BARE), server.goal)
-    small, large = _wall_name(_PORTS[0]), _wall_name(_PORTS[-1])
-    yield _row(f"{kind}, flat", unit, measured, (large, small), _FLAT_ENOUGH)
+        if slices := measured.get(server.name):
+            yield Row(
+                PART,
+                f"{kind}: {server.name}",
+                median(one.rate for one in slices),
+                unit,
+                _BARE.name,
+                median(one.bare for one in slices),
+                median(one.ratio for one in slices),
+                server.goal,
+                f"{len(slices)} rounds",
+            )
+    yield _flat(kind, unit, measured[_wall_name(_PORTS[0])], measured[_wall_name(_PORTS[-1])])
 
 
-def _row(kind: str, unit: str, measured: Measured, pair: tuple[str, str], goal: Goal | None) -> Row:
-    name, beside = pair
-    mine, other = measured[name], measured[beside]
-    if name == beside:
-        return Row(PART, f"{kind}: {name}", median(mine), unit, note=f"{len(mine)} rounds")
-    ratio = median(one / two for one, two in zip(mine, other, strict=True))
-    return Row(PART, f"{kind}: {name}", median(mine), unit, beside, median(other), ratio, goal)
+def _flat(kind: str, unit: str, small: list[Slice], large: list[Slice]) -> Row:
+    """Whether many ports cost more than few, round by round."""
+    ratio = median(two.ratio / one.ratio for one, two in zip(small, large, strict=True))
+    value, baseline = (median(one.rate for one in each) for each in (large, small))
+    name = f"{kind}, flat: {_wall_name(_PORTS[-1])}"
+    beside = _wall_name(_PORTS[0])
+    return Row(PART, name, value, unit, beside, baseline, ratio, _FLAT_ENOUGH)
 
 
 def _rounds(stage: Stage, pairs: Conversation, servers: list[Server], verb: str) -> Measured:
     measured: Measured = {server.name: [] for server in servers}
-    order = list(enumerate(servers))
+    order = list(enumerate(servers, 1))
+
+    def rate(index: int) -> float:
+        done, nanoseconds = pairs.ask(f"{verb} {index} {stage.scale.slice_ms}").split()
+        return int(done) / int(nanoseconds) * _UNITS[verb]
+
     for number in range(stage.scale.rounds):
         stage.progress(f"{PART}: {verb}, round {number + 1} of {stage.scale.rounds}")
         random.shuffle(order)
+        before = rate(0)
         for index, server in order:
-            done, nanoseconds = pairs.ask(f"{verb} {index} {stage.scale.slice_ms}").split()
-            measured[server.name].append(int(done) / int(nanoseconds) * 1e9)
+            mine, after = rate(index), rate(0)
+            measured[server.name].append(Slice(mine, (before + after) / 2))
+            before = after
     return measured
 
 
 def _servers() -> list[Server]:
     walls = [Server(_wall_name(n), _walled(n), goal=_FLAT_ENOUGH) for n in _PORTS]
     chains = [Server(f"iptables, {n:,} rules", _chain(n)) for n in _PORTS]
-    return [Server(_BARE, _nothing), Server(_AGAIN, _nothing), *walls, *chains]
+    return [Server("no firewall, again", _nothing), *walls, *chains]
 
 
 def _guarded_servers(stack: contextlib.ExitStack) -> list[Server]:
@@ -130,6 +155,9 @@ def _wall_name(ports: int) -> str:
 
 def _nothing(host: Host) -> None:
     """No rules."""
+
+
+_BARE = Server("no firewall", _nothing)
 
 
 def _walled(ports: int) -> Callable[[Host], None]:

@@ -12,10 +12,11 @@ import pytest
 from tests import bench
 from tests.bench import cost, exposure, packets, poller, reaction, repair
 from tests.bench.exposure import Listen
-from tests.bench.packets import Server
+from tests.bench.packets import Server, Slice
 from tests.bench.rows import Goal, Row
 from tests.bench.scale import FULL, QUICK
 from tests.bench.stage import next_port
+from tests.lab import Host
 
 GUARD = Goal("≤", 0)
 
@@ -64,15 +65,21 @@ def test_what_never_happened_spoils_the_percentiles(
     assert all("!" in row.note for row in holed)
 
 
-def test_a_ratio_of_the_packet_path_is_taken_round_by_round() -> None:
-    """A round in which the machine was busy slows both, and says nothing."""
-    names = ["no firewall", "wall, 10 ports", "wall, 10,000 ports"]
-    servers = [Server(name, lambda host: None) for name in names]
-    measured = dict(zip(names, ([100.0, 10.0, 50.0], [99.0, 9.9, 49.5], [90.0, 9.0, 45.0]),
-                        strict=True))  # fmt: skip
-    rows = by_name(packets.rows("connections", "1/s", measured, servers))
+def test_a_ratio_of_the_packet_path_is_taken_beside_its_neighbours() -> None:
+    """A moment in which the machine was busy slows both, and says nothing."""
+    small, large = Server("wall, 10 ports", no_rules), Server("wall, 10,000 ports", no_rules)
+    measured = {
+        small.name: [Slice(99, 100), Slice(9.9, 10), Slice(49.5, 50)],
+        large.name: [Slice(90, 100), Slice(9, 10), Slice(45, 50)],
+    }
+    rows = by_name(packets.rows("connections", "1/s", measured, [small, large]))
     assert pytest.approx(0.99) == rows["connections: wall, 10 ports"].ratio
+    assert 49.5 == rows["connections: wall, 10 ports"].value
     assert pytest.approx(10 / 11) == rows["connections, flat: wall, 10,000 ports"].ratio
+
+
+def no_rules(host: Host) -> None:
+    """Of a server that is never set up."""
 
 
 def test_memory_is_read_in_megabytes() -> None:
