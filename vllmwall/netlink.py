@@ -15,7 +15,8 @@ from collections.abc import Iterator
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 
-_ERROR, _DONE = 2, 3
+_ERROR = 2  # NLMSG_ERROR; 0 in it confirms
+_LAST = (_ERROR, 3)  # NLMSG_DONE
 _ASK, _ASK_FOR_ALL, _ASK_AND_CONFIRM = 0x1, 0x301, 0x5  # NLM_F_REQUEST, |NLM_F_DUMP, |NLM_F_ACK
 _RECEIVE_BYTES = 1 << 18
 _PATIENCE = 5  # seconds; the kernel answers in the call itself
@@ -75,7 +76,8 @@ def _message(kind: int, flags: int, request: bytes) -> bytes:
 
 def _answer(asked: socket.socket) -> bytes:
     data = asked.recv(_RECEIVE_BYTES)
-    _raise_error(data, 0)
+    if HEADER.unpack_from(data)[1] == _ERROR:
+        _raise_error(data, 0)
     return data
 
 
@@ -83,16 +85,14 @@ def _is_last(data: bytes) -> bool:
     position = 0
     while position < len(data):
         length, kind, _, _, _ = HEADER.unpack_from(data, position)
-        if kind == _DONE:
+        if kind in _LAST:  # both begin with an error number: a dump can fail when it is done
+            _raise_error(data, position)
             return True
-        _raise_error(data, position)
         position += (length + 3) & ~3
     return False
 
 
 def _raise_error(data: bytes, position: int) -> None:
-    if HEADER.unpack_from(data, position)[1] != _ERROR:
-        return
     code = -struct.unpack_from("=i", data, position + HEADER.size)[0]
     if code:
         raise OSError(code, f"netlink: {os.strerror(code)}")

@@ -7,39 +7,23 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
 
+from tests.kernel.severing import Dial, Door, dialled, ending, ends, lives, stand
 from tests.kernel.walls import entry, everywhere, wall
 from tests.lab import PEER, STRANGER, Host, Lab
-from vllmwall import netlink
-from vllmwall.enforce.connections import SOCK_DIAG, Connection, decoded, handles, reset
+from vllmwall.enforce.connections import Connection
 from vllmwall.enforce.nftables import Nftables
-from vllmwall.enforce.sever import UNSUPPORTED, Severed, reset_all, sever
-from vllmwall.model import Mode, Wall, WallEntry
+from vllmwall.enforce.sever import Severed, sever
+from vllmwall.model import Mode
 
 V4, V6, OTHER = "192.0.2.1", "2001:db8::1", "192.0.2.77"
 PORT, PUBLIC, FREE = 29500, 8000, 8001
 WALLED = everywhere(PORT, "peers")
-
-
-class Door:
-    """A listening socket whose connections the test holds itself."""
-
-    def __init__(self, host: Host, address: str, port: int, stack: ExitStack) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self.listening = stack.enter_context(host.open_socket(family, socket.SOCK_STREAM))
-        self.listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listening.settimeout(5)
-        self.listening.bind((address, port))
-        self.listening.listen()
-        self._stack = stack
-
-    def accept(self) -> socket.socket:
-        """The server's end of the next connection."""
-        return self._stack.enter_context(self.listening.accept()[0])
 
 
 @pytest.fixture
@@ -50,46 +34,9 @@ def held() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def dial(held: ExitStack) -> Callable[..., socket.socket]:
-    """Connect from a host; the connection is closed after the test."""
-
-    def dial(host: Host, address: str, port: int, source: str | None = None) -> socket.socket:
-        made = host.dial(address, port, source=source)
-        assert lives(made)
-        return held.enter_context(made)
-
-    return dial
-
-
-def lives(connection: socket.socket) -> bool:
-    """Whether what is sent comes back from the echo at the other end."""
-    connection.settimeout(2)
-    try:
-        connection.sendall(b"hello")
-        return connection.recv(64) == b"hello"
-    except ConnectionError:
-        return False
-
-
-def ending(connection: socket.socket) -> int | None:
-    """The error by which a connection ended; None: it ended well."""
-    connection.settimeout(5)
-    try:
-        assert b"" == connection.recv(64)
-    except OSError as error:
-        return error.errno
-    return None
-
-
-def stand(backend: Nftables, host: Host, wanted: Wall) -> Severed:
-    """Put up a wall, then sever."""
-    backend.apply(host.path, wanted, None)
-    return sever(host.path, wanted)
-
-
-def ends(severed: Severed) -> set[tuple[str, int]]:
-    """Whose connections were reset."""
-    return {(str(one.remote), one.remote_port) for one in severed.connections}
+def dial(held: ExitStack) -> Dial:
+    """Connect from a host, to an echo; the connection is closed after the test."""
+    return partial(dialled, held)
 
 
 def states(host: Host) -> list[str]:
@@ -145,7 +92,7 @@ REACHED = {
 
 @pytest.mark.parametrize("bind", REACHED)
 def test_a_stranger_is_found_whatever_the_socket(
-    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket], bind: str
+    lab: Lab, backend: Nftables, dial: Dial, bind: str
 ) -> None:
     """What counts is the packet on the wire, not how the process wrote its address."""
     address, reached_at, entries = REACHED[bind]
@@ -156,9 +103,7 @@ def test_a_stranger_is_found_whatever_the_socket(
     assert {client.getsockname()[:2]} == ends(found)
 
 
-def test_all_others_live_on(
-    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
-) -> None:
+def test_all_others_live_on(lab: Lab, backend: Nftables, dial: Dial) -> None:
     """Peers, public ports, this host itself and what it opened outward keep their connections."""
     lab.node.add_address(OTHER)
     lab.stranger.listen("::", 9000)
@@ -182,7 +127,7 @@ def test_all_others_live_on(
 
 
 def test_the_host_itself_lives_on_at_whatever_address(
-    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
+    lab: Lab, backend: Nftables, dial: Dial
 ) -> None:
     """Its packets come over lo: from loopback, from its own addresses, from a route to itself."""
     lab.node.add_address(OTHER)
@@ -203,7 +148,7 @@ def test_the_host_itself_lives_on_at_whatever_address(
 
 
 def test_peers_that_left_are_reset_and_those_that_stay_are_not(
-    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
+    lab: Lab, backend: Nftables, dial: Dial
 ) -> None:
     """Shrinking the list cuts what it cut off."""
     lab.node.listen("::", PORT)
@@ -220,9 +165,7 @@ def test_peers_that_left_are_reset_and_those_that_stay_are_not(
     assert [True] * 2 == [lives(one) for one in staying]
 
 
-def test_another_namespace_keeps_its_connections(
-    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
-) -> None:
+def test_another_namespace_keeps_its_connections(lab: Lab, backend: Nftables, dial: Dial) -> None:
     """A wall speaks for its own namespace: the same port elsewhere is somebody else's."""
     for host in (lab.node, lab.peer):
         host.listen("0.0.0.0", PORT)
@@ -232,9 +175,7 @@ def test_another_namespace_keeps_its_connections(
     assert lives(there)
 
 
-def test_audit_severs_nothing(
-    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket]
-) -> None:
+def test_audit_severs_nothing(lab: Lab, backend: Nftables, dial: Dial) -> None:
     """A wall that only counts cuts no connection."""
     lab.node.listen("0.0.0.0", PORT)
     client = dial(lab.stranger, V4, PORT)
@@ -307,81 +248,6 @@ def test_an_outbound_connection_from_a_walled_port_meets_its_rule(
     found = stand(backend, lab.node, wall(lab.node, WALLED))
     assert {(STRANGER[0], 9000)} == ends(found)
     assert errno.ECONNABORTED == ending(made)
-
-
-@pytest.mark.parametrize("ports", [90, 130])
-def test_a_wall_of_many_ports_severs_at_each(
-    lab: Lab, backend: Nftables, dial: Callable[..., socket.socket], ports: int
-) -> None:
-    """Neighbours and gaps, few enough for the kernel's filter and too many for it."""
-    gaps = [20000 + 3 * number for number in range(ports)]
-    neighbours = list(range(21000, 21010))
-    tried = [*gaps[:3], *gaps[-3:], *neighbours[:2], *neighbours[-2:]]
-    beside = [19999, 20001, 20999, 21010, gaps[-1] + 1]
-    for port in (*tried, *beside):
-        lab.node.listen("0.0.0.0", port)
-    strangers = [dial(lab.stranger, V4, port) for port in tried]
-    kept = [dial(lab.stranger, V4, port) for port in beside]
-    entries: list[WallEntry] = [entry(port, "peers") for port in (*gaps, *neighbours)]
-    found = stand(backend, lab.node, wall(lab.node, entries))
-    assert set(tried) == {one.local_port for one in found.connections}
-    assert {one.getsockname() for one in strangers} == ends(found)
-    assert [True] * len(kept) == [lives(one) for one in kept]
-
-
-def test_a_reset_hits_that_very_socket_only(lab: Lab, dial: Callable[..., socket.socket]) -> None:
-    """The cookie tells it from a later one with the same addresses, and from the listener."""
-    lab.node.listen("0.0.0.0", PORT)
-    client = dial(lab.stranger, V4, PORT)
-
-    def try_an_older_one() -> Severed:
-        with closing(netlink.opened(SOCK_DIAG)) as diag:
-            [(handle, uid)] = handles(diag, {PORT})
-            older = handle[:-8] + bytes([handle[-8] ^ 1]) + handle[-7:]
-            return reset_all(diag, [decoded(older, uid)])
-
-    assert Severed() == lab.node.call(try_an_older_one)
-    assert lives(client)
-    assert "open" == lab.stranger.connect(V4, PORT)
-
-
-def test_a_connection_that_ended_meanwhile_is_none_of_ours(
-    lab: Lab, dial: Callable[..., socket.socket]
-) -> None:
-    """It is not reported, the listener at its port stays, and the next one is reset."""
-    lab.node.listen("0.0.0.0", PORT)
-    gone, there = dial(lab.stranger, V4, PORT), dial(lab.stranger, V4, PORT)
-
-    def reset_both() -> Severed:
-        with closing(netlink.opened(SOCK_DIAG)) as diag:
-            found = [decoded(*one) for one in handles(diag, {PORT})]
-            first = next(one for one in found if one.remote_port == gone.getsockname()[1])
-            reset(diag, first.handle)
-            return reset_all(diag, [first, *(one for one in found if one != first)])
-
-    assert {there.getsockname()} == ends(lab.node.call(reset_both))
-    assert "open" == lab.stranger.connect(V4, PORT)
-
-
-def test_a_kernel_that_resets_nothing_is_said_so(
-    lab: Lab, dial: Callable[..., socket.socket]
-) -> None:
-    """No error: the rules drop the packets anyway. (Here the kernel's own word for a unix
-    socket, which it resets on no configuration.)"""
-    lab.node.listen("0.0.0.0", PORT)
-    client = dial(lab.stranger, V4, PORT)
-
-    def reset_a_unix_socket() -> Severed:
-        with closing(netlink.opened(SOCK_DIAG)) as diag:
-            [(handle, uid)] = handles(diag, {PORT})
-            connection = decoded(handle, uid)
-            unix = Connection(
-                connection.local, PORT, connection.remote, 1, handle=b"\x01" + handle[1:]
-            )
-            return reset_all(diag, [unix, connection])
-
-    assert Severed((), UNSUPPORTED) == lab.node.call(reset_a_unix_socket)
-    assert lives(client)
 
 
 def test_a_namespace_that_is_gone_is_an_error(lab: Lab) -> None:
