@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,19 +27,12 @@ from vllmwall.config import DEFAULT_PATH, DROP_INS, Config, ConfigError, load
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
 from vllmwall.observe.connector import ConnectorEvents
-from vllmwall.observe.events import (
-    CloseEvent,
-    Event,
-    EventsUnavailableError,
-    ExecEvent,
-    ListenEvent,
-    LostEvents,
-    TraceEvents,
-)
+from vllmwall.observe.events import Event, EventsUnavailableError, TraceEvents
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.once import DOWN_MARKER
 from vllmwall.passes import Change, WallKeeper
 from vllmwall.peers import PeerList
+from vllmwall.reflexes import follow
 from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts
 from vllmwall.report.log import configure
 
@@ -112,6 +105,7 @@ class Daemon:
             backend=Nftables(),
             only=frozenset(map(inode_of_name, options.only_namespaces)),
             down=(options.runtime_dir / DOWN_MARKER).exists(),
+            armed_file=options.runtime_dir / "armed.json",
             on_change=self._log_change,
             on_failure=self._log_failure,
         )
@@ -247,30 +241,20 @@ class Daemon:
             ready = [key.fd for key, _ in selector.select(max(0.0, seconds))]
         for descriptor in ready:
             if stream is not None and descriptor == stream.fileno():
-                self._read_events(stream.read())
+                self._read_events(list(stream.read()))
             elif descriptor == self._wake_read:
                 self._handle_signals()
             else:
                 self._control.ready(descriptor)
 
-    def _read_events(self, events: Iterator[Event]) -> None:
-        observer = self.keeper.observer
-        changed = False
+    def _read_events(self, events: Sequence[Event]) -> None:
         try:
-            for event in events:
-                if isinstance(event, ListenEvent):
-                    observer.observe_listen(event.tid, event.port, event.backlog)
-                    changed = True
-                elif isinstance(event, CloseEvent):
-                    observer.observe_close(event.port)
-                    changed = True
-                elif isinstance(event, ExecEvent):
-                    observer.note_exec(event.pid)
-                elif isinstance(event, LostEvents):
-                    self.wake_soon("lost events")
-            if changed and not self.keeper.down:
+            wanted = follow(self.keeper, events)
+            if wanted.quick and not self.keeper.down:
                 self.keeper.quick_pass()
                 self.wake_soon("settle", self._settle_seconds())
+            if wanted.full:
+                self.wake_soon(wanted.full, self._settle_seconds())
         except Exception as error:  # as in a full pass, which comes next and reads it all anew
             self.log.exception("an event could not be followed", error=repr(error))
             self.wake_soon("failed event", _SETTLE_SECONDS)

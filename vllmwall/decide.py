@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv6Address
+from types import MappingProxyType
 
 from vllmwall.cidr import merged
 from vllmwall.model import (
@@ -28,6 +29,7 @@ from vllmwall.model import (
     PEERS,
     PUBLIC,
     Address,
+    Guard,
     LabelledListener,
     Listener,
     Network,
@@ -47,6 +49,10 @@ FAILSAFE = "failsafe port: never in a wall"
 NOWHERE = "the kernel names no address or port for it"
 SHARED = "shared with another user's socket that is no workload's: a rule would hit that one too"
 
+Guards = Mapping[int, frozenset[Guard]]
+"""The guards of each network namespace, by its inode."""
+
+NO_GUARDS: Guards = MappingProxyType({})
 _LONGEST_NOTE = 64
 _UNSAFE = re.compile(r"[^A-Za-z0-9 ._:/-]")
 
@@ -83,7 +89,12 @@ class _Claim:
     note: str
 
 
-def decide(recognition: Recognition, policy: Policy, peers: tuple[Network, ...]) -> Decision:
+def decide(
+    recognition: Recognition,
+    policy: Policy,
+    peers: tuple[Network, ...],
+    guards: Guards = NO_GUARDS,
+) -> Decision:
     """The walls that let every listener's audience in and nobody else."""
     skipped: set[Skipped] = set()
     claims: dict[_Key, list[_Claim]] = {}
@@ -100,7 +111,13 @@ def decide(recognition: Recognition, policy: Policy, peers: tuple[Network, ...])
         skipped.update(Skipped(claim.listener, SHARED) for claim in claims.pop(key))
     networks = _networks_of(policy, peers)
     entries = [_strictest(claims[key], networks) for key in claims]
-    return Decision(_walls(entries, networks, policy), tuple(sorted(skipped, key=repr)))
+    walls = _walls(entries, guards, networks, policy)
+    return Decision(walls, tuple(sorted(skipped, key=repr)))
+
+
+def bare_wall(namespace: int, policy: Policy, peers: tuple[Network, ...]) -> Wall:
+    """The wall of a namespace without a workload: it stands ready."""
+    return _wall(namespace, frozenset(), frozenset(), _networks_of(policy, peers), policy)
 
 
 def _why_no_rule(listener: Listener, policy: Policy) -> str | None:
@@ -225,24 +242,45 @@ def _strictest(claims: list[_Claim], networks: Mapping[str, tuple[Network, ...]]
 
 
 def _walls(
-    claims: Iterable[_Claim], networks: Mapping[str, tuple[Network, ...]], policy: Policy
+    claims: Iterable[_Claim],
+    guards: Guards,
+    networks: Mapping[str, tuple[Network, ...]],
+    policy: Policy,
 ) -> dict[int, Wall]:
-    entries: dict[int, set[WallEntry]] = {}
+    entries: dict[int, set[WallEntry]] = {namespace: set() for namespace in guards}
     for claim in claims:
         entries.setdefault(claim.key.namespace, set()).add(_entry(claim))
     return {
-        namespace: Wall(
-            namespace,
-            frozenset(of_namespace),
-            {name: networks[name] for name in sorted(_named(of_namespace) & networks.keys())},
-            policy.mode,
+        namespace: _wall(
+            namespace, frozenset(its), guards.get(namespace, frozenset()), networks, policy
         )
-        for namespace, of_namespace in sorted(entries.items())
+        for namespace, its in sorted(entries.items())
     }
 
 
-def _named(entries: Iterable[WallEntry]) -> set[str]:
-    return {PEERS, *(name for entry in entries for name in entry.audience)}
+def _wall(
+    namespace: int,
+    entries: frozenset[WallEntry],
+    guards: frozenset[Guard],
+    networks: Mapping[str, tuple[Network, ...]],
+    policy: Policy,
+) -> Wall:
+    guarding = _guard_audience(policy)
+    named = {PEERS, *guarding, *(name for entry in entries for name in entry.audience)}
+    return Wall(
+        namespace,
+        entries,
+        {name: networks[name] for name in sorted(named & networks.keys())},
+        policy.mode,
+        guards,
+        guarding,
+        frozenset(port for proto, port in policy.failsafe if proto is Proto.TCP),
+    )
+
+
+def _guard_audience(policy: Policy) -> tuple[str, ...]:
+    """Before a listener exists nobody knows its role: it has the default audience."""
+    return _audience(Role.UNKNOWN, replace(policy, audiences={}))
 
 
 def _entry(claim: _Claim) -> WallEntry:

@@ -10,15 +10,28 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from vllmwall.arming import Armed
+from vllmwall.cgroups import job_of
 from vllmwall.config import Config
-from vllmwall.decide import Decision, decide
+from vllmwall.decide import Decision, bare_wall, decide
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
-from vllmwall.model import PEERS, Mode, Network, Node, Recognition, Wall
+from vllmwall.guards import Guarding, candidates, guarding
+from vllmwall.model import (
+    Guard,
+    Network,
+    Node,
+    Policy,
+    Process,
+    Recognition,
+    Wall,
+    WallEntry,
+)
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import every_namespace
 from vllmwall.peers import PeerList
-from vllmwall.recognize import recognize
+from vllmwall.recognize import is_claimed, recognize
 from vllmwall.report.facts import (
     BackendFacts,
     ConfigFacts,
@@ -53,6 +66,7 @@ class WallKeeper:
     """Keeps the walls of this node equal to what its workloads need.
 
     ``only`` restricts it to these network namespaces (inodes); empty: the whole node.
+    ``armed_file`` remembers over restarts which units were guarded.
     """
 
     config: Config
@@ -60,13 +74,18 @@ class WallKeeper:
     backend: Backend
     only: frozenset[int] = frozenset()
     down: bool = False
+    armed_file: Path | None = None
     on_change: Callable[[Change], None] = field(default=lambda change: None)
     on_failure: Callable[[int, str], None] = field(default=lambda namespace, why: None)
 
     def __post_init__(self) -> None:
-        self.configure(self.config)
         self.observer = Observer(self.only)
+        home = self.only or {self.observer.namespaces.own}
+        self.armed = Armed(home, self.armed_file)
+        self.configure(self.config)
         self.recognition = Recognition((), ())
+        self.members: frozenset[int] = frozenset()
+        self.guarding = Guarding()
         self.decision = Decision({}, ())
         self._spaces: dict[int, _Space] = {}
 
@@ -75,6 +94,7 @@ class WallKeeper:
         self.config = config
         self.policy = config.policy()
         self._lessons = config.lessons()
+        self.armed.configure(config.guards.units, self._lessons)
 
     def full_pass(self) -> None:
         """Read everything, put every wall right, and read each of them back.
@@ -92,6 +112,37 @@ class WallKeeper:
             if space.error is None and space.standing != wall:
                 self._enforce(inode, wall, space)
 
+    @property
+    def why_no_guards(self) -> str:
+        """Why no guard stands on this node, in words; empty: they do."""
+        if not self.config.guards.enabled:
+            return "guards are switched off in the configuration"
+        return self.backend.why_no_guards
+
+    def is_claimed(self, process: Process) -> bool:
+        """Whether a stack or a lesson says that this process begins a workload. Cheap."""
+        return is_claimed(process, self._lessons)
+
+    def standing(self, inode: int) -> Wall | None:
+        """The wall of a namespace as last read back or changed; None: none, or not to be told."""
+        space = self._spaces.get(inode)
+        return None if space is None or space.error is not None or self.down else space.standing
+
+    def close(
+        self, inode: int, entries: frozenset[WallEntry], guards: frozenset[Guard] = frozenset()
+    ) -> None:
+        """Close ports at once, before anything is read: a pass must come after it.
+
+        Raises OSError, KeyError and EnforceError; the wall is then as it was.
+        """
+        standing = self.standing(inode)
+        if standing is not None and not (entries <= standing.entries and guards <= standing.guards):
+            path = self.observer.namespaces.path(inode)
+            closed = self.backend.close(path, entries, guards)
+            self._spaces[inode].standing = replace(
+                standing, entries=standing.entries | entries, guards=standing.guards | closed
+            )
+
     def take_down(self) -> list[int]:
         """Remove every wall of ours from every namespace; the inodes where one stood."""
         self.down = True
@@ -103,7 +154,8 @@ class WallKeeper:
         node = self.observer.observe()
         recognition = self._in_scope(recognize(node, config.lessons()), node)
         policy = config.policy()
-        wanted = self._walls(decide(recognition, policy, peers), policy.mode, peers)
+        guards = self._guarding(recognition, node, policy).guards
+        wanted = self._walls(decide(recognition, policy, peers, guards), policy, peers)
         return tuple(self._read_facts(inode, wall) for inode, wall in wanted.items())
 
     def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
@@ -123,6 +175,7 @@ class WallKeeper:
             sources=self.peers.sources(),
             skipped=self.decision.skipped,
             down=self.down,
+            guarding=self.guarding,
             problems=(*problems, *self._failures()),
         )
 
@@ -155,7 +208,22 @@ class WallKeeper:
         """The pure half. A namespace that could not be read keeps the wall it has."""
         self.recognition = self._in_scope(recognize(node, self._lessons), node)
         self.observer.keep(self.recognition)
-        self.decision = decide(self.recognition, self.policy, self.peers.networks())
+        self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)
+        self.guarding = self._guarding(self.recognition, node, self.policy)
+        self.armed.learn(self.guarding.guards)
+        self.decision = decide(
+            self.recognition, self.policy, self.peers.networks(), self.guarding.guards
+        )
+
+    def _guarding(self, found: Recognition, node: Node, policy: Policy) -> Guarding:
+        if why := self.why_no_guards:
+            return Guarding(reasons={one.id: why for one in found.workloads})
+        armed = self.armed.expected(
+            {job for one in node.processes.values() if (job := job_of(one.cgroup)) is not None}
+        )
+        paths = candidates(found, node.processes) | armed.keys()
+        numbers = self.observer.cgroup_numbers(paths)
+        return guarding(found, node.processes, numbers, armed, policy)
 
     def _in_scope(self, found: Recognition, node: Node) -> Recognition:
         """Without the workloads that live outside the namespaces we were told to guard."""
@@ -172,19 +240,19 @@ class WallKeeper:
         return replace(found, workloads=tuple(workloads))
 
     def _wanted(self) -> Mapping[int, Wall]:
-        return self._walls(self.decision, self.policy.mode, self.peers.networks())
+        return self._walls(self.decision, self.policy, self.peers.networks())
 
     def _walls(
-        self, decision: Decision, mode: Mode, peers: tuple[Network, ...]
+        self, decision: Decision, policy: Policy, peers: tuple[Network, ...]
     ) -> Mapping[int, Wall]:
         """The wall of every namespace that needs one and could be read: those with workloads,
         our own, and any that has a wall of ours from before."""
         namespaces = self.observer.namespaces
         walls = dict(decision.walls)
         for inode in (namespaces.own, *self._spaces):
-            if inode in namespaces.inodes:
-                walls.setdefault(inode, Wall(inode, frozenset(), {PEERS: peers}, mode))
-        return {inode: wall for inode, wall in walls.items() if inode not in namespaces.errors}
+            walls.setdefault(inode, bare_wall(inode, policy, peers))
+        there = set(namespaces.inodes) - namespaces.errors.keys()
+        return {inode: wall for inode, wall in walls.items() if inode in there}
 
     def _read_back(self, inode: int) -> None:
         space = self._spaces.setdefault(inode, _Space())
@@ -201,14 +269,14 @@ class WallKeeper:
                 path = self.observer.namespaces.path(inode)
                 # The last try rebuilds the whole table: a delta is only as good as our memory.
                 last = attempt == _TRIES - 1
-                self.backend.apply(path, wall, None if last else space.standing)
+                made = self.backend.apply(path, wall, None if last else space.standing)
             except (OSError, KeyError, EnforceError) as error:
                 space.error = str(error)
                 continue
             self._read_back(inode)
-            if space.standing == wall:
+            if space.standing == made:
                 space.failure = None
-                self.on_change(Change(inode, before, wall))
+                self.on_change(Change(inode, before, made))
                 return
             space.error = space.error or "the kernel shows another wall than the one we wrote"
         space.failure = space.error

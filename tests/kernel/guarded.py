@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.cgroups import inside
 from tests.lab import Host, Lab
 from vllmwall.control import ControlError, request
 
@@ -191,27 +192,29 @@ class Guarded:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line[0] == "{"]
         return [line for line in lines if line["event"] == event]
 
-    def rank(self) -> Program:
+    def rank(self, cgroup: Path | None = None) -> Program:
         """A torch.distributed rank that opens ports on command."""
         env = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
         library = self.folder / "libtorch_cpu.so"
         library.write_bytes(b"not really")
         env |= {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500", "LIBTORCH": str(library)}
-        return self._program([sys.executable, "-c", RANK], env)
+        return self._program([sys.executable, "-c", RANK], env, cgroup)
 
-    def server(self, port: int) -> Program:
+    def server(self, port: int, cgroup: Path | None = None) -> Program:
         """A process started as `vllm serve` is, which listens as uvicorn does."""
         script = self.folder / "vllm"
         script.write_text(f"#!{sys.executable}\n{SERVE}")
         script.chmod(0o755)
-        return self._program([str(script), "serve", "tiny", "--port", str(port)], {**os.environ})
+        argv = [str(script), "serve", "tiny", "--port", str(port)]
+        return self._program(argv, {**os.environ}, cgroup)
 
-    def bystander(self) -> Program:
+    def bystander(self, cgroup: Path | None = None) -> Program:
         """A process that is no workload."""
-        return self._program([sys.executable, "-c", RANK], {**os.environ})
+        return self._program([sys.executable, "-c", RANK], {**os.environ}, cgroup)
 
-    def _program(self, argv: list[str], env: dict[str, str]) -> Program:
+    def _program(self, argv: list[str], env: dict[str, str], cgroup: Path | None) -> Program:
         node = self.lab.node
+        argv = inside(cgroup, argv) if cgroup else argv
         process = subprocess.Popen(
             node.command(argv),
             env=env,

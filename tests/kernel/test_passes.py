@@ -26,17 +26,17 @@ class Refusing(Nftables):
     """The real backend, made to refuse changes as a kernel without memory does."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("others shall edit it")
         self.refusals = 0
         self.whole_replacements = 0
 
-    def apply(self, path: str, wall: Wall, standing: Wall | None) -> None:
+    def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
         """As the real one, after the refusals."""
         self.whole_replacements += standing is None
         if self.refusals > 0:
             self.refusals -= 1
             raise EnforceError("Error: Could not process rule: Cannot allocate memory")
-        super().apply(path, wall, standing)
+        return super().apply(path, wall, standing)
 
 
 @pytest.fixture

@@ -150,6 +150,30 @@ class HostSection(Section):
     )
 
 
+class GuardsSection(Section):
+    """Guards: cgroups of workloads whose ports are closed before they exist."""
+
+    enabled: bool = Field(
+        default=True,
+        strict=True,
+        title="true or false",
+        description=(
+            "Close a workload's container, unit or scope to strangers as soon as it starts, at "
+            "every TCP port but its API's. With false, ports are closed one by one as they open."
+        ),
+        examples=[True],
+    )
+    units: tuple[Pattern, ...] = Field(
+        default=(),
+        title="list of globs",
+        description=(
+            "Systemd units or cgroup paths in which nothing but workloads runs: guarded from the "
+            "moment their cgroup is made, on their very first start too."
+        ),
+        examples=[["vllm@*.service"]],
+    )
+
+
 class DaemonSection(Section):
     """The daemon itself."""
 
@@ -214,6 +238,7 @@ class Config(Section):
     )
     taught: tuple[TaughtWorkload, ...] = Field(default=(), alias="workload")
     host: HostSection = Field(default_factory=HostSection)
+    guards: GuardsSection = Field(default_factory=GuardsSection)
     daemon: DaemonSection = Field(default_factory=DaemonSection)
     control: ControlSection = Field(default_factory=ControlSection)
     _files: tuple[Path, ...] = PrivateAttr(default=())

@@ -86,6 +86,8 @@ class Backend(Protocol):
     """
 
     name: str
+    why_no_guards: str
+    """Why guards cannot stand on this kernel, in words; empty: they can."""
 
     def read_back(self, path: str) -> Wall | None:
         """What stands in the kernel now; None: nothing of ours.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from socket import socket
 
 from vllmwall.enforce import owned, rebuild, ruleset
 from vllmwall.enforce.backend import AlteredWall, Backend, Counters, EnforceError
@@ -20,6 +20,7 @@ from vllmwall.enforce.delta import changing, closing
 from vllmwall.enforce.libnftables import Libnftables, NotThereError
 from vllmwall.enforce.listing import read_counters, read_wall
 from vllmwall.enforce.names import STRANGERS
+from vllmwall.enforce.probe import why_no_guards
 from vllmwall.enforce.watch import Watch
 from vllmwall.model import Guard, Wall, WallEntry
 from vllmwall.netns import inode_of, run_in
@@ -32,8 +33,6 @@ _SHOW_COUNTERS = (
 )
 _OWNED = owned.OWNER | owned.PERSIST
 _ORPHAN = "\n\tflags \n"  # how nft 1.0.6 prints the flag persist alone
-
-Result = TypeVar("Result")
 
 
 class Nftables(Backend):
@@ -48,6 +47,7 @@ class Nftables(Backend):
     def __init__(self, why_not_owned: str | None = None) -> None:
         self._library = Libnftables()
         self.why_not_owned = owned.why_not_owned() if why_not_owned is None else why_not_owned
+        self.why_no_guards = why_no_guards()
 
     def read_back(self, path: str) -> Wall | None:
         """What stands in the kernel now; None: no table of ours."""
@@ -140,6 +140,7 @@ class Nftables(Backend):
         standing = self._standing(path)
         if standing is not None and standing.is_orphan:
             self._library.through(path, owned.adopt)
+            self._library.through(path, _end_stand_in)
             standing = self._standing(path)
         if standing is None or standing == self._ours(path):
             return standing is not None
@@ -168,7 +169,7 @@ class Nftables(Backend):
         self._library.run(path, rebuild.as_commands(table))
         if stands:
             rebuild.grace()
-        self._library.through(path, lambda ours: owned.delete(ours, owned.STAND_IN))
+        self._library.through(path, _end_stand_in)
 
     def _belonging(self, path: str, portid: int) -> EnforceError:
         return EnforceError(
@@ -178,6 +179,10 @@ class Nftables(Backend):
 
     def _holder(self, path: str, portid: int) -> str:
         return run_in(path, lambda: owned.holder(portid))
+
+
+def _end_stand_in(ours: socket) -> None:
+    owned.delete(ours, owned.STAND_IN)
 
 
 def _is_alike(standing: Wall, wall: Wall) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
+from vllmwall.cgroups import mount_point, number_of
 from vllmwall.model import Listener, Node, Process, RaySession, Recognition
 from vllmwall.observe.files import ray_sessions
 from vllmwall.observe.namespaces import Namespaces
@@ -31,6 +33,7 @@ class Observer:
         self._looked_into: dict[int, frozenset[int]] = {}
         self._workload_pids: frozenset[int] = frozenset()
         self._ray_sessions: tuple[RaySession, ...] = ()
+        self._cgroups: Path | None = None
 
     def observe(self) -> Node:
         """Read the whole node."""
@@ -46,9 +49,12 @@ class Observer:
         self._look_inside(self._workload_pids)
         return self.node()
 
-    def observe_listen(self, tid: int, port: int, backlog: int | None) -> None:
-        """Read what a listen event is about: one thread's process, one port."""
-        pid = thread_group(tid)
+    def process(self, pid: int) -> Process | None:
+        """A process as it was last read."""
+        return self._table.processes.get(pid)
+
+    def observe_listen(self, pid: int, port: int, backlog: int | None) -> None:
+        """Read what a listen event is about: one process, one port."""
         process = self._table.look_at_family(pid)
         if process is None:
             return
@@ -66,6 +72,14 @@ class Observer:
                 standing = self.namespaces.listeners(listener.namespace, port)
                 if listener.inode not in {other.inode for other in standing}:
                     del self._listeners[key]
+
+    def cgroup_numbers(self, paths: Iterable[str]) -> dict[str, int]:
+        """The kernel's numbers of those of the cgroups that exist."""
+        mount = self._cgroups = self._cgroups or mount_point()
+        if mount is None:
+            return {}
+        numbers = {path: number_of(path, mount) for path in paths}
+        return {path: number for path, number in numbers.items() if number is not None}
 
     def note_exec(self, pid: int) -> Process | None:
         """Read a program that has just started, before it can rename itself."""

@@ -1,9 +1,10 @@
-"""Kernel events as hints: a listener came or went, a program was started.
+"""Kernel events as hints: a listener came or went, a program was started, a cgroup was made.
 
 A private tracefs instance tells of every network namespace at once, names the thread, and costs
 15 ns an event. Events are hints only: they can be lost, and everything in them is re-read
 before it is believed. Sources: Documentation/trace/events.rst, ftrace.rst; the events
-sock/inet_sock_set_state (Linux 4.16), syscalls/sys_enter_listen, sched/sched_process_exec.
+sock/inet_sock_set_state (Linux 4.16), syscalls/sys_enter_listen, sched/sched_process_exec,
+cgroup/cgroup_mkdir (Linux 4.13).
 """
 
 from __future__ import annotations
@@ -11,27 +12,36 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+
+from vllmwall.model import Address
 
 TRACEFS_MOUNTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _LISTEN_STATE = 10  # TCP_LISTEN, net/tcp_states.h
 _PROGRAMS = ("python", "pypy", "vllm", "torchrun", "ray", "gcs_server", "sglang", "lmdeploy")
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8  # linux/mount.h
 _READ_BYTES = 1 << 16
+_READS = 8  # at a time: a storm of events must not keep the loop from its other work
 _BACKLOGS_KEPT = 1024
 
 _FILTERS = {
     "sock/inet_sock_set_state": f"newstate == {_LISTEN_STATE} || oldstate == {_LISTEN_STATE}",
     "syscalls/sys_enter_listen": "",
     "sched/sched_process_exec": " || ".join(f'filename ~ "*{name}*"' for name in _PROGRAMS),
+    "cgroup/cgroup_mkdir": "root == 0",  # the v2 hierarchy
 }
-# "python-4242 [001] d..1. 17.25: name: fields"; a comm is the user's own and can hold anything,
-# so the last match of the fixed part counts.
-_LINE = re.compile(r".*-(\d+)\s+\[\d+\]\s+\S+\s+[\d.]+: (\w+)[:(] ?(.*)")
+_OPTIONAL = frozenset({"cgroup/cgroup_mkdir"})
+# "          python-4242    [001] d..1. 17.25: name: fields". Names of threads, programs and
+# cgroups belong to users and can hold anything, another event's text too. So the places count:
+# the thread's name has the first 16 columns (trace_print_context, kernel/trace/trace_output.c).
+_LINE = re.compile(r".{16}-(\d+) +\[\d+\] \S+ +[\d.]+: (\w+)[:(] ?(.*)")
+_CGROUP = re.compile(r"root=0 id=(\d+) level=(\d+) path=(.*)")
 _BACKLOG = re.compile(r"backlog: (?:0x)?([0-9a-f]+)")
+_DROPPED = re.compile(r"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
 _LOST = re.compile(r"LOST (\d+) EVENTS")
 
 
@@ -42,6 +52,7 @@ class ListenEvent:
     tid: int
     port: int
     backlog: int | None
+    address: Address | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +71,22 @@ class ExecEvent:
 
 
 @dataclass(frozen=True)
+class CgroupEvent:
+    """A cgroup was made in the v2 hierarchy; no process is in it yet."""
+
+    path: str
+    level: int
+    id: int
+
+
+@dataclass(frozen=True)
 class LostEvents:
     """The kernel had to drop events: only a full pass tells what they were."""
 
     count: int
 
 
-Event = ListenEvent | CloseEvent | ExecEvent | LostEvents
+Event = ListenEvent | CloseEvent | ExecEvent | CgroupEvent | LostEvents
 
 
 class EventsUnavailableError(Exception):
@@ -107,16 +127,25 @@ class TraceEvents:
         self._remove()
 
     def read(self) -> Iterator[Event]:
-        """What happened since the last call; does not wait."""
-        try:
-            while data := os.read(self._pipe, _READ_BYTES):
-                lines = (self._rest + data.decode(errors="replace")).split("\n")
-                self._rest = lines.pop()
-                for line in lines:
-                    if event := self._parse(line):
-                        yield event
-        except BlockingIOError:
-            return
+        """What happened since the last call, or the oldest part of it; does not wait."""
+        for _ in range(_READS):
+            try:
+                data = os.read(self._pipe, _READ_BYTES)
+            except BlockingIOError:
+                return
+            lines = (self._rest + data.decode("latin-1")).split("\n")  # a column a byte
+            self._rest = lines.pop()
+            for line in lines:
+                if event := self._parse(line):
+                    yield event
+
+    def lost(self) -> int:
+        """How many events the kernel had to drop since the instance was made."""
+        total = 0
+        for stats in self._folder.glob("per_cpu/cpu*/stats"):
+            with suppress(OSError):
+                total += sum(map(int, _DROPPED.findall(stats.read_text())))
+        return total
 
     def _configure(self) -> None:
         self._write("tracing_on", "0")
@@ -125,10 +154,17 @@ class TraceEvents:
         with suppress(OSError):  # only a saving
             self._write("options/record-cmd", "0")
         for event, condition in _FILTERS.items():
-            if condition:
-                self._write(f"events/{event}/filter", condition)
-            self._write(f"events/{event}/enable", "1")
+            try:
+                self._enable(event, condition)
+            except OSError:
+                if event not in _OPTIONAL:
+                    raise
         self._write("tracing_on", "1")
+
+    def _enable(self, event: str, condition: str) -> None:
+        if condition:
+            self._write(f"events/{event}/filter", condition)
+        self._write(f"events/{event}/enable", "1")
 
     def _write(self, name: str, value: str) -> None:
         with (self._folder / name).open("w") as file:
@@ -154,6 +190,8 @@ class TraceEvents:
             return ExecEvent(task)
         if name == "inet_sock_set_state" and "IPPROTO_TCP" in text:
             return self._state_event(task, text)
+        if name == "cgroup_mkdir":
+            return _cgroup_event(text)
         return None
 
     def _note_backlog(self, task: int, text: str) -> None:
@@ -167,8 +205,24 @@ class TraceEvents:
         fields = dict(part.split("=", 1) for part in text.split() if "=" in part)
         port = int(fields["sport"])
         if fields["newstate"] == "TCP_LISTEN":
-            return ListenEvent(task, port, self._backlogs.pop(task, None))
+            return ListenEvent(task, port, self._backlogs.pop(task, None), _address(fields))
         return CloseEvent(task, port)
+
+
+def _address(fields: Mapping[str, str]) -> Address | None:
+    key = "saddrv6" if fields.get("family") == "AF_INET6" else "saddr"
+    try:
+        return ip_address(fields.get(key, ""))
+    except ValueError:
+        return None
+
+
+def _cgroup_event(text: str) -> CgroupEvent | None:
+    match = _CGROUP.fullmatch(text)
+    if match is None:
+        return None
+    number, level, path = match.groups()
+    return CgroupEvent(path.encode("latin-1").decode(errors="replace"), int(level), int(number))
 
 
 def _unavailable(error: OSError) -> EventsUnavailableError:

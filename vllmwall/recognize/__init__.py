@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vllmwall.model import Lesson, Node, Recognition
+from vllmwall.model import Lesson, Node, Process, Recognition
 from vllmwall.recognize import kv, lmdeploy, ray, sglang, taught, torch, vllm
 from vllmwall.recognize.claims import StackRules
-from vllmwall.recognize.survey import survey_node
+from vllmwall.recognize.survey import is_claimed_alone, survey_node
 
 # The order decides where two stacks could claim one process: the more specific comes first.
 _STACKS: tuple[StackRules, ...] = (
@@ -26,6 +26,11 @@ _STACKS: tuple[StackRules, ...] = (
     torch.RULES,
     taught.RULES,
 )
+
+
+def is_claimed(process: Process, lessons: Sequence[Lesson] = ()) -> bool:
+    """Whether a process belongs to a workload by itself: for one that has just been started."""
+    return is_claimed_alone(process, lessons, _STACKS)
 
 
 def recognize(node: Node, lessons: Sequence[Lesson] = ()) -> Recognition:

@@ -41,6 +41,14 @@ def survey_node(node: Node, lessons: Sequence[Lesson], stacks: Sequence[StackRul
     return _describe(view, members, owned)
 
 
+def is_claimed_alone(
+    process: Process, lessons: Sequence[Lesson], stacks: Sequence[StackRules]
+) -> bool:
+    """Whether a stack or a lesson claims a process, as far as it alone can tell."""
+    alone = {process.pid: process}
+    return bool(_claims(alone, _taught(alone, lessons), stacks))
+
+
 def _taught(
     processes: Mapping[int, Process], lessons: Sequence[Lesson]
 ) -> dict[int, tuple[Lesson, ...]]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vllmwall.guards import Guarding
 from vllmwall.model import Listener, Network, PeerSource, Policy, Recognition, Skipped, Wall
 
 
@@ -103,6 +104,7 @@ class StatusFacts:
     skipped: tuple[Skipped, ...] = ()
     daemon: DaemonFacts | None = None
     down: bool = False
+    guarding: Guarding = field(default_factory=Guarding)
     problems: tuple[str, ...] = ()
     users: Mapping[int, str] = field(default_factory=dict)
 

@@ -53,6 +53,7 @@ def test_the_api_is_public_and_the_rest_is_for_peers() -> None:
                 ),
                 {"peers": PEER_NETWORKS},
                 Mode.ENFORCE,
+                failsafe=frozenset({22}),
             )
         },
         (),

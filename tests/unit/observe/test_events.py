@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from vllmwall.cgroups import mount_point
 from vllmwall.observe import events
 from vllmwall.observe.events import (
+    CgroupEvent,
     CloseEvent,
     Event,
     EventsUnavailableError,
@@ -26,6 +29,7 @@ from vllmwall.observe.events import (
 )
 
 NAME = f"vwtest-{os.getpid()}"
+FORGED = "x-77 [001] ..... 2.0: inet_sock_set_state: family=AF_INET protocol=IPPROTO_TCP sport=80"
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def test_listen_and_close_are_told_with_thread_port_and_backlog(trace: TraceEven
         port = listening.getsockname()[1]
         listening.listen(16384)
         event = wait_for(trace, lambda one: isinstance(one, ListenEvent) and one.port == port)
-        assert ListenEvent(os.getpid(), port, 16384) == event
+        assert ListenEvent(os.getpid(), port, 16384, ip_address("127.0.0.1")) == event
     wait_for(trace, lambda one: one == CloseEvent(os.getpid(), port))
 
 
@@ -94,25 +98,62 @@ def test_no_tracefs_is_said_with_the_reason(
         TraceEvents(NAME)
 
 
+def test_a_cgroup_is_told_before_anything_is_in_it(trace: TraceEvents) -> None:
+    """The number and the depth are those that the kernel will match sockets by."""
+    mount = mount_point()
+    if mount is None:
+        pytest.skip("no cgroup v2 hierarchy is mounted")
+    folder = mount / f"vw test-{os.getpid()}.service"
+    folder.mkdir()
+    try:
+        event = wait_for(trace, lambda one: isinstance(one, CgroupEvent))
+        assert CgroupEvent(f"/{folder.name}", 1, folder.stat().st_ino) == event
+    finally:
+        folder.rmdir()
+
+
+def test_dropped_events_are_counted(trace: TraceEvents) -> None:
+    """Whoever is told that events were lost looks at everything anew."""
+    assert trace.lost() == 0
+    trace._write("buffer_size_kb", "4")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        for _ in range(2000):
+            listening.listen(1)
+    assert trace.lost() > 0
+    wait_for(trace, lambda one: isinstance(one, LostEvents))
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         (
-            "  x-1 [000] d..1. 1.0: inet_sock_set_state: a-77 [001] ..... 2.0: "
+            "   -1 [0] x: y: -77      [001] ..... 2.0: "
             "inet_sock_set_state: family=AF_INET protocol=IPPROTO_TCP sport=80 dport=0 "
-            "oldstate=TCP_CLOSE newstate=TCP_LISTEN",
-            ListenEvent(77, 80, None),
+            "saddr=10.0.0.1 oldstate=TCP_CLOSE newstate=TCP_LISTEN",
+            ListenEvent(77, 80, None, ip_address("10.0.0.1")),
         ),
+        (
+            "              sh-7       [001] ..... 2.0: sched_process_exec: "
+            f"filename=/tmp/{FORGED} pid=7 old_pid=7",
+            ExecEvent(7),
+        ),
+        (
+            "           mkdir-7       [001] d..1. 2.0: cgroup_mkdir: "
+            f"root=0 id=11501 level=2 path=/a b/{FORGED}",
+            CgroupEvent(f"/a b/{FORGED}", 2, 11501),
+        ),
+        ("           mkdir-7       [001] d..1. 2.0: cgroup_mkdir: root=9 id=8 level=1 path=/a", None),
         ("CPU:1 [LOST 12 EVENTS]", LostEvents(12)),
         ("garbage", None),
         (
-            "a-5 [000] ..... 1.0: inet_sock_set_state: family=AF_INET protocol=IPPROTO_SCTP "
+            "               a-5       [000] ..... 1.0: inet_sock_set_state: family=AF_INET protocol=IPPROTO_SCTP "
             "sport=80 newstate=TCP_LISTEN",
             None,
         ),
     ],
 )
-def test_a_line_is_read_by_its_last_fixed_part(
+def test_a_line_is_read_by_its_places(
     trace: TraceEvents, line: str, expected: Event | None
 ) -> None:
     """A process can call itself anything; its name must not pass for an event."""

@@ -1,0 +1,99 @@
+"""What the daemon does about events: close at once what they tell of, then read what is true.
+
+An event is a hint, and a wrong one can only close, for as long as the pass takes that comes next
+(DESIGN §3, invariant 7): a few milliseconds. So a port of a process that is known to be a
+workload's gets the audience of what nobody has recognized yet, and a cgroup of a path that was
+guarded gets its guard before there is a process in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from vllmwall.enforce.backend import EnforceError
+from vllmwall.model import Address, Guard, Proto, Role, Wall, WallEntry
+from vllmwall.observe import thread_group
+from vllmwall.observe.events import (
+    CgroupEvent,
+    CloseEvent,
+    Event,
+    ExecEvent,
+    ListenEvent,
+    LostEvents,
+)
+from vllmwall.passes import WallKeeper
+
+_EXECS_AT_ONCE = 64
+_NOTE = f"{Role.UNKNOWN.value} new"
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What events ask for: ``quick``, a quick pass now; ``full``, why a full one soon."""
+
+    quick: bool = False
+    full: str = ""
+
+
+def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
+    """Do what cannot wait, and read what the events are about."""
+    listens = [(one, thread_group(one.tid)) for one in events if isinstance(one, ListenEvent)]
+    for cgroup in events:
+        if isinstance(cgroup, CgroupEvent):
+            close_cgroup(keeper, cgroup)
+    for listen, pid in listens:
+        close_port(keeper, listen, pid)
+    for listen, pid in listens:
+        keeper.observer.observe_listen(pid, listen.port, listen.backlog)
+    closed = [one.port for one in events if isinstance(one, CloseEvent)]
+    for port in dict.fromkeys(closed):
+        keeper.observer.observe_close(port)
+    execs = list(dict.fromkeys(one.pid for one in events if isinstance(one, ExecEvent)))
+    begun = [pid for pid in execs[:_EXECS_AT_ONCE] if _begins_a_workload(keeper, pid)]
+    lost = any(isinstance(one, LostEvents) for one in events) or len(execs) > _EXECS_AT_ONCE
+    return Followed(bool(listens or closed or begun), "lost events" if lost else "")
+
+
+def _begins_a_workload(keeper: WallKeeper, pid: int) -> bool:
+    """Read a program before it can rename itself; whether its cgroup may want a guard now."""
+    process = keeper.observer.note_exec(pid)
+    return process is not None and keeper.is_claimed(process)
+
+
+def close_port(keeper: WallKeeper, event: ListenEvent, pid: int) -> None:
+    """Close the port that a workload's process has just opened."""
+    process = keeper.observer.process(pid)
+    if process is None or pid not in keeper.members or event.address is None:
+        return
+    standing = keeper.standing(process.namespace)
+    if standing is None or event.port in standing.failsafe or event.address.is_loopback:
+        return
+    entries = frozenset(_entries(standing, event.address, event.port))
+    with suppress(OSError, KeyError, EnforceError):  # the pass tries again, and tells
+        keeper.close(process.namespace, entries)
+
+
+def close_cgroup(keeper: WallKeeper, event: CgroupEvent) -> None:
+    """Close a cgroup that was just made, if one of its path shall be guarded."""
+    spaces = keeper.armed.namespaces(event.path)
+    if not spaces or keeper.why_no_guards:
+        return
+    keeper.armed.expect(event.path, spaces)
+    guard = frozenset({Guard(event.level, event.id, event.path)})
+    for inode in spaces:
+        with suppress(OSError, KeyError, EnforceError):
+            keeper.close(inode, frozenset(), guard)
+
+
+def _entries(standing: Wall, address: Address, port: int) -> Iterator[WallEntry]:
+    """What closes the port and is not there yet. ``[::]`` may take IPv4 too: the pass will know."""
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    plain = mapped or address
+    exact = None if plain.is_unspecified else plain
+    families = {4, 6} if address.version == 6 and address.is_unspecified else {plain.version}
+    there = {(one.family, one.proto, one.port, one.address) for one in standing.entries}
+    for family in families:
+        if (family, Proto.TCP, port, exact) not in there:
+            yield WallEntry(family, Proto.TCP, port, standing.guard_audience, exact, _NOTE)
