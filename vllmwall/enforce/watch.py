@@ -28,10 +28,12 @@ _DATAGRAM = 1 << 16  # NLMSG_GOODSIZE is a page; a message alone may be longer
 _AT_ONCE = 2048  # datagrams; whoever polls comes back for the others
 _MOST_DEEDS = 6
 
+_MADE, _DELETED = "made or changed the table", "deleted the table"
+
 # Message numbers of linux/netfilter/nf_tables.h, and the attribute that says which one is meant.
 _DEEDS = {
-    0: ("added the table", 0),
-    2: ("deleted the table", 0),
+    0: (_MADE, 0),
+    2: (_DELETED, 0),
     3: ("added chain", 3),
     5: ("deleted chain", 3),
     6: ("added a rule to", 2),
@@ -128,7 +130,7 @@ class Watch:
                 self._note(_deed(kind, body))
 
     def _note(self, deed: str) -> None:
-        if deed not in self._deeds and len(self._deeds) <= _MOST_DEEDS:
+        if deed not in self._deeds and (len(self._deeds) <= _MOST_DEEDS or deed == _DELETED):
             self._deeds.append(deed)
 
 
@@ -167,8 +169,8 @@ def _deed(kind: int, body: bytes) -> str:
 def _touch(body: bytes, deeds: list[str]) -> Touch:
     attributes = _attributes(body)
     pid = int.from_bytes(attributes.get(_GEN_PID, b""), "big")
-    if "deleted the table" in deeds:  # with everything in it, which the kernel lists first
-        deeds = [deed for deed in deeds if deed in ("deleted the table", "added the table")]
+    if _DELETED in deeds:  # with everything in it, which the kernel lists first
+        deeds = [_DELETED]
     what = ", ".join(deeds[:_MOST_DEEDS]) + (", …" if len(deeds) > _MOST_DEEDS else "")
     name = _text(attributes.get(_GEN_NAME, b""))
     return Touch(pid or -1, name or _command_of(pid), what)
