@@ -57,6 +57,23 @@ def test_a_wall_of_many_ports_severs_at_each(
     assert [True] * len(kept) == [lives(one) for one in kept]
 
 
+def test_other_ports_stay_in_the_kernel(lab: Lab, dial: Dial) -> None:
+    """A node of many connections and few walled ports is asked about those alone."""
+    ports = range(20000, 20008)
+    for port in ports:
+        lab.node.listen("::", port)
+        dial(lab.stranger, V4, port)
+        dial(lab.stranger, lab.node.ipv6, port)
+
+    def seen(*wanted: int) -> list[int]:
+        with closing(netlink.opened(SOCK_DIAG)) as diag:
+            return sorted(decoded(*one).local_port for one in handles(diag, wanted))
+
+    asked = (20001, 20003, 20004, 20005)
+    assert sorted(asked * 2) == lab.node.call(lambda: seen(*asked))
+    assert [20007] * 2 == lab.node.call(lambda: seen(20007))
+
+
 def test_a_reset_hits_that_very_socket_only(lab: Lab, dial: Dial) -> None:
     """The cookie tells it from a later one with the same addresses, and from the listener."""
     lab.node.listen("0.0.0.0", PORT)

@@ -9,8 +9,9 @@ its process has closed already is left to end by itself (see `connections.handle
 one whose source address another program's rules rewrite on its way in. Guards match SYNs only,
 so they sever nothing.
 
-10,000 connections at a walled port, of 200 peers: 30 ms; 10,000 elsewhere: 3 ms; a reset: 13 µs
-(2-core VM, kernel 6.18).
+Measured (2-core VM, kernel 6.18): 10,000 connections at a walled port are read and judged in
+30 ms, 20 of them the kernel's; 10,000 at other ports in 5 to 8 ms, nearly all of it the kernel's
+two walks through its table, which an empty namespace costs too. A reset takes 16 µs.
 """
 
 from __future__ import annotations
