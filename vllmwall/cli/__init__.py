@@ -21,6 +21,7 @@ _COMMANDS = {
     "reload": "vllmwall.cli.service",
     "up": "vllmwall.cli.service",
     "down": "vllmwall.cli.service",
+    "run": "vllmwall.cli.run",
     "daemon": "vllmwall.cli.service",
     "snapshot": "vllmwall.cli.recordings",
     "recognize": "vllmwall.cli.recordings",

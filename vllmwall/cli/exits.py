@@ -16,6 +16,9 @@ class Exit(IntEnum):
     NOT_RUNNING = 3
     DENIED = 4
     NOT_SAFE = 5
+    OPEN = 125
+    NOT_EXECUTABLE = 126
+    NO_SUCH_COMMAND = 127
 
 
 MEANINGS = {
@@ -25,6 +28,9 @@ MEANINGS = {
     Exit.NOT_RUNNING: "no daemon answers",
     Exit.DENIED: "permission denied: ask as root",
     Exit.NOT_SAFE: "`status`: a wall does not stand as wanted, is not known, or drops nothing",
+    Exit.OPEN: "`run`: the job cannot be guarded, so it was not started",
+    Exit.NOT_EXECUTABLE: "`run`: the command cannot be executed",
+    Exit.NO_SUCH_COMMAND: "`run`: there is no such command; else `run` ends as the command does",
 }
 
 _BY_CODE = {"not-running": Exit.NOT_RUNNING, "denied": Exit.DENIED}
