@@ -6,7 +6,9 @@ transaction that puts the workload's port back.
 
 from __future__ import annotations
 
+import random
 import subprocess
+import time
 from collections.abc import Iterator
 
 from tests.bench.commits import Commit, Watch
@@ -15,6 +17,7 @@ from tests.bench.stage import Stage, next_port
 
 PART = "repair"
 _PATIENCE = 1.0
+_APART = (0.02, 0.06)  # seconds between flushes
 _GIVE_UP = 5  # flushes that nothing repaired: more would tell no more
 _FLUSH = ("nft", "flush", "ruleset")
 _NOT_OWNED = {"VLLMWALL_OWNER": "off"}  # vllmwall.enforce.owned: as on a kernel without the flag
@@ -48,6 +51,7 @@ def measure(stage: Stage) -> Iterator[Row]:
 
 def flush_once(stage: Stage, watch: Watch, port: int) -> float | None:
     """Milliseconds from the flush to the repair; None: not repaired in time."""
+    time.sleep(random.uniform(*_APART))
     subprocess.run(stage.lab.node.command(_FLUSH), check=True)
     flush = watch.until(lambda commit: commit.name == "nft", _PATIENCE)
     assert flush is not None, "the flush was not notified"
