@@ -12,6 +12,7 @@ from vllmwall.enforce.sever import Severed, sever
 from vllmwall.model import Wall
 
 Dial = Callable[..., socket.socket]
+PATIENCE = 10.0  # seconds; a packet takes a millisecond, on a starved machine it can be lost
 
 
 class Door:
@@ -21,7 +22,7 @@ class Door:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.listening = stack.enter_context(host.open_socket(family, socket.SOCK_STREAM))
         self.listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listening.settimeout(5)
+        self.listening.settimeout(PATIENCE)
         self.listening.bind((address, port))
         self.listening.listen()
         self._stack = stack
@@ -35,14 +36,14 @@ def dialled(
     held: ExitStack, host: Host, address: str, port: int, source: str | None = None
 ) -> socket.socket:
     """A connection to an echo, closed with the stack."""
-    made = held.enter_context(host.dial(address, port, source=source))
+    made = held.enter_context(host.dial(address, port, source=source, timeout=PATIENCE))
     assert lives(made)
     return made
 
 
 def lives(connection: socket.socket) -> bool:
     """Whether what is sent comes back from the echo at the other end."""
-    connection.settimeout(2)
+    connection.settimeout(PATIENCE)
     try:
         connection.sendall(b"hello")
         return connection.recv(64) == b"hello"
@@ -52,7 +53,7 @@ def lives(connection: socket.socket) -> bool:
 
 def ending(connection: socket.socket) -> int | None:
     """The error by which a connection ended; None: it ended well."""
-    connection.settimeout(5)
+    connection.settimeout(PATIENCE)
     try:
         assert b"" == connection.recv(64)
     except OSError as error:

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.kernel.severing import Dial, Door, dialled, ending, ends, lives, stand
+from tests.kernel.severing import PATIENCE, Dial, Door, dialled, ending, ends, lives, stand
 from tests.kernel.walls import entry, everywhere, wall
 from tests.lab import PEER, STRANGER, Host, Lab
 from vllmwall.enforce.connections import Connection
@@ -47,7 +47,7 @@ def states(host: Host) -> list[str]:
 
 def until(condition: Callable[[], bool], what: str) -> None:
     """Wait for the other host's packets."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"not in time: {what}"
         time.sleep(0.01)
@@ -58,7 +58,7 @@ def test_a_stranger_who_came_before_the_wall_is_reset_at_both_ends(
 ) -> None:
     """Neither end waits for minutes; the report says whose it was and what refused it."""
     door = Door(lab.node, "0.0.0.0", PORT, held)
-    client = held.enter_context(lab.stranger.dial(V4, PORT))
+    client = held.enter_context(lab.stranger.dial(V4, PORT, timeout=PATIENCE))
     server = door.accept()
     found = stand(backend, lab.node, wall(lab.node, WALLED))
     assert errno.ECONNRESET == ending(client)
@@ -191,7 +191,7 @@ def test_a_handshake_that_is_not_done_is_ended(
     # The server is told when data comes; until then the connection stays half open.
     door.listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
     for address in (V4, V6):
-        held.enter_context(lab.stranger.dial(address, PORT))
+        held.enter_context(lab.stranger.dial(address, PORT, timeout=PATIENCE))
     assert ["SYN-RECV"] * 2 == states(lab.node)
     found = stand(backend, lab.node, wall(lab.node, WALLED))
     assert set(STRANGER) == {remote for remote, _ in ends(found)}
@@ -203,7 +203,7 @@ def test_a_connection_nobody_accepted_yet_is_reset(
 ) -> None:
     """It waits in the listener's queue and belongs to no descriptor; the server never gets it."""
     door = Door(lab.node, "0.0.0.0", PORT, held)
-    client = held.enter_context(lab.stranger.dial(V4, PORT))
+    client = held.enter_context(lab.stranger.dial(V4, PORT, timeout=PATIENCE))
     found = stand(backend, lab.node, wall(lab.node, WALLED))
     assert {client.getsockname()} == ends(found)
     assert errno.ECONNRESET == ending(client)
@@ -216,7 +216,7 @@ def test_a_connection_that_is_half_closed_is_reset(
 ) -> None:
     """In CLOSE_WAIT and in FIN_WAIT2 one direction still carries data."""
     door = Door(lab.node, "0.0.0.0", PORT, held)
-    client = held.enter_context(lab.stranger.dial(V4, PORT))
+    client = held.enter_context(lab.stranger.dial(V4, PORT, timeout=PATIENCE))
     server = door.accept()
     (client if who == "the stranger" else server).shutdown(socket.SHUT_WR)
     expected = "CLOSE-WAIT" if who == "the stranger" else "FIN-WAIT-2"
@@ -231,7 +231,7 @@ def test_what_its_process_closed_already_is_left_to_end(
 ) -> None:
     """A reset of such a socket made it stay for ever on kernels before 6.11."""
     door = Door(lab.node, "0.0.0.0", PORT, held)
-    held.enter_context(lab.stranger.dial(V4, PORT))
+    held.enter_context(lab.stranger.dial(V4, PORT, timeout=PATIENCE))
     door.accept().close()
     until(lambda: states(lab.node) == ["FIN-WAIT-2"], "the server's end is closed")
     assert Severed() == stand(backend, lab.node, wall(lab.node, WALLED))

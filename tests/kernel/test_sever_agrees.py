@@ -174,7 +174,7 @@ def _dial(lab: Lab, attempt: Attempt) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.settimeout(1)
+        made.settimeout(5)
         made.bind((attempt.source, attempt.source_port))
         made.connect(attempt.target)
     except OSError:

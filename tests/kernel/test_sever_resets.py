@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from tests.kernel.severing import Dial, dialled, ends, lives, stand
+from tests.kernel.severing import PATIENCE, Dial, dialled, ends, lives, stand
 from tests.kernel.walls import entry, wall
 from tests.lab import Lab
 from vllmwall import netlink
@@ -87,7 +87,7 @@ def test_a_reset_hits_that_very_socket_only(lab: Lab, dial: Dial) -> None:
 
     assert Severed() == lab.node.call(try_an_older_one)
     assert lives(client)
-    assert "open" == lab.stranger.connect(V4, PORT)
+    assert "open" == lab.stranger.connect(V4, PORT, timeout=PATIENCE)
 
 
 def test_a_connection_that_ended_meanwhile_is_none_of_ours(lab: Lab, dial: Dial) -> None:
@@ -103,7 +103,7 @@ def test_a_connection_that_ended_meanwhile_is_none_of_ours(lab: Lab, dial: Dial)
             return reset_all(diag, [first, *(one for one in found if one != first)])
 
     assert {there.getsockname()} == ends(lab.node.call(reset_both))
-    assert "open" == lab.stranger.connect(V4, PORT)
+    assert "open" == lab.stranger.connect(V4, PORT, timeout=PATIENCE)
 
 
 def test_a_kernel_that_resets_nothing_is_said_so(lab: Lab, dial: Dial) -> None:
