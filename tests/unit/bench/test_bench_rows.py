@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tests.bench.figures import as_markdown
 from tests.bench.rows import Goal, Row, number, percentile, to_json
 from tests.bench.table import as_table
 
@@ -108,3 +109,17 @@ def test_the_table_shows_our_own_failures() -> None:
     text = console.export_text()
     assert "MISSED" in text
     assert "ufw is not installed" in text
+
+
+def test_figures_for_the_docs_are_those_of_the_json() -> None:
+    """A goal that was missed is one in the docs too, and what was not measured is said."""
+    rows = [
+        Row("repair", "p99", 48.5, "ms", goal=Goal("≤", 20)),
+        Row("cost", "RSS", 20.0, "MB", "poller", 10.0),
+        Row("exposure", "ufw", None, ""),
+    ]
+    assert [
+        "| repair: p99 | 48.5 ms |  |  | ≤ 20 | **missed** |",
+        "| cost: RSS | 20 MB | poller: 10 | 2 |  |  |",
+        "| exposure: ufw | not measured  |  |  |  |  |",
+    ] == list(as_markdown(json.loads(to_json(rows))))[2:]
