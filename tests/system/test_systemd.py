@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -39,6 +39,20 @@ ExecStart={sys.executable} {REPOSITORY}/tests/system/server.py %i
 [Install]
 WantedBy=sysinit.target
 """
+# As Debian has it, and slow: whatever does not wait for it is flushed by it.
+FLUSH = """[Unit]
+DefaultDependencies=no
+Wants=network-pre.target
+Before=network-pre.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=sh -c "sleep 0.5; nft flush ruleset"
+[Install]
+WantedBy=sysinit.target
+"""
+# A slow disk: whatever does not wait for the wall is open meanwhile.
+SLOW = "[Service]\nExecStartPre=sleep 0.5\n"
 # As cloud-init has it: the network comes up before sysinit.target, which waits for it.
 EARLY_NETWORK = """[Unit]
 DefaultDependencies=no
@@ -62,12 +76,8 @@ def install(host: Box, name: str) -> None:
 
 
 def enable(host: Box, *units: str) -> None:
-    """Before the box boots."""
-    for unit in units:
-        wanted = "slices" if unit.endswith(".slice") else "sysinit"
-        link = host.root / f"etc/systemd/system/{wanted}.target.wants/{unit}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(f"{UNITS}/{re.sub('@.*[.]', '@.', unit)}")
+    """Before the box boots, by what each unit says of itself."""
+    subprocess.run(["systemctl", "--quiet", f"--root={host.root}", "enable", *units], check=True)
 
 
 @pytest.fixture
@@ -75,8 +85,11 @@ def server(host: Box) -> Box:
     """A host that listens before its network is up."""
     host.write(f"{UNITS}/network.service", NETWORK)
     host.write(f"{UNITS}/server@.service", SERVER)
+    host.write(f"{UNITS}/nftables.service", FLUSH)
     install(host, "vllmwall-boot.service")
-    enable(host, "network.service", "server@29500.service", "vllmwall-boot.service")
+    host.write(f"{UNITS}/vllmwall-boot.service.d/slow.conf", SLOW)
+    enable(host, "network.service", "server@29500.service", "nftables.service")
+    enable(host, "vllmwall-boot.service")
     return host
 
 
