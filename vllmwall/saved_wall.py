@@ -30,6 +30,7 @@ class SavedWall:
     def __init__(self, file: Path = DEFAULT_FILE) -> None:
         self._file = file
         self._text = _read(file)
+        self._entries = remembered_in(self._text)
 
     def keep(self, keeper: WallKeeper, *, fenced: bool) -> bool:
         """Write the wall that a pass left standing; False: there is nothing new.
@@ -46,19 +47,17 @@ class SavedWall:
         others = [one for one in keeper.recognition.unclaimed if one.namespace == home]
         wall = lasting(
             _without_passing_peers(standing, keeper),
-            remembered_in(self._text),
+            self._entries,
             {(one.proto, one.port) for one in others},
             ephemeral,
         )
         spared = frozenset(port for _, port in _remote_shells(others, keeper))
         wall = replace(wall, failsafe=wall.failsafe | spared)
-        return self._write(boot_script(wall, fence=ephemeral if fenced else None))
-
-    def _write(self, text: str) -> bool:
+        text = boot_script(wall, fence=ephemeral if fenced else None)
         if text == self._text:
             return False
         replace_text(self._file, text, mode=0o600)
-        self._text = text
+        self._text, self._entries = text, wall.entries
         return True
 
 
