@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,21 +27,25 @@ from vllmwall.answers import Answers
 from vllmwall.config import DEFAULT_PATH, DROP_INS, Config, ConfigError, load
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
-from vllmwall.observe.connector import ConnectorEvents
-from vllmwall.observe.events import Event, EventsUnavailableError, TraceEvents
+from vllmwall.observe.events import Event
 from vllmwall.observe.namespaces import inode_of_name
+from vllmwall.observe.source import open_events
 from vllmwall.once import DOWN_MARKER
-from vllmwall.passes import Change, WallKeeper
+from vllmwall.passes import WallKeeper
 from vllmwall.peers import PeerList
 from vllmwall.reflexes import follow
-from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts
+from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts, TouchFacts
 from vllmwall.report.log import configure
+from vllmwall.telling import tell_change, tell_touch
+from vllmwall.walls import Change
 
 RUNTIME_DIRECTORY = Path("/run/vllmwall")
 _SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
 _POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
 _PEERS_SECONDS = 60.0
 _WATCHDOG_SECONDS = 1.0
+_TOUCHES_KEPT = 16
+_SECOND_LOOK_SECONDS = 1.0
 _PATIENCE_SECONDS = 2.0  # with DNS, at start and reload; a later answer comes with its own pass
 
 
@@ -78,15 +83,6 @@ def run(options: Options) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class EventSource:
-    """Where hints come from (``tracefs`` or ``poll``), why, and what to read them from."""
-
-    name: str
-    reason: str
-    stream: TraceEvents | ConnectorEvents | None
-
-
 class Daemon:
     """The loop and what it waits for."""
 
@@ -109,7 +105,7 @@ class Daemon:
             on_change=self._log_change,
             on_failure=self._log_failure,
         )
-        self._events = _open_events(options.runtime_dir)
+        self._events = open_events(_instance(options.runtime_dir), _POLL_SECONDS)
         self._control = ControlServer(
             options.runtime_dir / "control.sock", Answers(self).answer, config.control.group
         )
@@ -120,6 +116,8 @@ class Daemon:
         self._due_peers = 0.0
         self._due_watchdog = 0.0
         self._told = ""
+        self._lost = 0
+        self.touched: deque[TouchFacts] = deque(maxlen=_TOUCHES_KEPT)
         self._reason = "start"
 
     def run(self) -> None:
@@ -155,6 +153,8 @@ class Daemon:
             started=self.started,
             events=self._events.name,
             events_reason=self._events.reason,
+            events_lost=self._lost,
+            touched=tuple(self.touched),
             last_pass=self.last_pass,
             passes=self.passes,
         )
@@ -170,11 +170,16 @@ class Daemon:
             self.wake_soon("a peer's time is over", left)
         begun = time.perf_counter()
         try:
+            if reason == "second look":  # after the first, which must not wait for it
+                self.keeper.look_for_walls()
             self.keeper.full_pass()
+            self._count_lost_events()
             self.pass_error = None
         except Exception as error:  # whatever a user's process can provoke must not end us
             self.pass_error = f"the last pass failed: {error!r}; the walls that stand stay"
             self.log.exception("pass failed", reason=reason, error=repr(error))
+        if self.passes == 0:
+            self.wake_soon("second look", _SECOND_LOOK_SECONDS)
         self.passes += 1
         self.last_pass = PassFacts(time.time(), (time.perf_counter() - begun) * 1000, reason)
         self._notify(f"READY=1\nSTATUS={self._status_line()}", once=True)
@@ -183,6 +188,13 @@ class Daemon:
         now = time.time()
         ends = [end for one in self.keeper.peers.sources() if (end := one.expires) and end > now]
         return min(ends) - now if ends else None
+
+    def _count_lost_events(self) -> None:
+        lost = self._events.lost()
+        if lost > self._lost:
+            self.log.warning("the kernel dropped events; a full pass follows", events=lost)
+            self.wake_soon("lost events", self._settle_seconds())
+        self._lost = lost
 
     def wake_soon(self, reason: str, seconds: float = 0.0) -> None:
         """Have a full pass in ``seconds`` at the latest."""
@@ -238,12 +250,17 @@ class Daemon:
             stream = self._events.stream
             if stream is not None:
                 selector.register(stream, selectors.EVENT_READ)
+            watches = {one.fileno(): inode for inode, one in self.keeper.watches().items()}
+            for descriptor in watches:
+                selector.register(descriptor, selectors.EVENT_READ)
             ready = [key.fd for key, _ in selector.select(max(0.0, seconds))]
         for descriptor in ready:
             if stream is not None and descriptor == stream.fileno():
                 self._read_events(list(stream.read()))
             elif descriptor == self._wake_read:
                 self._handle_signals()
+            elif descriptor in watches:
+                self._repair(watches[descriptor])
             else:
                 self._control.ready(descriptor)
 
@@ -258,6 +275,22 @@ class Daemon:
         except Exception as error:  # as in a full pass, which comes next and reads it all anew
             self.log.exception("an event could not be followed", error=repr(error))
             self.wake_soon("failed event", _SETTLE_SECONDS)
+
+    def _repair(self, namespace: int) -> None:
+        """Put a wall right that others touched, and say who."""
+        try:
+            watch = self.keeper.watches().get(namespace)
+            touches = watch.read() if watch else ()
+            if touches:
+                self.keeper.repair(namespace)
+        except Exception as error:  # the full pass that comes next reads it all anew
+            self.log.exception("a wall could not be repaired", error=repr(error))
+            self.wake_soon("failed repair", _SETTLE_SECONDS)
+            return
+        name = self.keeper.observer.namespaces.name(namespace)
+        for one in touches:
+            self.touched.append(TouchFacts(time.time(), name, one.pid, one.command, one.what))
+            tell_touch(self.log, name, one)
 
     def _settle_seconds(self) -> float:
         """Full passes after events take a tenth of the time at most, however many events come."""
@@ -302,14 +335,7 @@ class Daemon:
             self.log.error("configuration refused; the old one stays", problems=str(error))
 
     def _log_change(self, change: Change) -> None:
-        before = change.before.entries if change.before else frozenset()
-        after = change.after.entries
-        self.log.info(
-            "wall put up" if change.before is None else "wall changed",
-            namespace=self.keeper.observer.namespaces.name(change.namespace),
-            added=_ports(after - before),
-            removed=_ports(before - after),
-        )
+        tell_change(self.log, self.keeper.observer.namespaces.name(change.namespace), change)
 
     def _log_failure(self, namespace: int, why: str) -> None:
         name = self.keeper.observer.namespaces.name(namespace)
@@ -342,23 +368,11 @@ def _longest_sleep() -> float:
     return int(allowed) / 2e6 if allowed.isdigit() and int(allowed) else 3600.0
 
 
-def _ports(entries: frozenset[object]) -> str:
-    return ", ".join(sorted({f"{e.proto.value}/{e.port}" for e in entries}))  # type: ignore[attr-defined]
-
-
-def _open_events(runtime_dir: Path) -> EventSource:
+def _instance(runtime_dir: Path) -> str:
     """Each runtime directory has its own instance, so that a stale one can be taken over."""
-    name = "vllmwall"
-    if runtime_dir != RUNTIME_DIRECTORY:
-        name += f"-{zlib.crc32(os.fsencode(runtime_dir)):08x}"
-    try:
-        return EventSource("tracefs", f"tracefs instance {name}", TraceEvents(name))
-    except EventsUnavailableError as error:
-        reason = f"{error}; looking every {_POLL_SECONDS:g} s instead"
-    try:
-        return EventSource("poll", f"{reason}, exec events from the connector", ConnectorEvents())
-    except EventsUnavailableError as error:
-        return EventSource("poll", f"{reason}; {error}", None)
+    if runtime_dir == RUNTIME_DIRECTORY:
+        return "vllmwall"
+    return f"vllmwall-{zlib.crc32(os.fsencode(runtime_dir)):08x}"
 
 
 @contextmanager

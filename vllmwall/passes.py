@@ -17,16 +17,15 @@ from vllmwall.cgroups import job_of
 from vllmwall.config import Config
 from vllmwall.decide import Decision, bare_wall, decide
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
+from vllmwall.enforce.watch import Watch
 from vllmwall.guards import Guarding, candidates, guarding
 from vllmwall.model import (
-    Guard,
     Network,
     Node,
     Policy,
     Process,
     Recognition,
     Wall,
-    WallEntry,
 )
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import every_namespace
@@ -38,27 +37,7 @@ from vllmwall.report.facts import (
     NamespaceFacts,
     StatusFacts,
 )
-
-_TRIES = 3
-
-
-@dataclass
-class _Space:
-    """What we know of one network namespace's wall: as read back, why it could not be read,
-    and why the last change to it was not taken."""
-
-    standing: Wall | None = None
-    error: str | None = None
-    failure: str | None = None
-
-
-@dataclass(frozen=True)
-class Change:
-    """One transaction that a pass made, for the log."""
-
-    namespace: int
-    before: Wall | None
-    after: Wall
+from vllmwall.walls import Change, Walls
 
 
 @dataclass
@@ -87,7 +66,12 @@ class WallKeeper:
         self.members: frozenset[int] = frozenset()
         self.guarding = Guarding()
         self.decision = Decision({}, ())
-        self._spaces: dict[int, _Space] = {}
+        self.walls = Walls(
+            self.backend,
+            self.observer.namespaces.path,
+            self._tell_change,
+            self._tell_failure,
+        )
 
     def configure(self, config: Config) -> None:
         """Take another configuration; it counts from the next pass on."""
@@ -102,15 +86,38 @@ class WallKeeper:
         Raises OSError when the node cannot be read; no wall was changed then.
         """
         node = self.observer.observe()
-        self._settle(node)
+        self.walls.let_go(self.observer.namespaces.inodes)
+        self.armed.forget(self.observer.namespaces.inodes)
+        self._think(node)
+        if not self.down:
+            for inode, wall in self._wanted().items():
+                self.walls.settle(inode, wall)
 
     def quick_pass(self) -> None:
         """Put right what events told the observer, against the walls as last read back."""
         self._think(self.observer.node())
-        for inode, wall in self._wanted().items():
-            space = self._spaces.setdefault(inode, _Space())
-            if space.error is None and space.standing != wall:
-                self._enforce(inode, wall, space)
+        if not self.down:
+            for inode, wall in self._wanted().items():
+                self.walls.put(inode, wall)
+
+    def repair(self, inode: int) -> None:
+        """Put one wall right that somebody else has touched."""
+        wall = None if self.down else self._wanted().get(inode)
+        if wall is not None:
+            self.walls.settle(inode, wall)
+
+    def watches(self) -> Mapping[int, Watch]:
+        """By namespace (inode): what becomes readable when others change things there."""
+        return self.backend.watches()
+
+    def look_for_walls(self) -> None:
+        """Find the walls that an earlier daemon left where no workload runs any more.
+
+        They are emptied by the next pass. Namespaces without one are let go of again.
+        """
+        for inode in set(self.observer.namespaces.inodes) - self.walls.spaces.keys():
+            if self.walls.read_back(inode).standing is None:
+                del self.walls.spaces[inode]
 
     @property
     def why_no_guards(self) -> str:
@@ -123,30 +130,10 @@ class WallKeeper:
         """Whether a stack or a lesson says that this process begins a workload. Cheap."""
         return is_claimed(process, self._lessons)
 
-    def standing(self, inode: int) -> Wall | None:
-        """The wall of a namespace as last read back or changed; None: none, or not to be told."""
-        space = self._spaces.get(inode)
-        return None if space is None or space.error is not None or self.down else space.standing
-
-    def close(
-        self, inode: int, entries: frozenset[WallEntry], guards: frozenset[Guard] = frozenset()
-    ) -> None:
-        """Close ports at once, before anything is read: a pass must come after it.
-
-        Raises OSError, KeyError and EnforceError; the wall is then as it was.
-        """
-        standing = self.standing(inode)
-        if standing is not None and not (entries <= standing.entries and guards <= standing.guards):
-            path = self.observer.namespaces.path(inode)
-            closed = self.backend.close(path, entries, guards)
-            self._spaces[inode].standing = replace(
-                standing, entries=standing.entries | entries, guards=standing.guards | closed
-            )
-
     def take_down(self) -> list[int]:
         """Remove every wall of ours from every namespace; the inodes where one stood."""
         self.down = True
-        self._spaces.clear()
+        self.walls.spaces.clear()
         return remove_everywhere(self.backend, self.only)
 
     def plan(self, config: Config, peers: tuple[Network, ...]) -> tuple[NamespaceFacts, ...]:
@@ -180,29 +167,25 @@ class WallKeeper:
         )
 
     def _unreadable(self) -> Iterator[NamespaceFacts]:
-        """Namespaces in which we put up a wall and cannot see the listeners now."""
-        namespaces = self.observer.namespaces
+        """Namespaces with a workload or a wall in which we cannot see the listeners now."""
+        namespaces, process = self.observer.namespaces, self.observer.process
+        inhabited = {one.namespace for pid in self.members if (one := process(pid)) is not None}
         for inode, error in namespaces.errors.items():
-            if inode in self._spaces:
+            if inode in self.walls.spaces or inode in inhabited:
                 yield NamespaceFacts(inode, namespaces.name(inode), error=error)
 
-    def _failures(self) -> list[str]:
-        name = self.observer.namespaces.name
-        return [
-            f"{name(inode)}: the last change was not taken: {space.failure}"
-            for inode, space in self._spaces.items()
-            if space.failure is not None
-        ]
+    def _tell_change(self, change: Change) -> None:
+        self.on_change(change)
 
-    def _settle(self, node: Node) -> None:
-        self._think(node)
-        if self.down:
-            return
-        for inode, wall in self._wanted().items():
-            self._read_back(inode)
-            space = self._spaces[inode]
-            if space.error is None and space.standing != wall:
-                self._enforce(inode, wall, space)
+    def _tell_failure(self, inode: int, why: str) -> None:
+        self.on_failure(inode, why)
+
+    def _failures(self) -> Iterator[str]:
+        name = self.observer.namespaces.name
+        for inode, failure in self.walls.failures():
+            yield f"{name(inode)}: the last change was not taken: {failure}"
+        if self.walls.cannot_sever:
+            yield self.walls.cannot_sever
 
     def _think(self, node: Node) -> None:
         """The pure half. A namespace that could not be read keeps the wall it has."""
@@ -249,42 +232,13 @@ class WallKeeper:
         our own, and any that has a wall of ours from before."""
         namespaces = self.observer.namespaces
         walls = dict(decision.walls)
-        for inode in (namespaces.own, *self._spaces):
+        for inode in (namespaces.own, *self.walls.spaces):
             walls.setdefault(inode, bare_wall(inode, policy, peers))
         there = set(namespaces.inodes) - namespaces.errors.keys()
         return {inode: wall for inode, wall in walls.items() if inode in there}
 
-    def _read_back(self, inode: int) -> None:
-        space = self._spaces.setdefault(inode, _Space())
-        try:
-            space.standing = self.backend.read_back(self.observer.namespaces.path(inode))
-            space.error = None
-        except (OSError, KeyError, EnforceError) as error:
-            space.error = str(error)
-
-    def _enforce(self, inode: int, wall: Wall, space: _Space) -> None:
-        before = space.standing
-        for attempt in range(_TRIES):
-            try:
-                path = self.observer.namespaces.path(inode)
-                # The last try rebuilds the whole table: a delta is only as good as our memory.
-                last = attempt == _TRIES - 1
-                made = self.backend.apply(path, wall, None if last else space.standing)
-            except (OSError, KeyError, EnforceError) as error:
-                space.error = str(error)
-                continue
-            self._read_back(inode)
-            if space.standing == made:
-                space.failure = None
-                self.on_change(Change(inode, before, made))
-                return
-            space.error = space.error or "the kernel shows another wall than the one we wrote"
-        space.failure = space.error
-        self.on_failure(inode, str(space.error))
-
     def _read_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
-        self._read_back(inode)
-        space = self._spaces[inode]
+        space = self.walls.read_back(inode)
         name = self.observer.namespaces.name(inode)
         altered = space.standing if isinstance(space.standing, AlteredWall) else None
         differences = altered.differences if altered else ()
@@ -297,10 +251,16 @@ class WallKeeper:
         if facts.error is not None:
             return facts
         try:
-            refused = self.backend.counters(self.observer.namespaces.path(inode))
+            path = self.observer.namespaces.path(inode)
+            refused, protection = self.backend.counters(path), self.backend.ownership(path)
         except (OSError, KeyError, EnforceError):
             return facts
-        return replace(facts, refused_packets=refused.packets, refused_bytes=refused.bytes)
+        return replace(
+            facts,
+            refused_packets=refused.packets,
+            refused_bytes=refused.bytes,
+            protection=protection,
+        )
 
 
 def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> list[int]:

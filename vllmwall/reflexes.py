@@ -67,12 +67,12 @@ def close_port(keeper: WallKeeper, event: ListenEvent, pid: int) -> None:
     process = keeper.observer.process(pid)
     if process is None or pid not in keeper.members or event.address is None:
         return
-    standing = keeper.standing(process.namespace)
+    standing = keeper.walls.standing(process.namespace)
     if standing is None or event.port in standing.failsafe or event.address.is_loopback:
         return
     entries = frozenset(_entries(standing, event.address, event.port))
     with suppress(OSError, KeyError, EnforceError):  # the pass tries again, and tells
-        keeper.close(process.namespace, entries)
+        keeper.walls.close(process.namespace, entries)
 
 
 def close_cgroup(keeper: WallKeeper, event: CgroupEvent) -> None:
@@ -84,7 +84,7 @@ def close_cgroup(keeper: WallKeeper, event: CgroupEvent) -> None:
     guard = frozenset({Guard(event.level, event.id, event.path)})
     for inode in spaces:
         with suppress(OSError, KeyError, EnforceError):
-            keeper.close(inode, frozenset(), guard)
+            keeper.walls.close(inode, frozenset(), guard)
 
 
 def _entries(standing: Wall, address: Address, port: int) -> Iterator[WallEntry]:

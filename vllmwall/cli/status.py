@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from vllmwall.report.shapes import ListenerJson, StatusJson, WorkloadJson
+    from vllmwall.report.shapes import DaemonJson, ListenerJson, StatusJson, TouchJson, WorkloadJson
 
 _RULES = {
     "stands": ("stands", "green"),
@@ -26,6 +27,7 @@ _RULES = {
 }
 _AUDIENCES = {"public": "yellow", "peers": "green", "node": "cyan"}
 _NARROW = 100
+_TOUCHES = 3
 
 
 @click.command()
@@ -75,9 +77,17 @@ def show(out: Console, answer: StatusJson, *, why: bool = False, everything: boo
     for error in answer["config"]["error"] or ():
         line = "" if error["line"] is None else f":{error['line']}"
         out.print(f"! {error['file']}{line}: {error['key']}: {error['message']}", style="red")
+    for touch in answer["daemon"]["touched"][-_TOUCHES:] if answer["daemon"] else ():
+        out.print(f"! {_touch_line(touch)}", style="yellow")
     out.print(_facts_line(answer), style="dim")
     for workload in answer["workloads"]:
         _show_workload(out, workload, answer, why=why, everything=everything)
+
+
+def _touch_line(touch: TouchJson) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(touch["at"]))
+    who = f"{touch['command']} (pid {touch['pid']})" if touch["pid"] else "another program"
+    return f"{when} {who} touched our table in {touch['namespace']}: {touch['what']}; put right"
 
 
 def _facts_line(answer: StatusJson) -> str:
@@ -88,11 +98,17 @@ def _facts_line(answer: StatusJson) -> str:
         answer["host"],
         answer["mode"],
         answer["backend"]["name"],
-        f"events: {daemon['events']}" if daemon else "no daemon",
+        _events_part(daemon) if daemon else "no daemon",
         f"peers: {', '.join(networks[:3]) or 'none'}{' …' if len(networks) > 3 else ''}",
         f"refused: {refused} packets",
     ]
     return " · ".join(parts)
+
+
+def _events_part(daemon: DaemonJson) -> str:
+    lost = f" ({daemon['events_lost']} lost)" if daemon["events_lost"] else ""
+    why = f": {daemon['events_reason']}" if daemon["events"] != "tracefs" else ""
+    return f"events: {daemon['events']}{lost}{why}"
 
 
 def _show_workload(
@@ -107,6 +123,7 @@ def _show_workload(
     heading.append(workload["name"], style="bold cyan")
     heading.append(f"  pid {workload['root_pid']}, {workload['user']}", style="dim")
     out.print(heading)
+    out.print(_guard_line(workload), style="dim")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("  LISTENER", overflow="fold", min_width=22)
     table.add_column("ROLE", no_wrap=True)
@@ -129,6 +146,16 @@ def _show_workload(
         out.print(table)
     else:
         out.print("  no listener yet", style="dim")
+
+
+def _guard_line(workload: WorkloadJson) -> str:
+    guard = workload["guard"]
+    if guard["state"] == "stands":
+        part = " in part" if guard["reason"] else ""
+        return f"  closed before it opens{part}: {', '.join(guard['cgroups'])}"
+    if guard["state"] == "none":
+        return f"  no guard: {guard['reason'] or 'the walls are down'}"
+    return f"  guard {guard['state']}: {', '.join(guard['cgroups'])}"
 
 
 def _groups(listeners: Iterable[ListenerJson], everything: bool) -> Iterator[list[ListenerJson]]:

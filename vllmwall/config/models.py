@@ -174,6 +174,22 @@ class GuardsSection(Section):
     )
 
 
+class BootSection(Section):
+    """Until the daemon has spoken after a boot."""
+
+    fence: bool = Field(
+        default=False,
+        strict=True,
+        title="true or false",
+        description=(
+            "Let only peers connect to the ephemeral TCP ports until the daemon has put up its "
+            "wall. Ports of ssh, failsafe ports and known APIs stay open; other programs' random "
+            "ports do not."
+        ),
+        examples=[False],
+    )
+
+
 class DaemonSection(Section):
     """The daemon itself."""
 
@@ -239,6 +255,7 @@ class Config(Section):
     taught: tuple[TaughtWorkload, ...] = Field(default=(), alias="workload")
     host: HostSection = Field(default_factory=HostSection)
     guards: GuardsSection = Field(default_factory=GuardsSection)
+    boot: BootSection = Field(default_factory=BootSection)
     daemon: DaemonSection = Field(default_factory=DaemonSection)
     control: ControlSection = Field(default_factory=ControlSection)
     _files: tuple[Path, ...] = PrivateAttr(default=())

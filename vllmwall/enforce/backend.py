@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from vllmwall.enforce.watch import Watch
 from vllmwall.model import Address, Guard, Mode, Network, Proto, Wall, WallEntry
 
 _LINES_AROUND = 2
@@ -119,6 +120,21 @@ class Backend(Protocol):
 
     def counters(self, path: str) -> Counters:
         """What was refused. All zero where there is no wall."""
+
+    def holds(self, path: str) -> bool:
+        """Whether nobody else may change what stands, as far as this kernel can see to that.
+
+        False: a wall has to be applied, an equal one too.
+        """
+
+    def ownership(self, path: str) -> str:
+        """What protects the wall from other programs, for status."""
+
+    def watches(self) -> Mapping[int, Watch]:
+        """By namespace (inode): what becomes readable when others change things there."""
+
+    def let_go(self, living: Collection[int]) -> None:
+        """Keep nothing of namespaces other than these (inodes)."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class NamespaceFacts:
     ``standing`` None with ``error`` None means that the kernel holds no wall of ours.
     ``error`` says why the namespace could not be read or written; then ``standing`` is ignored.
     ``differences`` say what somebody else changed in our table, one line each.
+    ``protection`` says what keeps other programs from changing it: ``owned``, ``watched: why``.
     The counters are what the wall refused since it was put up; None: not known.
     """
 
@@ -31,6 +32,7 @@ class NamespaceFacts:
     error: str | None = None
     refused_packets: int | None = None
     refused_bytes: int | None = None
+    protection: str = ""
     differences: tuple[str, ...] = ()
 
 
@@ -44,8 +46,21 @@ class PassFacts:
 
 
 @dataclass(frozen=True)
+class TouchFacts:
+    """A commit of another program that touched our table: when (seconds since the epoch), in
+    which namespace, who, and what it did."""
+
+    at: float
+    namespace: str
+    pid: int
+    command: str
+    what: str
+
+
+@dataclass(frozen=True)
 class DaemonFacts:
-    """The daemon itself. ``events`` is ``tracefs`` or ``poll``."""
+    """The daemon itself. ``events`` is ``tracefs`` or ``poll``; ``events_lost`` is how many the
+    kernel had to drop. ``touched`` are the newest touches, the oldest first."""
 
     pid: int
     version: str
@@ -54,6 +69,8 @@ class DaemonFacts:
     events_reason: str
     last_pass: PassFacts | None = None
     passes: int = 0
+    events_lost: int = 0
+    touched: tuple[TouchFacts, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,26 @@ class LastPassJson(TypedDict):
     reason: str
 
 
+class TouchJson(TypedDict):
+    """Another program's commit that touched our table, which was put right at once."""
+
+    at: float
+    namespace: str
+    pid: int
+    command: str
+    what: str
+
+
 class DaemonJson(TypedDict):
-    """The daemon itself."""
+    """The daemon itself. ``events_lost`` is how many events the kernel had to drop."""
 
     pid: int
     version: str
     started: float
     events: str
     events_reason: str
+    events_lost: int
+    touched: list[TouchJson]
     last_pass: LastPassJson | None
     passes: int
 
@@ -61,12 +73,18 @@ class PeersJson(TypedDict):
 
 
 class NamespaceJson(TypedDict):
-    """One network namespace and the wall in it, as read back from the kernel just now."""
+    """One network namespace and the wall in it, as read back from the kernel just now.
+
+    ``protection`` says what keeps other programs from changing it (``owned``, or ``watched`` and
+    why). ``guarded`` are the cgroups whose guard stands in it.
+    """
 
     inode: int
     name: str
     wall: WallState
     error: str | None
+    protection: str
+    guarded: list[str]
     refused_packets: int | None
     refused_bytes: int | None
 
@@ -95,6 +113,14 @@ class ListenerJson(TypedDict):
     pids: list[int]
 
 
+class GuardJson(TypedDict):
+    """Whether a workload's ports were closed before they existed: ``none`` has a ``reason``."""
+
+    state: RuleState
+    cgroups: list[str]
+    reason: str
+
+
 class WorkloadJson(TypedDict):
     """One workload with its listeners."""
 
@@ -103,6 +129,7 @@ class WorkloadJson(TypedDict):
     root_pid: int
     user: str
     cgroup: str
+    guard: GuardJson
     listeners: list[ListenerJson]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from vllmwall.model import (
     PUBLIC,
+    Guard,
     LabelledListener,
     Listener,
     Proto,
@@ -18,6 +19,7 @@ from vllmwall.report.facts import DaemonFacts, NamespaceFacts, StatusFacts
 from vllmwall.report.shapes import (
     STATUS_VERSION,
     DaemonJson,
+    GuardJson,
     ListenerJson,
     NamespaceJson,
     PeersJson,
@@ -179,6 +181,17 @@ def _daemon_json(daemon: DaemonFacts) -> DaemonJson:
         "started": daemon.started,
         "events": daemon.events,
         "events_reason": daemon.events_reason,
+        "events_lost": daemon.events_lost,
+        "touched": [
+            {
+                "at": one.at,
+                "namespace": one.namespace,
+                "pid": one.pid,
+                "command": one.command,
+                "what": one.what,
+            }
+            for one in daemon.touched
+        ],
         "last_pass": None
         if last is None
         else {"at": last.at, "ms": last.ms, "reason": last.reason},
@@ -208,6 +221,8 @@ def _namespace_json(space: NamespaceFacts) -> NamespaceJson:
         "name": space.name,
         "wall": wall_state(space),
         "error": space.error,
+        "protection": space.protection,
+        "guarded": sorted(one.path for one in _standing_guards(space)),
         "refused_packets": space.refused_packets,
         "refused_bytes": space.refused_bytes,
     }
@@ -220,8 +235,29 @@ def _workload_json(workload: Workload, facts: StatusFacts) -> WorkloadJson:
         "root_pid": workload.id.root_pid,
         "user": facts.users.get(workload.uid, str(workload.uid)),
         "cgroup": workload.cgroup,
+        "guard": _guard_json(workload, facts),
         "listeners": [_listener_json(one, facts) for one in workload.listeners],
     }
+
+
+def _guard_json(workload: Workload, facts: StatusFacts) -> GuardJson:
+    wanted = facts.guarding.cgroups.get(workload.id, frozenset())
+    standing = {guard for space in facts.namespaces for guard in _standing_guards(space)}
+    if not wanted or facts.mode == "down":
+        state: RuleState = "none"
+    elif any(space.error for space in facts.namespaces):
+        state = "unknown"
+    else:
+        state = "stands" if wanted <= standing else "missing"
+    reason = facts.guarding.reasons.get(workload.id, "")
+    return {"state": state, "cgroups": sorted(one.path for one in wanted), "reason": reason}
+
+
+def _standing_guards(space: NamespaceFacts) -> frozenset[Guard]:
+    """The guards that were read back, with the paths that we know them by."""
+    if space.error is not None or space.standing is None or space.wanted is None:
+        return frozenset()
+    return frozenset(guard for guard in space.wanted.guards if guard in space.standing.guards)
 
 
 def _listener_json(one: LabelledListener, facts: StatusFacts) -> ListenerJson:

@@ -143,7 +143,10 @@ def test_dropped_events_are_counted(trace: TraceEvents) -> None:
             f"root=0 id=11501 level=2 path=/a b/{FORGED}",
             CgroupEvent(f"/a b/{FORGED}", 2, 11501),
         ),
-        ("           mkdir-7       [001] d..1. 2.0: cgroup_mkdir: root=9 id=8 level=1 path=/a", None),
+        (
+            "           mkdir-7       [001] d..1. 2.0: cgroup_mkdir: root=9 id=8 level=1 path=/a",
+            None,
+        ),
         ("CPU:1 [LOST 12 EVENTS]", LostEvents(12)),
         ("garbage", None),
         (

@@ -1,0 +1,53 @@
+"""What the log says of changes to walls, ours and others'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from structlog.typing import FilteringBoundLogger
+
+from vllmwall.enforce.watch import Touch
+from vllmwall.model import Guard, WallEntry
+from vllmwall.walls import Change
+
+_SHOWN = 8
+
+
+def tell_change(log: FilteringBoundLogger, namespace: str, change: Change) -> None:
+    """One change that we made, and the connections that it ended."""
+    before, after = change.before, change.after
+    entries, guards = (before.entries, before.guards) if before else (frozenset(), frozenset())
+    log.info(
+        "wall put up" if before is None else "wall changed",
+        namespace=namespace,
+        added=_ports(after.entries - entries),
+        removed=_ports(entries - after.entries),
+        guarded=_paths(after.guards - guards),
+    )
+    severed = change.severed.connections
+    if severed:
+        log.info(
+            "connections reset that the wall refuses",
+            namespace=namespace,
+            connections=[str(one) for one in severed[:_SHOWN]],
+            count=len(severed),
+        )
+
+
+def tell_touch(log: FilteringBoundLogger, namespace: str, touch: Touch) -> None:
+    """A commit of another program that touched our table."""
+    log.warning(
+        "another program touched our table",
+        namespace=namespace,
+        pid=touch.pid,
+        command=touch.command,
+        what=touch.what,
+    )
+
+
+def _ports(entries: Iterable[WallEntry]) -> str:
+    return ", ".join(sorted({f"{one.proto.value}/{one.port}" for one in entries}))
+
+
+def _paths(guards: Iterable[Guard]) -> str:
+    return ", ".join(sorted(one.path for one in guards))
