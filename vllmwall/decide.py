@@ -17,7 +17,7 @@ net/ipv4/inet_hashtables.c and udp.c), and the wall looks the exact address up f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv6Address
@@ -32,6 +32,7 @@ from vllmwall.model import (
     Guard,
     LabelledListener,
     Listener,
+    Mode,
     Network,
     Policy,
     Proto,
@@ -94,8 +95,12 @@ def decide(
     policy: Policy,
     peers: tuple[Network, ...],
     guards: Guards = NO_GUARDS,
+    silent: Collection[int] = (),
 ) -> Decision:
-    """The walls that let every listener's audience in and nobody else."""
+    """The walls that let every listener's audience in and nobody else.
+
+    In the ``silent`` namespaces no wall answers for ports at which nobody listens.
+    """
     skipped: set[Skipped] = set()
     claims: dict[_Key, list[_Claim]] = {}
     for workload in recognition.workloads:
@@ -111,7 +116,10 @@ def decide(
         skipped.update(Skipped(claim.listener, SHARED) for claim in claims.pop(key))
     networks = _networks_of(policy, peers)
     entries = [_strictest(claims[key], networks) for key in claims]
-    walls = _walls(entries, guards, networks, policy)
+    walls = {
+        namespace: replace(wall, answering=_answers(wall) and namespace not in silent)
+        for namespace, wall in _walls(entries, guards, networks, policy).items()
+    }
     return Decision(walls, tuple(sorted(skipped, key=repr)))
 
 
@@ -276,6 +284,10 @@ def _wall(
         guarding,
         frozenset(port for proto, port in policy.failsafe if proto is Proto.TCP),
     )
+
+
+def _answers(wall: Wall) -> bool:
+    return bool(wall.guards) and wall.mode is Mode.ENFORCE
 
 
 def _guard_audience(policy: Policy) -> tuple[str, ...]:

@@ -365,6 +365,8 @@ class Wall:
     ``networks`` holds the merged CIDRs behind each audience name that entries use, ``peers``
     always among them. A SYN to a port without an entry whose socket was made in one of
     ``guards`` is for ``guard_audience`` only, except to the TCP ports in ``failsafe``.
+    ``answering``: a SYN to a port at which nobody listens gets its reset from the wall, so that
+    it cannot meet a listener that comes a moment later.
     """
 
     namespace: int
@@ -374,6 +376,7 @@ class Wall:
     guards: frozenset[Guard] = frozenset()
     guard_audience: tuple[str, ...] = (PEERS,)
     failsafe: frozenset[int] = frozenset()
+    answering: bool = False
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,9 @@ class WallKeeper:
         recognition = self._in_scope(recognize(node, config.lessons()), node)
         policy = config.policy()
         guards = self._guarding(recognition, node, policy).guards
-        wanted = self._walls(decide(recognition, policy, peers, guards), policy, peers)
+        wanted = self._walls(
+            decide(recognition, policy, peers, guards, self._silent(guards)), policy, peers
+        )
         return tuple(self._read_facts(inode, wall) for inode, wall in wanted.items())
 
     def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
@@ -194,9 +196,14 @@ class WallKeeper:
         self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)
         self.guarding = self._guarding(self.recognition, node, self.policy)
         self.armed.learn(self.guarding.guards)
+        guards = self.guarding.guards
         self.decision = decide(
-            self.recognition, self.policy, self.peers.networks(), self.guarding.guards
+            self.recognition, self.policy, self.peers.networks(), guards, self._silent(guards)
         )
+
+    def _silent(self, inodes: Iterable[int]) -> frozenset[int]:
+        elsewhere = self.observer.namespaces.delivers_elsewhere
+        return frozenset(inode for inode in inodes if elsewhere(inode))
 
     def _guarding(self, found: Recognition, node: Node, policy: Policy) -> Guarding:
         if why := self.why_no_guards:

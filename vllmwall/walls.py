@@ -88,9 +88,9 @@ class Walls:
         standing = self.standing(inode)
         if standing is None or (entries <= standing.entries and guards <= standing.guards):
             return
-        closed = self.backend.close(self.path(inode), entries, guards)
+        self.backend.close(self.path(inode), entries, guards)
         self.spaces[inode].standing = replace(
-            standing, entries=standing.entries | entries, guards=standing.guards | closed
+            standing, entries=standing.entries | entries, guards=standing.guards | guards
         )
 
     def let_go(self, living: Collection[int]) -> None:

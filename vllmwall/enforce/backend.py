@@ -105,11 +105,8 @@ class Backend(Protocol):
         is refused, everything is replaced, in one transaction too.
         """
 
-    def close(
-        self, path: str, entries: Collection[WallEntry], guards: Collection[Guard]
-    ) -> frozenset[Guard]:
-        """Add these to the wall that stands, in one transaction, as fast as can be; the guards
-        that were added.
+    def close(self, path: str, entries: Collection[WallEntry], guards: Collection[Guard]) -> None:
+        """Add these to the wall that stands, in one transaction, as fast as can be.
 
         For events: nothing is compared or read back here. The audiences of ``entries`` must
         have their chains already. Adding what is there already changes nothing.

@@ -24,7 +24,7 @@ from dataclasses import replace
 from vllmwall.enforce import ruleset
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.listing import read_wall
-from vllmwall.enforce.names import GUARDED, UNLISTED
+from vllmwall.enforce.names import ABSENT, CGROUPS, GUARDED, UNLISTED
 from vllmwall.enforce.ruleset import TABLE
 from vllmwall.model import BUILT_IN_AUDIENCES, PUBLIC, Proto, Wall, WallEntry
 
@@ -35,6 +35,9 @@ _HEAD = """\
 # Written by vllmwall, read by vllmwall-boot.service: what of the wall outlives a reboot. The
 # daemon's first pass puts the whole wall in its place. Changes in here are overwritten.
 """
+_NEEDLESS_CHAINS = re.compile(
+    rf"^\tchain (?:{CGROUPS}|{ABSENT}) \{{\n.*?^\t\}}\n\n?", re.MULTILINE | re.DOTALL
+)
 _GUARDED_CHAIN = re.compile(rf"^\tchain {GUARDED} \{{\n.*?^\t\}}\n", re.MULTILINE | re.DOTALL)
 _OFTEN_FIXED = range(1, 32768)  # below the kernel's own ephemeral range (ip-sysctl.rst)
 _MOST_REMEMBERED = 1024
@@ -45,10 +48,10 @@ def boot_script(wall: Wall, *, fence: range | None = None) -> str:
 
     Raises EnforceError for a wall that `names.check` refuses.
     """
-    table = ruleset.table(replace(wall, guards=frozenset()))
+    table = ruleset.table(replace(wall, guards=frozenset(), answering=False))
     rules = [] if fence is None else _fence(fence)
     chain = ruleset.block("chain", GUARDED, rules)
-    table = _GUARDED_CHAIN.sub(lambda found: chain, table, count=1)
+    table = _GUARDED_CHAIN.sub(lambda found: chain, _NEEDLESS_CHAINS.sub("", table), count=1)
     return f"{_HEAD}add table {TABLE}\ndelete table {TABLE}\n{table}"
 
 

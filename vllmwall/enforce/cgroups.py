@@ -22,7 +22,8 @@ _TO_ROOT = "../../.."
 @contextmanager
 def opened(guards: Iterable[Guard]) -> Iterator[Mapping[Guard, str]]:
     """What nft finds each guard's cgroup by, inside the block; those that ended are left out."""
-    wanted, mount = tuple(guards), mount_point()
+    wanted = tuple(guards)
+    mount = mount_point() if wanted else None
     if mount is None:
         yield {}
         return

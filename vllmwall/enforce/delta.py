@@ -6,13 +6,13 @@ touched only where an audience comes or goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from vllmwall.enforce import ruleset
 from vllmwall.enforce.backend import changes
 from vllmwall.enforce.names import Audience, Networks, chain_name, check, set_name
 from vllmwall.enforce.ruleset import NO_CGROUPS, TABLE, Cgroups
-from vllmwall.model import Guard, Wall, WallEntry
+from vllmwall.model import Wall, WallEntry
 
 
 def changing(standing: Wall, wanted: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
@@ -35,6 +35,7 @@ def changing(standing: Wall, wanted: Wall, cgroups: Cgroups = NO_CGROUPS) -> str
         *_new_objects(wanted, wanted.networks.keys() - kept, come),
         *_entries("add", changed.added, ruleset.mapping),
         *_walled("add", changed.added, changed.removed),
+        *_answering(standing, wanted),
         *_guards(standing, wanted, cgroups),
     ]
     return "".join(f"{line}\n" for line in lines)
@@ -48,15 +49,10 @@ def _difference(standing: Wall, wanted: Wall) -> tuple[list[Audience], list[Audi
     return gone, come
 
 
-def closing(entries: Collection[WallEntry], guards: Collection[Guard], cgroups: Cgroups) -> str:
-    """The script that adds entries and guards to what stands, of whose audiences it has chains."""
-    added = {guard: cgroups[guard] for guard in guards if guard in cgroups}
-    lines = [
-        *_entries("add", entries, ruleset.mapping),
-        *_walled("add", entries, ()),
-        *_added_guards(added, ruleset.LEVELS),
-    ]
-    return "".join(f"{line}\n" for line in lines)
+def _answering(standing: Wall, wanted: Wall) -> Iterator[str]:
+    if standing.answering is not wanted.answering:
+        verb = "add" if wanted.answering else "delete"
+        yield from _command(verb, ruleset.ANSWERING, ["tcp"])
 
 
 def _guards(standing: Wall, wanted: Wall, cgroups: Cgroups) -> Iterator[str]:

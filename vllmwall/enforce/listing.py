@@ -30,6 +30,7 @@ from vllmwall.model import NODE, Address, Guard, Mode, Network, Proto, Wall, Wal
 
 _BLOCK = re.compile(r"^\t(\w+ \S+) \{\n(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
 _FAILSAFE = f"set {ruleset.FAILSAFE}"
+_ANSWERING = f"set {ruleset.ANSWERING}"
 _ELEMENTS = "\t\telements = {"
 _KEY = r"(?:(?P<address>\S+) \. )?(?P<proto>tcp|udp) \. (?P<port>\d+)"
 _MAPPING = re.compile(rf'{_KEY}(?: comment "(?P<note>[^"]*)")? : (?P<verdict>.+)')
@@ -46,6 +47,8 @@ _OWNED = re.compile(r"^\tflags (?:owner|persist|owner,\s*persist)\n|(?<=\{) # pr
 _SYN = re.compile(
     r"tcp flags & \(fin \| syn \| rst \| ack\) == syn|tcp flags syn / fin,syn,rst,ack"
 )
+
+_RESET = "meta l4proto tcp reject with tcp reset"  # some versions name the protocol
 
 _Key = tuple[Address | None, Proto, int]
 
@@ -73,6 +76,7 @@ def read_wall(text: str, namespace: int) -> Wall:
         frozenset(_guards(listing, strange)),
         _guard_audience(listing),
         frozenset(map(int, filter(str.isdigit, listing.elements.get(_FAILSAFE, ())))),
+        listing.elements.get(_ANSWERING) == ("tcp",),
     )
     strange += _differences(listing, wall)
     if not strange:
@@ -110,10 +114,15 @@ def _take_apart(text: str) -> _Listing:
     blocks, elements = {}, {}
     for found in _BLOCK.finditer(text):
         title, body = found.groups()
-        declared, _, filled = _SYN.sub(ruleset.SYN, body).partition(_ELEMENTS)
+        declared, _, filled = _plainly(body).partition(_ELEMENTS)
         blocks[title] = _lines(declared)
         elements[title] = _split(filled)
     return _Listing(_lines(_OWNED.sub("", _BLOCK.sub("", text))), blocks, elements)
+
+
+def _plainly(body: str) -> str:
+    """Rules as `ruleset` writes them, whichever version of nft printed them."""
+    return _SYN.sub(ruleset.SYN, body).replace(_RESET, "reject with tcp reset")
 
 
 def _guards(listing: _Listing, strange: list[str]) -> Iterator[Guard]:

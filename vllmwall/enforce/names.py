@@ -15,6 +15,8 @@ from vllmwall.model import NODE, PEERS, PUBLIC, Network, WallEntry
 
 WALLED = "walled"
 GUARDED = "guarded"
+CGROUPS = "cgroups"
+ABSENT = "absent"
 UNLISTED = "unlisted"
 STRANGERS = "strangers"
 

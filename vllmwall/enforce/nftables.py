@@ -13,10 +13,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from socket import socket
 
-from vllmwall.enforce import owned, rebuild, ruleset
+from vllmwall.enforce import elements, owned, rebuild, ruleset
 from vllmwall.enforce.backend import AlteredWall, Backend, Counters, EnforceError
 from vllmwall.enforce.cgroups import opened
-from vllmwall.enforce.delta import changing, closing
+from vllmwall.enforce.delta import changing
 from vllmwall.enforce.libnftables import Libnftables, NotThereError
 from vllmwall.enforce.listing import read_counters, read_wall
 from vllmwall.enforce.names import STRANGERS
@@ -72,15 +72,9 @@ class Nftables(Backend):
                 return self._replace(path, wall)
         return wall
 
-    def close(
-        self, path: str, entries: Collection[WallEntry], guards: Collection[Guard]
-    ) -> frozenset[Guard]:
+    def close(self, path: str, entries: Collection[WallEntry], guards: Collection[Guard]) -> None:
         """Add these to the wall that stands."""
-        with opened(guards) as cgroups:
-            script = closing(entries, guards, cgroups)
-            if script:
-                self._library.run(path, script)
-        return frozenset(cgroups)
+        self._library.through(path, lambda ours: elements.add(ours, entries, guards))
 
     def remove(self, path: str) -> bool:
         """Take our table away. False: there was none."""

@@ -87,7 +87,7 @@ def _try_it() -> str:
 
 def table(sender: socket.socket, name: str = NAME) -> Standing | None:
     """The table as it stands where the socket belongs; None: there is none."""
-    request = _message(_GETTABLE, _REQUEST, _attribute(_TABLE_NAME, name.encode() + b"\0"), 1)
+    request = _message(_GETTABLE, _REQUEST, attribute(_TABLE_NAME, name.encode() + b"\0"), 1)
     for kind, body in _exchange(sender, request):
         if kind == _ERROR:
             _check(body, missing=errno.ENOENT)
@@ -100,7 +100,7 @@ def table(sender: socket.socket, name: str = NAME) -> Standing | None:
 
 def adopt(sender: socket.socket) -> None:
     """Own the orphan that stands. Raises EnforceError."""
-    _commit(sender, [_new_table(OWNER | PERSIST, b"")])
+    commit(sender, [_new_table(OWNER | PERSIST, b"")])
 
 
 def make(sender: socket.socket, flags: int, comment: str) -> None:
@@ -109,16 +109,16 @@ def make(sender: socket.socket, flags: int, comment: str) -> None:
     In a table that had chains this is a gap: something else must guard meanwhile.
     """
     text = comment.encode() + b"\0"
-    userdata = _attribute(_TABLE_USERDATA, bytes([_COMMENT, len(text)]) + text)
+    userdata = attribute(_TABLE_USERDATA, bytes([_COMMENT, len(text)]) + text)
     new = _new_table(flags, userdata)
-    _commit(sender, [_delete(NAME), new] if table(sender) else [new])
+    commit(sender, [_delete(NAME), new] if table(sender) else [new])
 
 
 def delete(sender: socket.socket, *names: str) -> bool:
     """Take these tables away; False: there was none. Raises EnforceError."""
     there = [name for name in names if table(sender, name) is not None]
     if there:
-        _commit(sender, [_delete(name) for name in there])
+        commit(sender, [_delete(name) for name in there])
     return bool(there)
 
 
@@ -140,18 +140,23 @@ def holder(portid: int, netlink: str = "/proc/thread-self/net/netlink") -> str:
     return f"another program (netlink port {portid})"
 
 
+def message(kind: int, body: bytes) -> bytes:
+    """A message about our table that makes something, for `commit`."""
+    return _message(kind, _REQUEST | _CREATE | _ACK, body, 1)
+
+
 def _new_table(flags: int, more: bytes) -> bytes:
-    body = _attribute(_TABLE_NAME, NAME.encode() + b"\0")
-    body += _attribute(_TABLE_FLAGS, struct.pack("!I", flags)) + more
+    body = attribute(_TABLE_NAME, NAME.encode() + b"\0")
+    body += attribute(_TABLE_FLAGS, struct.pack("!I", flags)) + more
     return _message(_NEWTABLE, _REQUEST | _CREATE | _ACK, body, 1)
 
 
 def _delete(name: str) -> bytes:
-    body = _attribute(_TABLE_NAME, name.encode() + b"\0")
+    body = attribute(_TABLE_NAME, name.encode() + b"\0")
     return _message(_DELTABLE, _REQUEST | _ACK, body, 1)
 
 
-def _commit(sender: socket.socket, messages: list[bytes]) -> None:
+def commit(sender: socket.socket, messages: list[bytes]) -> None:
     """Send messages as one transaction. Raises EnforceError with the first refusal."""
     begin, end = (_message(kind, _REQUEST, b"", 0, 10) for kind in (_BEGIN, _END))
     for kind, body in _exchange(sender, begin + b"".join(messages) + end):
@@ -192,7 +197,8 @@ def _message(kind: int, flags: int, body: bytes, sequence: int, resource: int = 
     return header + struct.pack("=BB", family, 0) + struct.pack("!H", resource) + body
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """A netlink attribute, padded."""
     length = 4 + len(value)
     return struct.pack("=HH", length, kind) + value + bytes(-length % 4)
 

@@ -34,6 +34,7 @@ table inet vllmwall_probe {{
 	}}
 	chain input {{
 		type filter hook input priority filter; policy accept;
+		meta sdif 1 socket transparent {{ 0, 1 }} reject with tcp reset
 		{syn} socket cgroupv2 level {level} @cgroups counter
 	}}
 }}

@@ -12,7 +12,7 @@ from vllmwall.model import Listener, Node, Process, RaySession, Recognition
 from vllmwall.observe.files import ray_sessions
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.observe.owners import OwnerIndex
-from vllmwall.observe.processes import ProcessTable
+from vllmwall.observe.processes import ProcessTable, read
 
 _Key = tuple[int, int]
 
@@ -147,11 +147,6 @@ class Observer:
 
 def thread_group(tid: int) -> int:
     """The process that a thread belongs to; the thread's own id when it is gone."""
-    try:
-        with open(f"/proc/{tid}/status") as file:  # noqa: PTH123
-            for line in file:
-                if line.startswith("Tgid:"):
-                    return int(line.split()[1])
-    except OSError:
-        pass
-    return tid
+    status = read(f"/proc/{tid}/status")
+    _, found, rest = status.partition(b"\nTgid:")
+    return int(rest.split(None, 1)[0]) if found else tid

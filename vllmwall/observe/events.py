@@ -21,7 +21,7 @@ from pathlib import Path
 from vllmwall.model import Address
 
 TRACEFS_MOUNTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
-_LISTEN_STATE = 10  # TCP_LISTEN, net/tcp_states.h
+_LISTEN_STATE, _CLOSE_STATE = 10, 7  # TCP_LISTEN and TCP_CLOSE, net/tcp_states.h
 _PROGRAMS = ("python", "pypy", "vllm", "torchrun", "ray", "gcs_server", "sglang", "lmdeploy")
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8  # linux/mount.h
 _READ_BYTES = 1 << 16
@@ -29,7 +29,9 @@ _READS = 8  # at a time: a storm of events must not keep the loop from its other
 _BACKLOGS_KEPT = 1024
 
 _FILTERS = {
-    "sock/inet_sock_set_state": f"newstate == {_LISTEN_STATE} || oldstate == {_LISTEN_STATE}",
+    # An accepted connection, a clone of the listener, leaves LISTEN too (tcp_v4_syn_recv_sock).
+    "sock/inet_sock_set_state": f"newstate == {_LISTEN_STATE} || "
+    f"(oldstate == {_LISTEN_STATE} && newstate == {_CLOSE_STATE})",
     "syscalls/sys_enter_listen": "",
     "sched/sched_process_exec": " || ".join(f'filename ~ "*{name}*"' for name in _PROGRAMS),
     "cgroup/cgroup_mkdir": "root == 0",  # the v2 hierarchy

@@ -12,6 +12,7 @@ from vllmwall.netns import OWN, inode_of, run_in
 from vllmwall.observe.sockets import SocketDump
 
 NAMED = Path("/run/netns")
+_IPVS_HEADER = 3  # lines, net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_info_seq_show
 _ACCEPTS_CONNECTIONS = "00010000"  # __SO_ACCEPTCON, net/unix/af_unix.c: unix_seq_show
 
 
@@ -71,6 +72,14 @@ class Namespaces:
                 if path.stat().st_ino == inode:
                     return path.name
         return "host" if inode == self._host else f"net:{inode}"
+
+    def delivers_elsewhere(self, inode: int) -> bool:
+        """Whether IPVS takes packets there that no local socket is meant to get."""
+        try:
+            table = Path(f"/proc/{self._members[inode]}/net/ip_vs").read_text()
+        except (OSError, KeyError):
+            return False
+        return len(table.splitlines()) > _IPVS_HEADER
 
     def listeners(self, inode: int, port: int = 0) -> list[Listener]:
         """The listeners in one namespace; an empty list and a line in `errors` on failure."""

@@ -160,7 +160,7 @@ class ProcessTable:
 
 def read_stat(pid: int) -> _Stat | None:
     """Parse ``/proc/PID/stat``; None when the process is gone."""
-    text = _read(f"/proc/{pid}/stat")
+    text = read(f"/proc/{pid}/stat")
     end = text.rfind(b")")
     if end < 0:
         return None
@@ -177,14 +177,14 @@ def read_stat(pid: int) -> _Stat | None:
 
 def read_argv(pid: int) -> tuple[str, ...]:
     """The command line as it stands now; empty strings at its end (titles) are cut off."""
-    parts = _read(f"/proc/{pid}/cmdline").decode(errors="replace").rstrip("\0").split("\0")
+    parts = read(f"/proc/{pid}/cmdline").decode(errors="replace").rstrip("\0").split("\0")
     return tuple(parts) if parts != [""] else ()
 
 
 def read_environ(pid: int) -> Mapping[str, str]:
     """Those variables that recognition reads; no other leaves this function."""
     found = {}
-    for part in _read(f"/proc/{pid}/environ").split(b"\0"):
+    for part in read(f"/proc/{pid}/environ").split(b"\0"):
         name, _, value = part.partition(b"=")
         if (key := name.decode(errors="replace")) in ENV_KEYS:
             found[key] = value.decode(errors="replace")
@@ -196,7 +196,7 @@ def read_threads(pid: int) -> Mapping[str, int]:
     folder = f"/proc/{pid}/task"
     names: dict[str, int] = {}
     for task in _entries(folder):
-        name = _read(f"{folder}/{task}/comm").decode(errors="replace").strip()
+        name = read(f"{folder}/{task}/comm").decode(errors="replace").strip()
         names[name] = names.get(name, 0) + 1
     return names
 
@@ -215,7 +215,7 @@ def read_libraries(pid: int) -> frozenset[str] | None:
 def read_cgroup(pid: int) -> str:
     """The path in the cgroup v2 hierarchy; where only v1 holds the process, the longest path."""
     best = "/"
-    for line in _read(f"/proc/{pid}/cgroup").decode(errors="replace").splitlines():
+    for line in read(f"/proc/{pid}/cgroup").decode(errors="replace").splitlines():
         hierarchy, _, rest = line.partition(":")
         path = rest.partition(":")[2]
         if hierarchy == "0" and path != "/":
@@ -224,7 +224,7 @@ def read_cgroup(pid: int) -> str:
     return best
 
 
-def _read(path: str, limit: int = _READ_LIMIT) -> bytes:
+def read(path: str, limit: int = _READ_LIMIT) -> bytes:
     """The file's bytes, empty when the process is gone or the kernel hides it from us.
 
     Raises OSError when reading failed for want of descriptors or memory: the caller's pass then
