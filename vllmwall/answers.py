@@ -40,6 +40,7 @@ class Answers:
             "peers.add": self._add_peers,
             "peers.remove": self._remove_peers,
             "snapshot": self._snapshot,
+            "guard": self._guard,
         }
 
     def answer(self, command: str, arguments: Json) -> Json:
@@ -56,7 +57,7 @@ class Answers:
 
     def _facts(self) -> StatusFacts:
         daemon = self._daemon
-        problems = [daemon.pass_error] if daemon.pass_error else []
+        problems = [one for one in (daemon.pass_error, daemon.save_error) if one]
         facts = daemon.keeper.status(time.time(), problems)
         uids = {workload.uid for workload in facts.recognition.workloads}
         config = replace(facts.config, loaded=daemon.config_loaded, problems=daemon.config_problems)
@@ -97,6 +98,18 @@ class Answers:
     def _down(self, _: Json) -> Json:
         removed = self._daemon.set_down(is_down=True)
         return {"removed": removed}
+
+    def _guard(self, arguments: Json) -> Json:
+        """The asker's own cgroup, before it starts a job in it."""
+        pid = arguments.get("pid")
+        keeper = self._daemon.keeper
+        asked = keeper.guard(pid if isinstance(pid, int) else 0)
+        return {
+            "guarded": not asked.why_not,
+            "why": asked.why_not,
+            "namespace": keeper.observer.namespaces.name(asked.namespace),
+            "cgroup": asked.cgroup,
+        }
 
     def _list_peers(self, _: Json) -> Json:
         return {"peers": status_json(self._facts())["peers"]}

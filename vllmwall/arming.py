@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from fnmatch import translate
 from pathlib import Path
@@ -67,6 +67,11 @@ class Armed:
         """Remember a cgroup that was made and has no process yet."""
         seen = {**self._seen, path: self._seen.get(path, frozenset()).union(namespaces)}
         self._remember(seen)
+
+    def drop_ended(self, existing: Container[str]) -> None:
+        """Forget the cgroups that ended and whose path does not mean the same job again."""
+        kept = {one: at for one, at in self._seen.items() if comes_again(one) or one in existing}
+        self._remember(kept)
 
     def forget(self, living: Iterable[int]) -> None:
         """Drop the namespaces that ended: their numbers can be given again."""

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DEFAULT_SOCKET = Path("/run/vllmwall/control.sock")
-READING = frozenset({"status", "plan", "peers.list", "snapshot"})
+READING = frozenset({"status", "plan", "peers.list", "snapshot", "guard"})
+ABOUT_ASKER = frozenset({"guard"})  # the kernel's word on who asks becomes the argument ``pid``
 CHANGING = frozenset({"reload", "up", "down", "peers.add", "peers.remove"})
 
 _REQUEST_LIMIT = 64 * 1024
@@ -77,6 +78,7 @@ class _Connection:
     """One client: what it has sent so far and what it has yet to receive."""
 
     socket: socket.socket
+    pid: int
     uid: int
     incoming: bytes = b""
     outgoing: bytes = field(default=b"", repr=False)
@@ -129,10 +131,10 @@ class ControlServer:
             credentials = accepted.getsockopt(
                 socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
             )
-            uid = _CREDENTIALS.unpack(credentials)[1]
+            pid, uid, _ = _CREDENTIALS.unpack(credentials)
             if len(self._connections) >= _CONNECTIONS:  # the oldest is idle or stuck
                 self._drop(next(iter(self._connections)))
-            self._connections[accepted.fileno()] = _Connection(accepted, uid)
+            self._connections[accepted.fileno()] = _Connection(accepted, pid, uid)
 
     def _serve(self, connection: _Connection) -> None:
         try:
@@ -151,16 +153,16 @@ class ControlServer:
             return
         while b"\n" in connection.incoming:
             line, _, connection.incoming = connection.incoming.partition(b"\n")
-            connection.outgoing += self._answer(line, connection.uid)
+            connection.outgoing += self._answer(line, connection)
 
-    def _answer(self, line: bytes, uid: int) -> bytes:
+    def _answer(self, line: bytes, asker: _Connection) -> bytes:
         try:
-            reply: Json = {"ok": True, "result": self._handle(line, uid)}
+            reply: Json = {"ok": True, "result": self._handle(line, asker)}
         except ControlError as error:
             reply = {"ok": False, "code": error.code, "error": str(error)}
         return json.dumps(reply).encode() + b"\n"
 
-    def _handle(self, line: bytes, uid: int) -> Json:
+    def _handle(self, line: bytes, asker: _Connection) -> Json:
         try:
             asked = json.loads(line)
             command = asked.pop("command")
@@ -168,8 +170,10 @@ class ControlServer:
             raise ControlError("bad-request", "not a JSON object with a command") from error
         if command not in READING | CHANGING:
             raise ControlError("bad-request", f"unknown command {command!r}")
-        if command in CHANGING and uid not in (0, os.geteuid()):
+        if command in CHANGING and asker.uid not in (0, os.geteuid()):
             raise ControlError("denied", f"{command} needs root")
+        if command in ABOUT_ASKER:
+            asked["pid"] = asker.pid
         return self._handler(command, asked)
 
     def _drop(self, descriptor: int) -> None:

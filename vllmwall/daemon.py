@@ -17,29 +17,29 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from vllmwall import __version__
 from vllmwall.answers import Answers
-from vllmwall.config import DEFAULT_PATH, DROP_INS, Config, ConfigError, load
+from vllmwall.config import DROP_INS, Config, ConfigError, load
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
 from vllmwall.observe.events import Event
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.observe.source import open_events
 from vllmwall.once import DOWN_MARKER
+from vllmwall.options import RUNTIME_DIRECTORY, Options
 from vllmwall.passes import WallKeeper
 from vllmwall.peers import PeerList
 from vllmwall.reflexes import follow
 from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts, TouchFacts
 from vllmwall.report.log import configure
+from vllmwall.saved_wall import SavedWall
 from vllmwall.telling import tell_change, tell_touch
 from vllmwall.walls import Change
 
-RUNTIME_DIRECTORY = Path("/run/vllmwall")
 _SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
 _POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
 _PEERS_SECONDS = 60.0
@@ -47,17 +47,6 @@ _WATCHDOG_SECONDS = 1.0
 _TOUCHES_KEPT = 16
 _SECOND_LOOK_SECONDS = 1.0
 _PATIENCE_SECONDS = 2.0  # with DNS, at start and reload; a later answer comes with its own pass
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `vllmwall daemon` was told on the command line."""
-
-    config: Path = DEFAULT_PATH
-    runtime_dir: Path = RUNTIME_DIRECTORY
-    only_namespaces: tuple[str, ...] = ()
-    log: str | None = None
-    log_level: str | None = None
 
 
 def run(options: Options) -> int:
@@ -93,6 +82,8 @@ class Daemon:
         self.passes = 0
         self.last_pass: PassFacts | None = None
         self.pass_error: str | None = None
+        self.save_error: str | None = None
+        self._saved = SavedWall(options.state_file) if options.state_file else None
         self.config_problems: tuple[ConfigProblem, ...] = ()
         self.config_loaded = self.started
         self.keeper = WallKeeper(
@@ -174,6 +165,7 @@ class Daemon:
                 self.keeper.look_for_walls()
             self.keeper.full_pass()
             self._count_lost_events()
+            self._save_wall()
             self.pass_error = None
         except Exception as error:  # whatever a user's process can provoke must not end us
             self.pass_error = f"the last pass failed: {error!r}; the walls that stand stay"
@@ -188,6 +180,17 @@ class Daemon:
         now = time.time()
         ends = [end for one in self.keeper.peers.sources() if (end := one.expires) and end > now]
         return min(ends) - now if ends else None
+
+    def _save_wall(self) -> None:
+        """For the next boot. A full disk costs that, and is said once."""
+        before, self.save_error = self.save_error, None
+        try:
+            if self._saved is not None:
+                self._saved.keep(self.keeper, fenced=self.keeper.config.boot.fence)
+        except OSError as error:
+            self.save_error = f"the wall for the next boot could not be saved: {error}"
+            if self.save_error != before:
+                self.log.error(self.save_error)
 
     def _count_lost_events(self) -> None:
         lost = self._events.lost()

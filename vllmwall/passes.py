@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vllmwall.arming import Armed
-from vllmwall.cgroups import job_of
+from vllmwall.cgroups import SLICE, is_within, job_of
 from vllmwall.config import Config
 from vllmwall.decide import Decision, bare_wall, decide
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
@@ -29,6 +29,7 @@ from vllmwall.model import (
 )
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import every_namespace
+from vllmwall.observe.processes import read_cgroup
 from vllmwall.peers import PeerList
 from vllmwall.recognize import is_claimed, recognize
 from vllmwall.report.facts import (
@@ -38,6 +39,15 @@ from vllmwall.report.facts import (
     StatusFacts,
 )
 from vllmwall.walls import Change, Walls
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The answer to who asked for a guard on its cgroup. ``why_not`` is empty when it stands."""
+
+    cgroup: str
+    namespace: int
+    why_not: str = ""
 
 
 @dataclass
@@ -109,6 +119,24 @@ class WallKeeper:
     def watches(self) -> Mapping[int, Watch]:
         """By namespace (inode): what becomes readable when others change things there."""
         return self.backend.watches()
+
+    def guard(self, pid: int) -> Asked:
+        """Guard the cgroup of a process that is about to start a job there."""
+        process, path = self.observer.note_exec(pid), read_cgroup(pid)
+        job, namespace = job_of(path), process.namespace if process else 0
+        if self.down or self.why_no_guards:
+            return Asked(path, namespace, self.why_no_guards or "the walls are down on request")
+        if job is None or process is None:
+            return Asked(path, namespace, f"{path} is shared with whatever else its user starts")
+        self.observer.namespaces.adopt(process)
+        self.armed.expect(job, {namespace})
+        self.quick_pass()
+        numbers = self.observer.cgroup_numbers({job, SLICE})
+        ids = {number for one, number in numbers.items() if is_within(job, one)}
+        standing = self.walls.standing(namespace)
+        if standing is None or ids.isdisjoint({guard.id for guard in standing.guards}):
+            return Asked(path, namespace, f"no guard stands on {job}; `vllmwall status` tells more")
+        return Asked(path, namespace)
 
     def look_for_walls(self) -> None:
         """Find the walls that an earlier daemon left where no workload runs any more.
@@ -213,6 +241,7 @@ class WallKeeper:
         )
         paths = candidates(found, node.processes) | armed.keys()
         numbers = self.observer.cgroup_numbers(paths)
+        self.armed.drop_ended(numbers)
         return guarding(found, node.processes, numbers, armed, policy)
 
     def _in_scope(self, found: Recognition, node: Node) -> Recognition:

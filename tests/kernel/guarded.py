@@ -212,7 +212,7 @@ class Guarded:
         """A process that is no workload."""
         return self._program([sys.executable, "-c", RANK], {**os.environ}, cgroup)
 
-    def _program(self, argv: list[str], env: dict[str, str], cgroup: Path | None) -> Program:
+    def _program(self, argv: list[str], env: dict[str, str], cgroup: Path | None = None) -> Program:
         node = self.lab.node
         argv = inside(cgroup, argv) if cgroup else argv
         process = subprocess.Popen(

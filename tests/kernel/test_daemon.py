@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -259,16 +260,54 @@ def test_the_rules_of_others_stay_byte_for_byte(lab: Lab, tmp_path: Path) -> Non
         "insert rule inet vllmwall input accept",
     ],
 )
-def test_a_wall_that_somebody_broke_is_whole_after_the_next_pass(
-    node: Guarded, sabotage: str
+def test_a_wall_that_somebody_breaks_is_whole_at_once_and_who_it_was_is_said(
+    lab: Lab, tmp_path: Path, sabotage: str
 ) -> None:
-    """Whatever was done to our table, a full pass makes it ours again."""
+    """Where the kernel knows no owner: heard, repaired, and named in log and status."""
+    with guarded(lab, tmp_path, environment={"VLLMWALL_OWNER": "off"}) as node:
+        node.rank().open("tcp", "::", 29500)
+        eventually(lambda: walled(node, 29500), "the stranger is refused")
+        node.lab.node.run(["nft", sabotage])
+        eventually(lambda: named(node), "who did it is named", node.log)
+        assert {"timeout"} == stranger_gets(node, 29500)
+        status = node.ask("status")
+        assert status["safe"]
+        assert "nft" == status["daemon"]["touched"][0]["command"]  # type: ignore[index]
+
+
+def named(node: Guarded) -> list[dict[str, object]]:
+    return node.logged("another program touched our table")
+
+
+@pytest.mark.parametrize("sabotage", ["flush ruleset", "delete table inet vllmwall"])
+def test_nobody_breaks_a_wall_that_is_owned(node: Guarded, sabotage: str) -> None:
+    """The daemon's table belongs to it: other programs pass it over, or are refused."""
+    if node.ask("status")["namespaces"][0]["protection"] != "owned":  # type: ignore[index]
+        pytest.skip("this kernel knows no owner")
     node.rank().open("tcp", "::", 29500)
     eventually(lambda: walled(node, 29500), "the stranger is refused")
-    node.lab.node.run(["nft", sabotage])
-    node.ask("reload")
+    with contextlib.suppress(subprocess.CalledProcessError):
+        node.lab.node.run(["nft", sabotage])
     assert {"timeout"} == stranger_gets(node, 29500)
-    assert node.ask("status")["safe"]
+    assert [] == named(node)
+
+
+def test_connections_of_a_stranger_end_when_the_wall_comes(lab: Lab, tmp_path: Path) -> None:
+    """What was let in before the daemon started is reset, at once and at both ends."""
+    with guarded(lab, tmp_path) as node:
+        rank = node.rank()
+        node.ask("down")
+        rank.open("tcp", "0.0.0.0", 29501)
+        address = lab.node.ipv4, 29501
+        with lab.stranger.dial(*address) as stranger, lab.peer.dial(*address) as peer:
+            node.ask("up")
+            stranger.settimeout(5)
+            with pytest.raises(ConnectionResetError):
+                stranger.recv(1)
+            peer.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                peer.recv(1)
+        assert 1 == len(node.logged("connections reset that the wall refuses"))
 
 
 def test_audit_mode_drops_nothing_and_counts(node: Guarded) -> None:

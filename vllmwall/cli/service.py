@@ -23,25 +23,37 @@ if TYPE_CHECKING:
     from vllmwall.report.shapes import StatusJson
 
 RUNTIME_DIR = "/run/vllmwall"
+STATE_DIR = "/var/lib/vllmwall"
 
 
 @click.command()
 @config_option
 @click.option("--runtime-dir", default=RUNTIME_DIR, show_default=True, help="Socket, lock, state.")
 @only_option
+@click.option(
+    "--state-dir",
+    default=STATE_DIR,
+    show_default=True,
+    help="Where the wall for the next boot is kept; with --only-namespace only if given.",
+)
 @click.option("--log", type=click.Choice(["auto", "journal", "json", "console"]))
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def daemon(
+    *,
     config: str,
     runtime_dir: str,
     only_namespace: tuple[str, ...],
+    state_dir: str,
     log: str | None,
     log_level: str | None,
 ) -> None:
     """Guard this node until SIGTERM. The walls stay up when it ends."""
-    from vllmwall.daemon import Options, run
+    from vllmwall.daemon import run
+    from vllmwall.options import Options
 
-    options = Options(Path(config), Path(runtime_dir), only_namespace, log, log_level)
+    is_ours = not only_namespace or state_dir != STATE_DIR
+    state_file = Path(state_dir) / "boot.nft" if is_ours else None
+    options = Options(Path(config), Path(runtime_dir), only_namespace, log, log_level, state_file)
     sys.exit(run(options))
 
 
