@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import selectors
+import select
 import signal
 import threading
 import time
@@ -245,22 +245,23 @@ class Daemon:
         return removed
 
     def _wait(self, seconds: float) -> None:
-        with selectors.DefaultSelector() as selector:
-            for descriptor in (self._wake_read, *self._control.reading):
-                selector.register(descriptor, selectors.EVENT_READ)
-            for descriptor in self._control.writing:
-                selector.modify(descriptor, selectors.EVENT_READ | selectors.EVENT_WRITE)
-            stream = self._events.stream
-            if stream is not None:
-                selector.register(stream, selectors.EVENT_READ)
-            watches = {one.fileno(): inode for inode, one in self.keeper.watches().items()}
-            for descriptor in watches:
-                selector.register(descriptor, selectors.EVENT_READ)
-            ready = [key.fd for key, _ in selector.select(max(0.0, seconds))]
+        poll = select.poll()
+        for descriptor in (self._wake_read, *self._control.reading):
+            poll.register(descriptor, select.POLLIN)
+        for descriptor in self._control.writing:
+            poll.register(descriptor, select.POLLIN | select.POLLOUT)
+        stream = self._events.stream
+        if stream is not None:
+            poll.register(stream, select.POLLIN)
+        watches = {one.fileno(): inode for inode, one in self.keeper.watches().items()}
+        for descriptor in watches:
+            poll.register(descriptor, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
+        if stream is not None and stream.fileno() in ready:  # first: a port may be open
+            ready.remove(stream.fileno())
+            self._read_events(list(stream.read()))
         for descriptor in ready:
-            if stream is not None and descriptor == stream.fileno():
-                self._read_events(list(stream.read()))
-            elif descriptor == self._wake_read:
+            if descriptor == self._wake_read:
                 self._handle_signals()
             elif descriptor in watches:
                 self._repair(watches[descriptor])

@@ -39,7 +39,11 @@ class Followed:
 
 def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
     """Do what cannot wait, and read what the events are about."""
-    listens = [(one, thread_group(one.tid)) for one in events if isinstance(one, ListenEvent)]
+    listens = [
+        (one, one.tid if one.tid in keeper.members else thread_group(one.tid))
+        for one in events
+        if isinstance(one, ListenEvent)
+    ]
     for cgroup in events:
         if isinstance(cgroup, CgroupEvent):
             close_cgroup(keeper, cgroup)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +12,8 @@ import pytest
 
 from tests import cgroups
 from tests.cgroups import cgroup
-from tests.kernel.guarded import PEERS, Guarded, eventually, guarded
+from tests.kernel.guarded import Guarded, eventually, guarded
 from tests.lab import Lab
-from vllmwall.netns import OWN
 
 _numbers = itertools.count()
 PORT = 29500

@@ -12,9 +12,10 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -24,8 +25,9 @@ TRACEFS_MOUNTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing")
 _LISTEN_STATE, _CLOSE_STATE = 10, 7  # TCP_LISTEN and TCP_CLOSE, net/tcp_states.h
 _PROGRAMS = ("python", "pypy", "vllm", "torchrun", "ray", "gcs_server", "sglang", "lmdeploy")
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8  # linux/mount.h
-_READ_BYTES = 1 << 16
-_READS = 8  # at a time: a storm of events must not keep the loop from its other work
+_READ_BYTES = 1 << 13  # what is asked for is allocated, and the kernel gives a page or two
+_LITTLE = 1 << 11
+_READS = 64  # at a time: a storm of events must not keep the loop from its other work
 _BACKLOGS_KEPT = 1024
 
 _FILTERS = {
@@ -42,6 +44,9 @@ _OPTIONAL = frozenset({"cgroup/cgroup_mkdir"})
 # the thread's name has the first 16 columns (trace_print_context, kernel/trace/trace_output.c).
 _LINE = re.compile(r".{16}-(\d+) +\[\d+\] \S+ +[\d.]+: (\w+)[:(] ?(.*)")
 _CGROUP = re.compile(r"root=0 id=(\d+) level=(\d+) path=(.*)")
+_STATE = re.compile(
+    r"family=(\w+) \S+ sport=(\d+) \S+ saddr=(\S+) \S+ saddrv6=(\S+) \S+ \S+ newstate=(\w+)"
+)
 _BACKLOG = re.compile(r"backlog: (?:0x)?([0-9a-f]+)")
 _DROPPED = re.compile(r"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
 _LOST = re.compile(r"LOST (\d+) EVENTS")
@@ -140,6 +145,8 @@ class TraceEvents:
             for line in lines:
                 if event := self._parse(line):
                     yield event
+            if len(data) < _LITTLE:  # a storm fills more; what comes now wakes the loop again
+                return
 
     def lost(self) -> int:
         """How many events the kernel had to drop since the instance was made."""
@@ -179,8 +186,9 @@ class TraceEvents:
             self._folder.rmdir()
 
     def _parse(self, line: str) -> Event | None:
-        if lost := _LOST.search(line):
-            return LostEvents(int(lost.group(1)))
+        if line.startswith("CPU:"):
+            lost = _LOST.search(line)
+            return LostEvents(int(lost.group(1))) if lost else None
         match = _LINE.match(line)
         if match is None:
             return None
@@ -203,18 +211,21 @@ class TraceEvents:
             raw = int(match.group(1), 16) & 0xFFFFFFFF
             self._backlogs[task] = raw - (1 << 32) if raw >> 31 else raw
 
-    def _state_event(self, task: int, text: str) -> Event:
-        fields = dict(part.split("=", 1) for part in text.split() if "=" in part)
-        port = int(fields["sport"])
-        if fields["newstate"] == "TCP_LISTEN":
-            return ListenEvent(task, port, self._backlogs.pop(task, None), _address(fields))
-        return CloseEvent(task, port)
+    def _state_event(self, task: int, text: str) -> Event | None:
+        found = _STATE.search(text)
+        if found is None:
+            return None
+        family, port, ipv4, ipv6, state = found.groups()
+        if state != "TCP_LISTEN":
+            return CloseEvent(task, int(port))
+        address = _address(ipv6 if family == "AF_INET6" else ipv4)
+        return ListenEvent(task, int(port), self._backlogs.pop(task, None), address)
 
 
-def _address(fields: Mapping[str, str]) -> Address | None:
-    key = "saddrv6" if fields.get("family") == "AF_INET6" else "saddr"
+@lru_cache(maxsize=256)  # nearly always one of the two wildcards
+def _address(text: str) -> Address | None:
     try:
-        return ip_address(fields.get(key, ""))
+        return ip_address(text)
     except ValueError:
         return None
 

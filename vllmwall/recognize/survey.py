@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from vllmwall.cgroups import SLICE, is_within
 from vllmwall.model import (
     Label,
     LabelledListener,
@@ -121,6 +122,8 @@ def _claims_by_listeners(
 def _claim_by_listeners(
     candidate: Candidate, listeners: Sequence[Listener], stacks: Sequence[StackRules]
 ) -> Claim | None:
+    if is_within(candidate.process.cgroup, SLICE):
+        return Claim(Stack.CUSTOM, "job", launched=True)  # the operator put it there
     for rules in stacks:
         if rules.claim_by_listeners is not None:
             claim = rules.claim_by_listeners(candidate, listeners)

@@ -69,8 +69,9 @@ def taught_label(sighting: Sighting) -> Label | None:
 
 
 def name(scene: Scene) -> str:
-    """The name of the lesson."""
-    return next((lesson.name for lesson in scene.taught.get(scene.root, ())), "custom")
+    """The name of the lesson, or of the unit that the operator put into our slice."""
+    unit = unit_of(scene.processes[scene.root].cgroup)
+    return next((lesson.name for lesson in scene.taught.get(scene.root, ())), unit or "custom")
 
 
 def label_listener(sighting: Sighting) -> Label:

@@ -130,7 +130,8 @@ def test_dropped_events_are_counted(trace: TraceEvents) -> None:
         (
             "   -1 [0] x: y: -77      [001] ..... 2.0: "
             "inet_sock_set_state: family=AF_INET protocol=IPPROTO_TCP sport=80 dport=0 "
-            "saddr=10.0.0.1 oldstate=TCP_CLOSE newstate=TCP_LISTEN",
+            "saddr=10.0.0.1 daddr=0.0.0.0 saddrv6=::ffff:10.0.0.1 daddrv6=:: oldstate=TCP_CLOSE "
+            "newstate=TCP_LISTEN",
             ListenEvent(77, 80, None, ip_address("10.0.0.1")),
         ),
         (
@@ -150,8 +151,8 @@ def test_dropped_events_are_counted(trace: TraceEvents) -> None:
         ("CPU:1 [LOST 12 EVENTS]", LostEvents(12)),
         ("garbage", None),
         (
-            "               a-5       [000] ..... 1.0: inet_sock_set_state: family=AF_INET protocol=IPPROTO_SCTP "
-            "sport=80 newstate=TCP_LISTEN",
+            "               a-5       [000] ..... 1.0: inet_sock_set_state: family=AF_INET "
+            "protocol=IPPROTO_SCTP sport=80 newstate=TCP_LISTEN",
             None,
         ),
     ],

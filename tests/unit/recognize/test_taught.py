@@ -95,3 +95,25 @@ def test_lesson_on_one_child_says_nothing_about_its_siblings() -> None:
         lessons=(lesson(9000, exe="/opt/llm/proxy"),),
     )
     assert roles(found) == {9000: "unknown"}
+
+
+def test_what_listens_in_our_slice_is_a_workload_and_keeps_its_children() -> None:
+    """The operator put it there. A stack that knows the process better comes first."""
+    place = "/vllmwall.slice/run-7.scope"
+    found = seen(
+        process(10, "/opt/own/server", cgroup=place),
+        process(11, "/opt/own/helper", 10, cgroup=place),
+        process(20, "/usr/bin/vllm serve m --port 8000", cgroup="/vllmwall.slice/vllm.service"),
+        process(30, "/opt/own/server", cgroup="/vllmwall.slices/run-8.scope"),
+        tcp(9000, "0.0.0.0", 10),
+        tcp(9001, "0.0.0.0", 11),
+        tcp(8000, "0.0.0.0", 20, backlog=2048),
+        tcp(9000, "192.0.2.1", 30),
+    )
+    assert [("custom", "run-7.scope", 10), ("vllm", 20)] == [
+        (stack, *((name,) if stack == "custom" else ()), pid) for stack, name, pid in stacks(found)
+    ]
+    assert [{"unknown"}, {"api"}] == [
+        {one.label.role.value for one in each.listeners} for each in found.workloads
+    ]
+    assert [one.pids for one in found.unclaimed] == [(30,)]
