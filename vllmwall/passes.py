@@ -214,6 +214,8 @@ class WallKeeper:
         name = self.observer.namespaces.name
         for inode, failure in self.walls.failures():
             yield f"{name(inode)}: the last change was not taken: {failure}"
+        if not self.observer.namespaces.sees_udp:
+            yield "UDP listeners cannot be seen, so they get no rule: this kernel has no udp_diag"
         if self.walls.cannot_sever:
             yield self.walls.cannot_sever
 

@@ -104,6 +104,11 @@ class Namespaces:
             if len(row) == 8 and row[3] == _ACCEPTS_CONNECTIONS
         ]
 
+    @property
+    def sees_udp(self) -> bool:
+        """Whether the kernel shows UDP sockets, as far as we looked."""
+        return all(dump.sees_udp for dump in self._dumps.values())
+
     def close(self) -> None:
         """Give all descriptors back."""
         for dump in self._dumps.values():

@@ -41,6 +41,7 @@ class SocketDump:
 
     def __init__(self) -> None:
         self._socket = netlink.opened(_NETLINK_SOCK_DIAG)
+        self.sees_udp = True
         self.namespace = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 hot, tiny
 
     def close(self) -> None:
@@ -50,12 +51,18 @@ class SocketDump:
     def listeners(self, port: int = 0) -> list[Listener]:
         """All listening TCP and unconnected bound UDP sockets; ``port`` narrows in the kernel.
 
-        Raises OSError when the kernel refuses the request.
+        Raises OSError when the kernel refuses the request. A kernel without udp_diag shows no UDP
+        socket; ``sees_udp`` is False then.
         """
         found: list[Listener] = []
         for family, protocol, proto, states in _KINDS:
-            for part in self._dump(family, protocol, states, port):
-                found.extend(self._decode(part, proto))
+            try:
+                for part in self._dump(family, protocol, states, port):
+                    found.extend(self._decode(part, proto))
+            except FileNotFoundError:
+                if proto is not Proto.UDP:
+                    raise
+                self.sees_udp = False
         return found
 
     def _dump(self, family: int, protocol: int, states: int, port: int) -> Iterator[bytes]:
