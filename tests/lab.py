@@ -211,15 +211,17 @@ class Lab:
         _sweep()
         self._name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self._ports = itertools.count()
-        with contextlib.ExitStack() as stack:
-            self._stack = stack
+        self._stack = contextlib.ExitStack()  # the hosts have it too
+        try:
             self._hosts_file = self._new_hosts_file()
             self._bridge = self._namespace("wire")
             run_in(self._bridge, _make_bridge)
             self.node = self.host("node", *NODE)
             self.peer = self.host("peer", *PEER)
             self.stranger = self.host("stranger", *STRANGER)
-            self._stack = stack.pop_all()
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(

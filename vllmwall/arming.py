@@ -98,5 +98,5 @@ def _read(file: Path) -> dict[str, frozenset[int]]:
     try:
         found = json.loads(file.read_text())
         return {str(path): frozenset(map(int, spaces)) for path, spaces in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         return {}

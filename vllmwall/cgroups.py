@@ -16,21 +16,28 @@ SLICE = "/vllmwall.slice"
 """Whatever runs in here is guarded, because the operator put it there."""
 
 _UNIT = re.compile(r".+\.(?:service|scope)")
-_SHARED = re.compile(r"session-.+\.scope|init\.scope|user@.*\.service|slurmstepd\.scope")
+_SHARED = re.compile(r"session-.+\.scope|init\.scope|user@.*\.service|(?:.+_)?slurmstepd\.scope")
 _SLURM_STEP = re.compile(r"step_.+")  # system.slice/slurmstepd.scope/job_7/step_0, Slurm 22.05
 _CONTAINER = re.compile(r"(?:.*[-:])?[0-9a-f]{64}")  # docker/<id>, kubepods/…/pod<uid>/<id>
 
 
 def mount_point(mounts: str = "/proc/self/mountinfo") -> Path | None:
-    """Where the v2 hierarchy is; None: nowhere. Hybrid hosts have it beside the v1 ones."""
+    """Where the whole v2 hierarchy is and can be seen; None: nowhere.
+
+    Hybrid hosts have it beside the v1 ones. A bind mount of a part of it, and one that lies
+    below another mount, are in the list too.
+    """
     try:
         lines = Path(mounts).read_text(errors="replace").splitlines()
     except OSError:
         return None
     for line in lines:  # proc_pid_mountinfo(5): id parent dev root place options … - type …
         place, _, kind = line.partition(" - ")
-        if kind.startswith("cgroup2 "):
-            return Path(place.split(" ")[4].encode().decode("unicode_escape"))
+        root, *rest = place.split(" ")[3:]
+        if kind.startswith("cgroup2 ") and root == "/":
+            found = Path(rest[0].encode().decode("unicode_escape"))
+            if (found / "cgroup.procs").exists():
+                return found
     return None
 
 

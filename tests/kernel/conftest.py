@@ -37,7 +37,10 @@ def shared_lab() -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def backend() -> Nftables:
-    """The backend under test; it keeps no state that tests could share by mistake."""
+    """The backend under test; it keeps no state that tests could share by mistake.
+
+    But it keeps namespaces, two descriptors each: so no longer than for the tests of a file.
+    """
     return Nftables()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -66,6 +67,21 @@ with Lab() as lab:
     print(child.pid, flush=True)
     {then}
 """
+
+
+def test_a_lab_leaves_no_descriptor_and_no_thread() -> None:
+    """Thousands of tests share one process, which select() holds to 1,024 descriptors."""
+    with Lab() as lab:
+        before = _held()
+        server = lab.node.listen("0.0.0.0", 29500)
+        lab.peer.listen("0.0.0.0", 29500)
+        assert _held() > before
+        server.close()
+    assert _held() <= before
+
+
+def _held() -> tuple[int, int]:
+    return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import os
 import re
 import socket
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Libnftables:
         self._most = most
         self._kept: OrderedDict[int, _Kept] = OrderedDict()  # the one that rested longest first
         self._reserved = [_reserve() for _ in range(_RESERVE)]
+        weakref.finalize(self, _close_all, self._reserved)
 
     def run(self, path: str, script: str) -> str:
         """Run a script in the network namespace behind ``path``, as one transaction.
@@ -233,6 +235,11 @@ def _cmd(handle: Handle, script: str, output: str) -> tuple[int, str, str]:
 
 def _reserve() -> int:
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _try_netlink() -> None:
