@@ -7,6 +7,7 @@ import pwd
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vllmwall import __version__
@@ -17,6 +18,7 @@ from vllmwall.enforce.backend import EnforceError
 from vllmwall.model import Network
 from vllmwall.observe.recording import dump
 from vllmwall.peers import PeerError, PeerList
+from vllmwall.questions import COMMANDS
 from vllmwall.report.facts import StatusFacts
 from vllmwall.report.plan import plan_json
 from vllmwall.report.status import status_json
@@ -41,6 +43,7 @@ class Answers:
             "peers.remove": self._remove_peers,
             "snapshot": self._snapshot,
             "guard": self._guard,
+            **{name: partial(question, daemon) for name, question in COMMANDS.items()},
         }
 
     def answer(self, command: str, arguments: Json) -> Json:

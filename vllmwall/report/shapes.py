@@ -1,13 +1,15 @@
 """The JSON that leaves vllmwall, as types: what `status --json` and `plan --json` hold.
 
 The daemon builds these values, the control socket carries them, the command line draws them.
-A key never changes its meaning; new keys may be added. Imports nothing of ours and nothing
-but typing, because `vllmwall status` pays for every import.
+A key never changes its meaning; new keys may be added. `schemas` publishes them as JSON schemas.
+Imports next to nothing, because `vllmwall status` pays for every import.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal
+
+from vllmwall.report.typed import TypedDict
 
 STATUS_VERSION = 1
 PLAN_VERSION = 1

@@ -1,0 +1,37 @@
+"""The published shapes of every answer: ``python -m vllmwall.report.schemas DIRECTORY``.
+
+Writes one JSON schema (draft 2020-12) a command, as docs/reference/schemas has them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from vllmwall.report.shapes import PlanJson, StatusJson
+
+SHAPES: Mapping[str, type] = {
+    "plan": PlanJson,
+    "status": StatusJson,
+}
+"""By the command whose ``--json`` has that shape."""
+
+
+def schema_of(command: str) -> str:
+    """The JSON schema of a command's answer."""
+    return json.dumps(TypeAdapter(SHAPES[command]).json_schema(), indent=2) + "\n"
+
+
+def write(folder: Path) -> None:
+    """One file a command. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for command in SHAPES:
+        (folder / f"{command}.json").write_text(schema_of(command))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
