@@ -4,8 +4,8 @@ One word for one thing: a *process* owns *listeners*; a *workload* is the proces
 job; every listener of a workload gets a *label* (its role, how sure we are, and why); policy
 turns roles into *audiences*; what one network namespace shall look like is its *wall*.
 
-This module imports nothing of ours and does no input or output, so every other module may
-import it.
+This module imports nothing of ours but `vllmwall.limits` and does no input or output, so every
+other module may import it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ipaddress import (
 )
 from types import MappingProxyType
 from typing import Literal
+
+from vllmwall.limits import KernelLog, Limits
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -314,7 +316,9 @@ class Policy:
 
     An audience is a tuple of names: ``public``, ``peers``, ``node`` or groups. ``audiences``
     holds the roles that the configuration names, ``default`` all others. A port in
-    ``failsafe`` never enters a wall.
+    ``failsafe`` never enters a wall. ``limits`` are for API ports that everyone may reach.
+    With ``lockdown`` the host closes every other port too, but ``opened``, and only
+    ``api_users`` (uids) and what runs in ``api_units`` (globs) may open an API.
     """
 
     audiences: Mapping[Role, tuple[str, ...]]
@@ -322,6 +326,12 @@ class Policy:
     groups: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
     failsafe: frozenset[tuple[Proto, int]] = frozenset({(Proto.TCP, 22)})
     mode: Mode = Mode.ENFORCE
+    lockdown: bool = False
+    opened: frozenset[tuple[Proto, int]] = frozenset()
+    api_users: frozenset[int] = frozenset({0})
+    api_units: tuple[str, ...] = ()
+    limits: Limits | None = None
+    log: KernelLog | None = None
 
     def audience_of(self, role: Role) -> tuple[str, ...]:
         """The audience of a role."""
@@ -334,7 +344,8 @@ class WallEntry:
 
     ``family`` is 4 or 6. ``address`` None means bound to any address of that family.
     ``audience`` is sorted and without repeats; ``("public",)`` accepts. ``note`` becomes the
-    element's comment: role and workload, for people who read ``nft list table``.
+    element's comment: role and workload, for people who read ``nft list table``. ``limited``:
+    a public TCP port at which the wall's limits count.
     """
 
     family: int
@@ -343,6 +354,7 @@ class WallEntry:
     audience: tuple[str, ...]
     address: Address | None = None
     note: str = ""
+    limited: bool = False
 
 
 @dataclass(frozen=True)
@@ -367,6 +379,10 @@ class Wall:
     ``guards`` is for ``guard_audience`` only, except to the TCP ports in ``failsafe``.
     ``answering``: a SYN to a port at which nobody listens gets its reset from the wall, so that
     it cannot meet a listener that comes a moment later.
+
+    Sources in ``banned`` (merged) reach no port but the failsafe ones, ``failsafe_udp`` among
+    them. ``lockdown``: ports without an entry are closed too, but ``opened``. ``limits`` count at
+    entries that are limited, peers excepted; ``log`` is where the kernel tells of refusals.
     """
 
     namespace: int
@@ -377,6 +393,12 @@ class Wall:
     guard_audience: tuple[str, ...] = (PEERS,)
     failsafe: frozenset[int] = frozenset()
     answering: bool = False
+    banned: tuple[Network, ...] = ()
+    failsafe_udp: frozenset[int] = frozenset()
+    lockdown: bool = False
+    opened: frozenset[tuple[Proto, int]] = frozenset()
+    limits: Limits | None = None
+    log: KernelLog | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ what a reboot changes:
 - In the place of guards there may be a fence: connections to the ephemeral range are for the
   audience of what nobody has recognized, except to failsafe ports and where an entry says
   otherwise. It sees SYNs only, so answers pass.
+- Bans and lockdown stay. Limits and the log are left out: they close nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from vllmwall.enforce import ruleset
+from vllmwall.enforce import orders, ruleset
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.listing import read_wall
 from vllmwall.enforce.names import ABSENT, CGROUPS, GUARDED, UNLISTED
 from vllmwall.enforce.ruleset import TABLE
+from vllmwall.enforce.spelling import block
 from vllmwall.model import BUILT_IN_AUDIENCES, PUBLIC, Proto, Wall, WallEntry
 
 Door = tuple[Proto, int]
@@ -48,9 +50,9 @@ def boot_script(wall: Wall, *, fence: range | None = None) -> str:
 
     Raises EnforceError for a wall that `names.check` refuses.
     """
-    table = ruleset.table(replace(wall, guards=frozenset(), answering=False))
+    table = ruleset.table(_without_extras(wall))
     rules = [] if fence is None else _fence(fence)
-    chain = ruleset.block("chain", GUARDED, rules)
+    chain = block("chain", GUARDED, rules)
     table = _GUARDED_CHAIN.sub(lambda found: chain, _NEEDLESS_CHAINS.sub("", table), count=1)
     return f"{_HEAD}add table {TABLE}\ndelete table {TABLE}\n{table}"
 
@@ -83,10 +85,18 @@ def remembered_in(script: str) -> frozenset[WallEntry]:
         return frozenset()
 
 
+def _without_extras(wall: Wall) -> Wall:
+    """Bans and lockdown stay; a rule for limits or the log could cost the whole script."""
+    entries = frozenset(replace(one, limited=False) for one in wall.entries)
+    return replace(
+        wall, entries=entries, guards=frozenset(), answering=False, limits=None, log=None
+    )
+
+
 def _fence(ports: range) -> list[str]:
     """What stands where guards stood: the chain sees nothing but SYNs."""
     return [
-        f"tcp dport @{ruleset.FAILSAFE} accept",
+        f"tcp dport @{orders.FAILSAFE} accept",
         f"tcp dport {ports.start}-{ports.stop - 1} goto {UNLISTED}",
     ]
 

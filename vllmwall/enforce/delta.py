@@ -1,14 +1,14 @@
 """The nft script that makes one wall of another by its elements. Pure.
 
-Both walls must be built as `ruleset` builds them and be of one mode. Chains and sets are
-touched only where an audience comes or goes.
+Both walls must be built as `ruleset` builds them, of one mode and with the same orders but bans.
+Chains and sets are touched only where an audience comes or goes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from vllmwall.enforce import ruleset
+from vllmwall.enforce import orders, ruleset
 from vllmwall.enforce.backend import changes
 from vllmwall.enforce.names import Audience, Networks, chain_name, check, set_name
 from vllmwall.enforce.ruleset import NO_CGROUPS, TABLE, Cgroups
@@ -37,6 +37,8 @@ def changing(standing: Wall, wanted: Wall, cgroups: Cgroups = NO_CGROUPS) -> str
         *_walled("add", changed.added, changed.removed),
         *_answering(standing, wanted),
         *_guards(standing, wanted, cgroups),
+        *_bans("delete", standing, wanted),
+        *_bans("add", wanted, standing),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -63,6 +65,16 @@ def _guards(standing: Wall, wanted: Wall, cgroups: Cgroups) -> Iterator[str]:
     come = wanted.guards - standing.guards
     sent = {guard: text for guard, text in cgroups.items() if guard in come or guard.level in ended}
     yield from _added_guards(sent, ruleset.LEVELS)
+
+
+def _bans(verb: str, these: Wall, others: Wall) -> Iterator[str]:
+    """The banned networks of the one wall that the other has not."""
+    known = frozenset(others.banned)
+    changed = [network for network in these.banned if network not in known]
+    for family in (4, 6):
+        # Not merged: neighbours of what stays would swallow it.
+        listed = [str(network) for network in changed if network.version == family]
+        yield from _command(verb, orders.banned_set(family), listed)
 
 
 def _added_guards(cgroups: Cgroups, levels: Iterable[int]) -> Iterator[str]:
@@ -96,7 +108,7 @@ def _entries(
 def _networks(verb: str, networks: Networks) -> Iterator[str]:
     for name in sorted(networks):
         for family in (4, 6):
-            listed = ruleset.network_elements(networks[name], family)
+            listed = orders.network_elements(networks[name], family)
             yield from _command(verb, set_name(name, family), listed)
 
 

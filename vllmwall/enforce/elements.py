@@ -14,7 +14,7 @@ import struct
 from collections.abc import Collection, Iterator
 
 from vllmwall.enforce import owned, ruleset
-from vllmwall.enforce.names import verdict
+from vllmwall.enforce.names import verdict_of
 from vllmwall.model import Guard, Proto, WallEntry
 
 _NEWSETELEM = 0x0A0C  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM
@@ -35,7 +35,7 @@ def add(sender: socket.socket, entries: Collection[WallEntry], guards: Collectio
 def _entry_messages(entries: Collection[WallEntry]) -> Iterator[bytes]:
     """The map first: a port that is walled and in no map would be closed to its peers."""
     for entry in entries:
-        data = _nested(_DATA, _nested(_VERDICT, _verdict(verdict(entry.audience))))
+        data = _nested(_DATA, _nested(_VERDICT, _verdict(verdict_of(entry))))
         yield _message(ruleset.map_of(entry), _key(entry) + data + _comment(entry.note))
     for entry in filter(ruleset.is_walled, entries):
         yield _message(ruleset.walled_set(ruleset.map_of(entry)), _key(entry))

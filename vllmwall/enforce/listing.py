@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from ipaddress import (
     IPv4Address,
@@ -23,13 +23,20 @@ from ipaddress import (
 )
 
 from vllmwall.cidr import merged
-from vllmwall.enforce import ruleset
+from vllmwall.enforce import orders, ruleset
 from vllmwall.enforce.backend import AlteredWall, Counters, EnforceError, Refusal
-from vllmwall.enforce.names import STRANGERS, UNLISTED, Audience, read_set_name, read_verdict
+from vllmwall.enforce.names import (
+    LOCKDOWN,
+    STRANGERS,
+    UNLISTED,
+    Audience,
+    is_limit,
+    read_set_name,
+    read_verdict,
+)
 from vllmwall.model import NODE, Address, Guard, Mode, Network, Proto, Wall, WallEntry
 
 _BLOCK = re.compile(r"^\t(\w+ \S+) \{\n(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
-_FAILSAFE = f"set {ruleset.FAILSAFE}"
 _ANSWERING = f"set {ruleset.ANSWERING}"
 _ELEMENTS = "\t\telements = {"
 _KEY = r"(?:(?P<address>\S+) \. )?(?P<proto>tcp|udp) \. (?P<port>\d+)"
@@ -75,8 +82,14 @@ def read_wall(text: str, namespace: int) -> Wall:
         _mode(listing),
         frozenset(_guards(listing, strange)),
         _guard_audience(listing),
-        frozenset(map(int, filter(str.isdigit, listing.elements.get(_FAILSAFE, ())))),
+        _ports(listing, orders.FAILSAFE, strange),
         listing.elements.get(_ANSWERING) == ("tcp",),
+        _banned(listing, strange),
+        _ports(listing, orders.FAILSAFE_UDP, strange),
+        f"chain {LOCKDOWN}" in listing.blocks,
+        _opened(listing, strange),
+        orders.limits_in(listing.blocks),
+        orders.log_in(listing.blocks.get(f"chain {STRANGERS}", ())),
     )
     strange += _differences(listing, wall)
     if not strange:
@@ -136,6 +149,27 @@ def _guards(listing: _Listing, strange: list[str]) -> Iterator[Guard]:
                 strange.append(f"{title}: {element}")
 
 
+def _ports(listing: _Listing, name: str, strange: list[str]) -> frozenset[int]:
+    elements = listing.elements.get(f"set {name}", ())
+    strange += (f"set {name}: {element}" for element in elements if not element.isdigit())
+    return frozenset(map(int, filter(str.isdigit, elements)))
+
+
+def _banned(listing: _Listing, strange: list[str]) -> tuple[Network, ...]:
+    titles = [f"set {orders.banned_set(family)}" for family in (4, 6)]
+    return merged(one for title in titles for one in _networks_of(listing, title, strange))
+
+
+def _opened(listing: _Listing, strange: list[str]) -> frozenset[tuple[Proto, int]]:
+    title = f"set {orders.OPENED}"
+    elements = listing.elements.get(title, ())
+    try:
+        return frozenset(orders.opened_in(elements))
+    except ValueError:
+        strange.append(f"{title}: {', '.join(elements)}")
+        return frozenset()
+
+
 def _guard_audience(listing: _Listing) -> Audience:
     """What follows the maps in the chain for ports without an entry."""
     rules = listing.blocks.get(f"chain {UNLISTED}", ())
@@ -172,7 +206,8 @@ def _entry(name: str, element: str) -> WallEntry | None:
         address, proto, port = _key(found)
     except ValueError:
         return None
-    return WallEntry(int(name[-1]), proto, port, audience, address, found["note"] or "")
+    note, limited = found["note"] or "", is_limit(found["verdict"])
+    return WallEntry(int(name[-1]), proto, port, audience, address, note, limited)
 
 
 def _key(found: re.Match[str]) -> _Key:
@@ -183,17 +218,20 @@ def _key(found: re.Match[str]) -> _Key:
 
 def _networks(listing: _Listing, strange: list[str]) -> dict[str, tuple[Network, ...]]:
     found: dict[str, list[Network]] = {}
-    for title, elements in listing.elements.items():
+    for title in listing.elements:
         named = read_set_name(title.removeprefix("set "))
         if named is None:
             continue
-        networks = found.setdefault(named[0], [])
-        for element in elements:
-            try:
-                networks += _network(element)
-            except ValueError:
-                strange.append(f"{title}: {element}")
+        found.setdefault(named[0], []).extend(_networks_of(listing, title, strange))
     return {name: merged(networks) for name, networks in found.items()}
+
+
+def _networks_of(listing: _Listing, title: str, strange: list[str]) -> Iterator[Network]:
+    for element in listing.elements.get(title, ()):
+        try:
+            yield from _network(element)
+        except ValueError:
+            strange.append(f"{title}: {element}")
 
 
 def _network(element: str) -> Iterator[Network]:
@@ -259,10 +297,18 @@ def _walled_key(element: str) -> _Key | str:
 
 def _skeleton(wall: Wall) -> Wall:
     """The smallest wall with the same sets and chains."""
-    entries = {entry.audience: entry for entry in wall.entries}
+    entries = {entry.audience: replace(entry, limited=False) for entry in wall.entries}
     networks: dict[str, tuple[Network, ...]] = dict.fromkeys(wall.networks, ())
-    entries_of = frozenset(entries.values())
-    return Wall(wall.namespace, entries_of, networks, wall.mode, guard_audience=wall.guard_audience)
+    return Wall(
+        wall.namespace,
+        frozenset(entries.values()),
+        networks,
+        wall.mode,
+        guard_audience=wall.guard_audience,
+        lockdown=wall.lockdown,
+        limits=wall.limits,
+        log=wall.log,
+    )
 
 
 def _compare(title: str, ours: tuple[str, ...], found: tuple[str, ...]) -> Iterator[str]:

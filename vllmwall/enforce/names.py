@@ -19,12 +19,16 @@ CGROUPS = "cgroups"
 ABSENT = "absent"
 UNLISTED = "unlisted"
 STRANGERS = "strangers"
+BANNED = "banned"
+LIMITED = "limited"
+LOCKDOWN = "lockdown"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 _NOTE = re.compile(r"[A-Za-z0-9 ._:/-]{0,120}")  # the kernel keeps up to 127 bytes
 _LONGEST = 255  # NFT_NAME_MAXLEN less the terminator, linux/netfilter/nf_tables.h
 _CHAIN = "only_"
 _GROUP = "group_"
+_LIMIT = f"goto {LIMITED}"
 
 Audience = tuple[str, ...]
 Networks = Mapping[str, tuple[Network, ...]]
@@ -55,9 +59,19 @@ def verdict(audience: Audience) -> str:
     return f"jump {chain_name(audience)}"  # a jump comes back where the chain is gone: to a drop
 
 
+def verdict_of(entry: WallEntry) -> str:
+    """What a packet to this entry's port meets."""
+    return _LIMIT if entry.limited else verdict(entry.audience)
+
+
+def is_limit(text: str) -> bool:
+    """Whether a verdict is that of a limited entry."""
+    return text == _LIMIT
+
+
 def read_verdict(text: str) -> Audience | None:
     """The audience of a verdict; None: not one of ours."""
-    if text == "accept":
+    if text in ("accept", _LIMIT):
         return (PUBLIC,)
     if text == f"goto {STRANGERS}":
         return (NODE,)
@@ -106,5 +120,7 @@ def _check_entry(entry: WallEntry) -> None:
         raise EnforceError(f"{entry} has no such family or port")
     if entry.address is not None and entry.address.version != entry.family:
         raise EnforceError(f"{entry}: address and family differ")
+    if entry.limited and (entry.audience, entry.proto.value) != ((PUBLIC,), "tcp"):
+        raise EnforceError(f"{entry}: limits are for public TCP ports")
     if entry.proto.value not in ("tcp", "udp"):
         raise EnforceError(f"{entry}: no packet of this protocol comes")

@@ -32,6 +32,8 @@ _SHOW_COUNTERS = (
     *(f"list set {ruleset.TABLE} {memory}" for memory in ruleset.MEMORIES),
 )
 _OWNED = owned.OWNER | owned.PERSIST
+# What of a wall is in elements; a change of anything else changes rules.
+_ELEMENTS = ("entries", "networks", "guards", "answering", "banned")
 _ORPHAN = "\n\tflags \n"  # how nft 1.0.6 prints the flag persist alone
 
 
@@ -183,8 +185,5 @@ def _is_alike(standing: Wall, wall: Wall) -> bool:
     """Whether the two differ in elements only: then the rules stay."""
     if isinstance(standing, AlteredWall):
         return False
-    return (standing.mode, standing.guard_audience, standing.failsafe) == (
-        wall.mode,
-        wall.guard_audience,
-        wall.failsafe,
-    )
+    elements = {name: getattr(wall, name) for name in _ELEMENTS}
+    return replace(standing, **elements) == wall

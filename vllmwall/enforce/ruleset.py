@@ -36,6 +36,9 @@ Why the table looks as it does (DESIGN §7):
   SYNs a second, none since. In this order: a socket that the first rule finds, the next ones
   find too. Not where the kernel delivers to no local socket (IPVS), nor through a VRF, whose
   sockets this lookup does not find. ``answering`` is a set, so that no rule has to change.
+- What an operator orders beside that (bans, lockdown, limits, the log) is in `orders`. A change of
+  bans is one of elements; the rest comes from the configuration, and a change of that replaces
+  the table, since it changes rules.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from vllmwall import __version__
-from vllmwall.cidr import merged
+from vllmwall.enforce import orders, spelling
 from vllmwall.enforce.names import (
     ABSENT,
     CGROUPS,
@@ -59,29 +62,24 @@ from vllmwall.enforce.names import (
     has_chain,
     set_name,
     verdict,
+    verdict_of,
 )
+from vllmwall.enforce.orders import FAILSAFE, network_elements
+from vllmwall.enforce.spelling import DESTINATION, LOOKUP, PORT, SOURCE, block, filled
+from vllmwall.limits import KernelLog
 from vllmwall.model import NODE, PUBLIC, Guard, Mode, Network, Wall, WallEntry
 
 TABLE = "inet vllmwall"
-MAPS = ("addr4", "addr6", "any4", "any6")  # in the order of their lookup
+MAPS = spelling.MAPS
+SYN = spelling.SYN
+elements = spelling.elements
 MEMORIES = ("refused4", "refused6")
 LEVELS = range(1, 9)  # depths of cgroups that have a set; a pod's container lies at 4
-FAILSAFE = "failsafe"
 ANSWERING = "answering"
 LAST_RULE = {Mode.ENFORCE: "counter drop", Mode.AUDIT: "counter accept"}
 
 _REMEMBERED = 4096  # sources and ports by family: about 1 MB at most, for an hour each
-_PORT = "meta l4proto . th dport"
-_SOURCE = {4: "ip saddr", 6: "ip6 saddr"}
-_DESTINATION = {4: "ip daddr", 6: "ip6 daddr"}
 _LATE = "late"
-SYN = "tcp flags syn / fin,syn,rst,ack"
-_LOOKUP = {
-    "addr4": f"{_DESTINATION[4]} . {_PORT}",
-    "addr6": f"{_DESTINATION[6]} . {_PORT}",
-    "any4": f"meta nfproto ipv4 {_PORT}",
-    "any6": f"meta nfproto ipv6 {_PORT}",
-}
 
 
 Cgroups = Mapping[Guard, str]
@@ -95,7 +93,7 @@ def replacing(wall: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
 
     Raises EnforceError for a wall that `names.check` refuses.
     """
-    late = in_table([block("chain", _LATE, _base_chain("filter - 9"))])
+    late = in_table([block("chain", _LATE, _base_chain("filter - 9", wall))])
     return f"add table {TABLE}\ndelete table {TABLE}\n{table(wall, cgroups)}\n{late}"
 
 
@@ -107,6 +105,7 @@ def settling() -> str:
 def table(wall: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
     """The whole table. Raises EnforceError for a wall that `names.check` refuses."""
     check(wall.networks, wall.entries, wall.guard_audience)
+    orders.check(wall)
     return in_table(
         [
             f'\tcomment "vllmwall {__version__} {wall.mode.value}"\n',
@@ -115,16 +114,17 @@ def table(wall: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
             *(_walled(name, wall.entries) for name in MAPS),
             *(_map(name, wall.entries) for name in MAPS),
             *(_guarded_set(level, cgroups) for level in LEVELS),
-            block("set", FAILSAFE, ["type inet_service", *_filled(failsafe_elements(wall))]),
-            block("set", ANSWERING, ["type inet_proto", *_filled(answering_elements(wall))]),
-            block("chain", "input", _base_chain("filter - 10")),
+            block("set", ANSWERING, ["type inet_proto", *filled(answering_elements(wall))]),
+            *orders.sets(wall),
+            block("chain", "input", _base_chain("filter - 10", wall)),
             block("chain", WALLED, _walled_rules()),
-            block("chain", GUARDED, _guarded_rules()),
+            block("chain", GUARDED, _guarded_rules(wall)),
             block("chain", CGROUPS, _cgroup_rules()),
             block("chain", ABSENT, ["reject with tcp reset"]),
             block("chain", UNLISTED, _unlisted_rules(wall.guard_audience)),
             *audience_chains(audiences_of(wall)),
-            block("chain", STRANGERS, _strangers(wall.mode)),
+            *orders.chains(wall),
+            block("chain", STRANGERS, _strangers(wall.mode, wall.log)),
         ]
     )
 
@@ -154,17 +154,6 @@ def audience_chains(audiences: Iterable[Audience]) -> list[str]:
     return [block("chain", chain_name(each), _audience_rules(each)) for each in audiences]
 
 
-def block(kind: str, name: str, lines: Iterable[str]) -> str:
-    """One set, map or chain as nft prints it."""
-    return "\n".join([f"\t{kind} {name} {{", *(f"\t\t{line}" for line in lines), "\t}\n"])
-
-
-def network_elements(networks: Iterable[Network], family: int) -> list[str]:
-    """The networks of one family as elements, merged."""
-    ours = [network for network in networks if network.version == family]
-    return [str(network) for network in merged(ours)]
-
-
 def walled_set(name: str) -> str:
     """The set of closed ports beside a map."""
     return f"walled_{name}"
@@ -186,11 +175,6 @@ def guard_elements(level: int, cgroups: Cgroups) -> list[str]:
     return [cgroups[guard] for guard in guards]
 
 
-def failsafe_elements(wall: Wall) -> list[str]:
-    """The TCP ports that no guard closes."""
-    return [str(port) for port in sorted(wall.failsafe)]
-
-
 def answering_elements(wall: Wall) -> list[str]:
     """The protocols whose callers are answered where nobody listens."""
     return ["tcp"] if wall.answering else []
@@ -210,7 +194,7 @@ def key(entry: WallEntry) -> str:
 def mapping(entry: WallEntry) -> str:
     """An entry as an element of its map."""
     comment = f' comment "{entry.note}"' if entry.note else ""
-    return f"{key(entry)}{comment} : {verdict(entry.audience)}"
+    return f"{key(entry)}{comment} : {verdict_of(entry)}"
 
 
 def in_order(entries: Iterable[WallEntry]) -> list[WallEntry]:
@@ -218,55 +202,54 @@ def in_order(entries: Iterable[WallEntry]) -> list[WallEntry]:
     return sorted(entries, key=lambda entry: (entry.port, entry.proto.value, str(entry.address)))
 
 
-def elements(these: Iterable[str]) -> str:
-    """Elements in braces, one a line."""
-    return "{ " + ",\n\t\t\t     ".join(these) + " }"
-
-
 def _network_set(networks: Iterable[Network], family: int) -> Iterator[str]:
     yield f"type ipv{family}_addr"
     yield "flags interval"
-    yield from _filled(network_elements(networks, family))
+    yield from filled(network_elements(networks, family))
 
 
 def _walled(name: str, entries: Iterable[WallEntry]) -> str:
     ours = in_order(entry for entry in entries if map_of(entry) == name and is_walled(entry))
-    return block("set", walled_set(name), [f"typeof {_typed(name)}", *_filled(map(key, ours))])
+    return block("set", walled_set(name), [f"typeof {_typed(name)}", *filled(map(key, ours))])
 
 
 def _map(name: str, entries: Iterable[WallEntry]) -> str:
     ours = in_order(entry for entry in entries if map_of(entry) == name)
-    lines = [f"typeof {_typed(name)} : verdict", *_filled(map(mapping, ours))]
+    lines = [f"typeof {_typed(name)} : verdict", *filled(map(mapping, ours))]
     return block("map", name, lines)
 
 
 def _guarded_set(level: int, cgroups: Cgroups) -> str:
     return block(
-        "set", guarded_set(level), ["type cgroupsv2", *_filled(guard_elements(level, cgroups))]
+        "set", guarded_set(level), ["type cgroupsv2", *filled(guard_elements(level, cgroups))]
     )
 
 
 def _typed(name: str) -> str:
     family = int(name[-1])
-    return f"{_DESTINATION[family]} . {_PORT}" if name.startswith("addr") else _PORT
+    return f"{DESTINATION[family]} . {PORT}" if name.startswith("addr") else PORT
 
 
-def _base_chain(priority: str) -> Iterator[str]:
+def _base_chain(priority: str, wall: Wall) -> Iterator[str]:
     yield f"type filter hook input priority {priority}; policy accept;"
     yield 'iif "lo" accept'
-    for name, lookup in _LOOKUP.items():
+    yield from orders.ban_rules()
+    for name, lookup in LOOKUP.items():
         yield f"{lookup} @{walled_set(name)} goto {WALLED}"
-    yield f"{SYN} goto {GUARDED}"
+    yield f"{SYN} {'jump' if wall.lockdown else 'goto'} {GUARDED}"
+    if wall.lockdown:
+        yield from orders.lockdown_rules()
 
 
 def _walled_rules() -> Iterator[str]:
-    for name, lookup in _LOOKUP.items():
-        yield f"{lookup} vmap @{name}"
+    yield from spelling.verdicts()
     yield f"goto {STRANGERS}"
 
 
-def _guarded_rules() -> Iterator[str]:
+def _guarded_rules(wall: Wall) -> Iterator[str]:
     yield f"tcp dport @{FAILSAFE} accept"
+    if wall.limits is not None:  # else a public port is open to all and need not be looked up
+        yield from spelling.verdicts()
     yield f"socket transparent {{ 0, 1 }} goto {CGROUPS}"
     yield f"meta sdif 0 meta l4proto @{ANSWERING} goto {ABSENT}"
 
@@ -277,21 +260,14 @@ def _cgroup_rules() -> Iterator[str]:
 
 
 def _unlisted_rules(audience: Audience) -> Iterator[str]:
-    for name, lookup in _LOOKUP.items():
-        yield f"{lookup} vmap @{name}"
+    yield from spelling.verdicts()
     if has_chain(audience):
         yield verdict(audience)
     yield f"goto {STRANGERS}"
 
 
-def _filled(these: Iterable[str]) -> Iterator[str]:
-    listed = list(these)
-    if listed:
-        yield f"elements = {elements(listed)}"
-
-
 def _memory(family: int) -> str:
-    lines = [f"typeof {_SOURCE[family]} . {_PORT}", f"size {_REMEMBERED}"]
+    lines = [f"typeof {SOURCE[family]} . {PORT}", f"size {_REMEMBERED}"]
     return block("set", f"refused{family}", [*lines, "flags dynamic,timeout", "timeout 1h"])
 
 
@@ -303,7 +279,8 @@ def _audience_rules(audience: Audience) -> Iterator[str]:
     yield f"goto {STRANGERS}"
 
 
-def _strangers(mode: Mode) -> Iterator[str]:
-    for family, source in _SOURCE.items():
-        yield f"update @refused{family} {{ {source} . {_PORT} counter }}"
+def _strangers(mode: Mode, log: KernelLog | None) -> Iterator[str]:
+    for family, source in SOURCE.items():
+        yield f"update @refused{family} {{ {source} . {PORT} counter }}"
+    yield from orders.log_rules(log)
     yield LAST_RULE[mode]
