@@ -40,6 +40,7 @@ Why the table looks as it does (DESIGN §7):
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -76,6 +77,7 @@ _SOURCE = {4: "ip saddr", 6: "ip6 saddr"}
 _DESTINATION = {4: "ip daddr", 6: "ip6 daddr"}
 _LATE = "late"
 SYN = "tcp flags syn / fin,syn,rst,ack"
+_GUARD_RULES = re.compile(r"^\t\t(?:socket|meta sdif) .*\n", re.MULTILINE)
 _LOOKUP = {
     "addr4": f"{_DESTINATION[4]} . {_PORT}",
     "addr6": f"{_DESTINATION[6]} . {_PORT}",
@@ -127,6 +129,14 @@ def table(wall: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
             block("chain", STRANGERS, _strangers(wall.mode)),
         ]
     )
+
+
+def unguarded(script: str) -> str:
+    """A script of ours without the rules that a kernel without nft_socket does not take.
+
+    One of them would cost the whole table. The sets stay, and hold nothing there.
+    """
+    return _GUARD_RULES.sub("", script)
 
 
 def audiences_of(wall: Wall) -> list[Audience]:
