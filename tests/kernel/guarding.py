@@ -16,7 +16,8 @@ from tests.kernel.guarded import Guarded, eventually
 PORT = 29500
 _numbers = itertools.count()
 # nft prints numbers where it finds no folder of that inode.
-_LISTED = "mount -t tmpfs none /sys/fs/cgroup && exec nft list table inet vllmwall"
+_LISTED = "mount -t tmpfs none /sys/fs/cgroup && nft list tables | grep -q vllmwall || exit 0;"
+_LISTED += "exec nft list table inet vllmwall"
 
 
 @contextlib.contextmanager
