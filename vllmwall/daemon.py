@@ -8,6 +8,7 @@ is in `vllmwall.answers`.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import select
 import signal
@@ -106,6 +107,7 @@ class Daemon:
         self._due_full = 0.0
         self._due_peers = 0.0
         self._due_watchdog = 0.0
+        self._due_look = math.inf
         self._told = ""
         self._lost = 0
         self.touched: deque[TouchFacts] = deque(maxlen=_TOUCHES_KEPT)
@@ -161,7 +163,8 @@ class Daemon:
             self.wake_soon("a peer's time is over", left)
         begun = time.perf_counter()
         try:
-            if reason == "second look":  # after the first, which must not wait for it
+            if time.monotonic() >= self._due_look:
+                self._due_look = math.inf
                 self.keeper.look_for_walls()
             self.keeper.full_pass()
             self._count_lost_events()
@@ -170,8 +173,9 @@ class Daemon:
         except Exception as error:  # whatever a user's process can provoke must not end us
             self.pass_error = f"the last pass failed: {error!r}; the walls that stand stay"
             self.log.exception("pass failed", reason=reason, error=repr(error))
-        if self.passes == 0:
-            self.wake_soon("second look", _SECOND_LOOK_SECONDS)
+        if self.passes == 0:  # which must not wait for it
+            self._due_look = time.monotonic() + _SECOND_LOOK_SECONDS
+        self.wake_soon("second look", self._due_look - time.monotonic())
         self.passes += 1
         self.last_pass = PassFacts(time.time(), (time.perf_counter() - begun) * 1000, reason)
         self._notify(f"READY=1\nSTATUS={self._status_line()}", once=True)

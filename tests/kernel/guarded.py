@@ -126,6 +126,7 @@ class Guarded:
     on: Host | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     before: str = ""
+    arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.folder.mkdir(mode=0o755, exist_ok=True)
@@ -157,7 +158,7 @@ class Guarded:
         """Start the daemon."""
         command = [sys.executable, "-m", "vllmwall.cli", "daemon", "--log", "json"]
         command += ["--config", str(self.config), "--runtime-dir", str(self.runtime)]
-        command += ["--only-namespace", self.lab.node.path]
+        command += ["--only-namespace", self.lab.node.path, *self.arguments]
         if self.before:
             command = ["unshare", "-m", "sh", "-c", f'{self.before}; exec "$@"', "sh", *command]
         host = self.on or self.lab.node

@@ -114,8 +114,9 @@ def _talks(connection: socket.socket) -> bool:
     return connection.recv(64) == b"hello"
 
 
-def test_a_full_memory_still_drops(lab: Lab, backend: Nftables) -> None:
+def test_a_full_memory_still_drops(lab: Lab) -> None:
     """When no more sources can be remembered, a new one is refused and counted all the same."""
+    backend = Nftables("this test fills its sets")
     lab.node.listen("::", PORT)
     backend.apply(lab.node.path, wall(lab.node, everywhere(PORT, "peers")), None)
     sources = ", ".join(f"{IPv4Address(0x0A000000 + n)} . tcp . 1" for n in range(4096))

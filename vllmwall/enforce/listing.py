@@ -11,7 +11,7 @@ Text, not JSON: nft 1.0.6 prints broken JSON for a table with flags, and some bu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from ipaddress import (
@@ -71,8 +71,11 @@ class _Listing:
 
 # Most passes read what the last one read, and parsing 10,000 entries takes longer than all else.
 @lru_cache(maxsize=4)
-def read_wall(text: str, namespace: int) -> Wall:
-    """The wall that a stateless listing shows; an `AlteredWall` where it is not as ours."""
+def read_wall(text: str, namespace: int, spelled: Callable[[str], str] = str) -> Wall:
+    """The wall that a stateless listing shows; an `AlteredWall` where it is not as ours.
+
+    ``spelled`` makes of a script of ours what this kernel takes of it.
+    """
     listing = _take_apart(text)
     strange: list[str] = []
     wall = Wall(
@@ -91,7 +94,7 @@ def read_wall(text: str, namespace: int) -> Wall:
         orders.limits_in(listing.blocks),
         orders.log_in(listing.blocks.get(f"chain {STRANGERS}", ())),
     )
-    strange += _differences(listing, wall)
+    strange += _differences(listing, wall, spelled)
     if not strange:
         return wall
     shown = {each.name: getattr(wall, each.name) for each in fields(wall)}
@@ -253,10 +256,10 @@ def _mode(listing: _Listing) -> Mode:
     return Mode.AUDIT if ruleset.LAST_RULE[Mode.AUDIT] in rules else Mode.ENFORCE
 
 
-def _differences(listing: _Listing, wall: Wall) -> Iterator[str]:
+def _differences(listing: _Listing, wall: Wall, spelled: Callable[[str], str]) -> Iterator[str]:
     """Where the table is not as we would write it for ``wall``, elements apart."""
     try:
-        ours = _take_apart(ruleset.table(_skeleton(wall)))
+        ours = _take_apart(spelled(ruleset.table(_skeleton(wall))))
     except EnforceError as error:
         yield str(error)
         return

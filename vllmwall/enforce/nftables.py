@@ -50,6 +50,7 @@ class Nftables(Backend):
         self._library = Libnftables()
         self.why_not_owned = owned.why_not_owned() if why_not_owned is None else why_not_owned
         self.why_no_guards = why_no_guards()
+        self._spelled = ruleset.unguarded if self.why_no_guards else str
 
     def read_back(self, path: str) -> Wall | None:
         """What stands in the kernel now; None: no table of ours."""
@@ -57,7 +58,7 @@ class Nftables(Backend):
             text = self._library.show(path, _SHOW_TABLE)
         except NotThereError:
             return None
-        return read_wall(text.replace(_ORPHAN, "\n", 1), inode_of(path))
+        return read_wall(text.replace(_ORPHAN, "\n", 1), inode_of(path), self._spelled)
 
     def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
         """Make ``wall`` stand, in one transaction: by its elements where that will do."""
@@ -148,10 +149,11 @@ class Nftables(Backend):
         with opened(wall.guards) as cgroups:
             standing = self._standing(path)
             if self.why_not_owned and (standing is None or not standing.flags & owned.PERSIST):
-                self._library.run(path, ruleset.replacing(wall, cgroups))
+                self._library.run(path, self._spelled(ruleset.replacing(wall, cgroups)))
                 self._library.run(path, ruleset.settling())
             else:
-                self._rebuild(path, ruleset.table(wall, cgroups), standing is not None)
+                table = self._spelled(ruleset.table(wall, cgroups))
+                self._rebuild(path, table, standing is not None)
             return replace(wall, guards=frozenset(cgroups))
 
     def _rebuild(self, path: str, table: str, stands: bool) -> None:

@@ -43,6 +43,7 @@ Why the table looks as it does (DESIGN §7):
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -80,6 +81,7 @@ LAST_RULE = {Mode.ENFORCE: "counter drop", Mode.AUDIT: "counter accept"}
 
 _REMEMBERED = 4096  # sources and ports by family: about 1 MB at most, for an hour each
 _LATE = "late"
+_GUARD_RULES = re.compile(r"^\t\t(?:socket|meta sdif) .*\n", re.MULTILINE)
 
 
 Cgroups = Mapping[Guard, str]
@@ -127,6 +129,14 @@ def table(wall: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
             block("chain", STRANGERS, _strangers(wall.mode, wall.log)),
         ]
     )
+
+
+def unguarded(script: str) -> str:
+    """A script of ours without the rules that a kernel without nft_socket does not take.
+
+    One of them would cost the whole table. The sets stay, and hold nothing there.
+    """
+    return _GUARD_RULES.sub("", script)
 
 
 def audiences_of(wall: Wall) -> list[Audience]:
