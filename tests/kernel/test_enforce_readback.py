@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.kernel.walls import entry, everywhere, networks, wall
 from tests.lab import Host, Lab
-from tests.unit.enforce.strategies import walls
+from tests.unit.enforce.strategies import by_elements, walls
 from vllmwall.enforce.backend import AlteredWall, EnforceError
 from vllmwall.enforce.nftables import Nftables
+from vllmwall.limits import KernelLog, Limits
 from vllmwall.model import Network, Proto, Wall, WallEntry
 
 
@@ -47,7 +48,7 @@ def test_a_difference_never_needs_a_replacement(shared_lab: Lab, first: Wall, se
     """The kernel takes every difference of ours as it is."""
     path, namespace = shared_lab.node.path, wall(shared_lab.node, []).namespace
     one = replace(first, namespace=namespace)
-    two = replace(second, namespace=namespace, mode=one.mode)
+    two = by_elements(replace(second, namespace=namespace), one)
     backend = _WithoutReplacement("as the others here")
     backend.put_up(path, one)
     backend.apply(path, two, one)
@@ -68,12 +69,21 @@ def _standing(lab: Lab) -> Wall:
     """A wall with something of everything."""
     entries = [
         *everywhere(29500, "peers"),
-        entry(8000, "public"),
+        replace(entry(8000, "public"), limited=True),
         entry(9000, "monitoring", "peers", at="192.0.2.1"),
         entry(9001, "node", at="2001:db8::1", proto=Proto.UDP),
     ]
     peers = ["192.0.2.2", "198.51.100.0/28", "2001:db8::2"]
-    return wall(lab.node, entries, peers=peers, groups={"monitoring": ["198.51.100.20"]})
+    made = wall(lab.node, entries, peers=peers, groups={"monitoring": ["198.51.100.20"]})
+    return replace(
+        made,
+        failsafe=frozenset({22}),
+        banned=networks("198.51.100.64/31", "198.51.100.66", "2001:db8:66::/64"),
+        lockdown=True,
+        opened=frozenset({(Proto.UDP, 53)}),
+        limits=Limits(10, 20, 30),
+        log=KernelLog(100),
+    )
 
 
 def _handle(host: Host, chain: str, rule: str) -> str:
@@ -98,6 +108,20 @@ EDITS = {
     "a peer removed": "delete element inet vllmwall peers4 { 192.0.2.2 }",
     "peers flushed": "flush set inet vllmwall peers6",
     "a group widened": "add element inet vllmwall group_monitoring6 { ::/0 }",
+    "somebody banned": "add element inet vllmwall banned4 { 203.0.113.0/24 }",
+    "a ban lifted": "delete element inet vllmwall banned4 { 198.51.100.66 }",
+    "bans flushed": "flush set inet vllmwall banned6",
+    "a ban's chain flushed": "flush chain inet vllmwall banned",
+    "a door opened": "add element inet vllmwall opened { tcp . 9999 }",
+    "a door closed": "delete element inet vllmwall opened { udp . 53 }",
+    "a failsafe port added": "add element inet vllmwall failsafe { 23 }",
+    "a failsafe UDP port added": "add element inet vllmwall failsafe_udp { 23 }",
+    "lockdown flushed": "flush chain inet vllmwall lockdown",
+    "limits flushed": "flush chain inet vllmwall limited",
+    "a rule before the limits": "insert rule inet vllmwall limited accept",
+    "a rule before lockdown": "insert rule inet vllmwall lockdown accept",
+    "a limit lifted": "delete element inet vllmwall any4 { tcp . 8000 };"
+    ' add element inet vllmwall any4 { tcp . 8000 comment "tcpstore job-1" : accept }',
     "a map flushed": "flush map inet vllmwall any6",
     "a closed set flushed": "flush set inet vllmwall walled_any6",
     "input flushed": "flush chain inet vllmwall input",
@@ -154,6 +178,19 @@ REPLACEMENTS: dict[str, tuple[str, str, str]] = {
     "a lookup narrowed": ("input", "@walled_any4", "tcp dport 1 drop"),
     "everybody a peer": ("only_peers", "@peers4", "ip saddr 0.0.0.0/0 accept"),
     "not remembered": ("strangers", "@refused6", "counter"),
+    "bans narrowed": ("input", "@banned4", "tcp dport 1 goto banned"),
+    "lockdown passed by": ("input", "goto lockdown", "accept"),
+    "another rate": (
+        "limited",
+        "@rate4",
+        "tcp flags syn / fin,syn,rst,ack update @rate4 "
+        "{ ip saddr limit rate over 11/second burst 20 packets } goto strangers",
+    ),
+    "another log": (
+        "strangers",
+        "log prefix",
+        'limit rate 5/second burst 10 packets log prefix "x " group 1',
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.kernel.hammer import hammer
 from tests.kernel.walls import everywhere, wall
 from tests.lab import Host, Lab
-from tests.unit.enforce.strategies import walls
+from tests.unit.enforce.strategies import by_elements, walls
 from vllmwall.enforce import rebuild
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.libnftables import Libnftables
@@ -342,8 +342,7 @@ def test_any_wall_fits_an_owned_table(shared_lab: Lab, first: Wall, second: Wall
     the table can be named."""
     path, namespace = shared_lab.node.path, wall(shared_lab.node, []).namespace
     one = replace(first, namespace=namespace, guards=frozenset())
-    two = replace(second, namespace=namespace, mode=one.mode, guards=frozenset())
-    two = replace(two, guard_audience=one.guard_audience, failsafe=one.failsafe)
+    two = by_elements(replace(second, namespace=namespace, guards=frozenset()), one)
     backend = _WithoutReplacement()
     backend.put_up(path, one)
     assert backend.read_back(path) == one

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from hypothesis import strategies as st
 
 from vllmwall.cidr import merged
+from vllmwall.limits import KernelLog, Limits
 from vllmwall.model import Mode, Proto, Wall, WallEntry
 
 # Names that could be mistaken for each other, or for what is ours.
@@ -38,6 +40,18 @@ entries = st.builds(
 )
 
 
+numbers = st.integers(1, 999_999)
+limits = st.one_of(
+    st.builds(Limits, numbers, numbers, numbers | st.none()),
+    st.builds(Limits, st.none(), connections=numbers),
+)
+logs = st.builds(
+    KernelLog, st.integers(0, 65535), st.text("az09 ._:/-", min_size=1, max_size=64), numbers
+)
+ports = st.integers(1, 65535)
+doors = st.tuples(st.sampled_from([Proto.TCP, Proto.UDP]), ports)
+
+
 def _place(each: WallEntry) -> tuple[object, ...]:
     return each.family, each.proto, each.port, each.address
 
@@ -48,4 +62,32 @@ def walls(draw: st.DrawFn) -> Wall:
     found = draw(st.lists(entries, max_size=12, unique_by=_place))
     names = {"peers", *(name for each in found for name in each.audience)} - {"public", "node"}
     nets = {name: merged(draw(st.lists(cidrs, max_size=5))) for name in sorted(names)}
-    return Wall(0, frozenset(found), nets, draw(st.sampled_from(Mode)))
+    limited = draw(st.none() | limits)
+    return Wall(
+        0,
+        frozenset(_limited(one, wanted=draw(st.booleans())) if limited else one for one in found),
+        nets,
+        draw(st.sampled_from(Mode)),
+        failsafe=draw(st.frozensets(ports, max_size=3)),
+        banned=merged(draw(st.lists(cidrs, max_size=5))),
+        failsafe_udp=draw(st.frozensets(ports, max_size=3)),
+        lockdown=draw(st.booleans()),
+        opened=draw(st.frozensets(doors, max_size=3)),
+        limits=limited,
+        log=draw(st.none() | logs),
+    )
+
+
+def _limited(one: WallEntry, *, wanted: bool) -> WallEntry:
+    can_be = (one.audience, one.proto) == (("public",), Proto.TCP)
+    return replace(one, limited=wanted and can_be)
+
+
+def by_elements(wall: Wall, standing: Wall) -> Wall:
+    """The wall with the rules of another: what differs then is in elements."""
+    rules = ("mode", "guard_audience", "failsafe", "failsafe_udp", "lockdown", "opened", "log")
+    kept = {name: getattr(standing, name) for name in rules}
+    found = replace(wall, limits=standing.limits, **kept)
+    if found.limits is not None:
+        return found
+    return replace(found, entries=frozenset(_limited(one, wanted=False) for one in found.entries))
