@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError, changes
 from vllmwall.enforce.ruleset import is_walled
 from vllmwall.enforce.sever import Severed, sever
-from vllmwall.model import Guard, Mode, Wall, WallEntry
+from vllmwall.model import Guard, Mode, Network, Wall, WallEntry
 
 _TRIES = 3
 
@@ -135,7 +135,7 @@ class Walls:
         if not refuses_more(before, after):
             return Severed()
         try:
-            severed = sever(self.path(inode), after)
+            severed = sever(self.path(inode), after, _new_bans(before, after))
         except (OSError, KeyError) as error:
             severed = Severed(unsupported=f"connections could not be reset: {error}")
         self.cannot_sever = severed.unsupported
@@ -149,4 +149,10 @@ def refuses_more(before: Wall | None, after: Wall) -> bool:
     if before is None or isinstance(before, AlteredWall) or before.mode is not after.mode:
         return True
     changed = changes(before, after)
-    return bool(changed.networks_removed) or any(map(is_walled, changed.added))
+    added = any(map(is_walled, changed.added)) or _new_bans(before, after)
+    return bool(changed.networks_removed or added)
+
+
+def _new_bans(before: Wall | None, after: Wall) -> frozenset[Network]:
+    known = frozenset(before.banned) if before and before.mode is after.mode else frozenset()
+    return frozenset(after.banned) - known

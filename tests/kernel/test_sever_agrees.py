@@ -8,7 +8,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import product
 
@@ -115,7 +115,9 @@ def networks(draw: st.DrawFn) -> tuple[Network, ...]:
 def walls(draw: st.DrawFn) -> Wall:
     """A wall that speaks of the ports and addresses that are tried."""
     named = {"peers": draw(networks()), "monitoring": draw(networks())}
-    return Wall(0, draw(entries()), named)
+    banned = draw(st.just(()) | networks())
+    failsafe = draw(st.frozensets(st.sampled_from(PORTS), max_size=1))
+    return Wall(0, draw(entries()), named, banned=banned, failsafe=failsafe)
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +141,10 @@ def stage() -> Iterator[Lab]:
 def test_the_kernel_refuses_what_refused_says_and_sever_resets_just_that(
     stage: Lab, backend: Nftables, wanted: Wall, tried: list[Attempt]
 ) -> None:
-    """What still gets an answer through the wall is what no entry refuses, and it lives on."""
+    """What still gets an answer through the wall is what no entry and no ban refuses, and it
+    lives on."""
     node = stage.node
-    wanted = Wall(inode_of(node.path), wanted.entries, wanted.networks)
+    wanted = replace(wanted, namespace=inode_of(node.path))
     backend.remove(node.path)
     with ExitStack() as held:
         made = dict(_connected(stage, tried, held))

@@ -16,7 +16,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from vllmwall import netlink
-from vllmwall.model import Address, WallEntry
+from vllmwall.model import Address, Network, WallEntry
 
 SOCK_DIAG, ROUTE = 4, 0  # NETLINK_SOCK_DIAG, NETLINK_ROUTE
 
@@ -40,13 +40,17 @@ _STEP = struct.Struct("=BBH")
 _ROUTE_MESSAGE = struct.Struct("=8BI")
 _TYPE_OF_ROUTE = netlink.HEADER.size + 7
 
+Refusing = WallEntry | Network
+"""What refuses a connection: an entry, or a ban."""
+
 
 @dataclass(frozen=True)
 class Connection:
     """One TCP connection as its packets show it: IPv4 addresses for ``::ffff:a.b.c.d``.
 
     ``uid`` owns the socket at this end. ``here``: the other end is on this host too, so its
-    packets come over lo. ``entry`` is what refused it. ``handle`` names the socket to the kernel.
+    packets come over lo. ``entry`` is what refused it, a banned network where that did.
+    ``handle`` names the socket to the kernel.
     """
 
     local: Address
@@ -55,12 +59,13 @@ class Connection:
     remote_port: int
     uid: int = 0
     here: bool = False
-    entry: WallEntry | None = None
+    entry: Refusing | None = None
     handle: bytes = field(default=b"", repr=False, compare=False)
 
 
 def handles(diag: socket.socket, ports: Collection[int]) -> Iterator[tuple[bytes, int]]:
-    """The handle and the owner's uid of every connection, at least those at these local ports.
+    """The handle and the owner's uid of every connection, at least those at these local ports
+    (no ports: at any).
 
     Without what its process has closed already: nobody reads or writes there any more, and
     before Linux 6.11 a reset made such a socket stay for ever (commit bac76cf89816). Raises
@@ -80,7 +85,7 @@ def ends(handle: bytes) -> bytes:
     return handle[:3] + handle[5:37]
 
 
-def decoded(handle: bytes, uid: int, entry: WallEntry | None = None) -> Connection:
+def decoded(handle: bytes, uid: int, entry: Refusing | None = None) -> Connection:
     """The connection that a handle names, and what refused it."""
     family = handle[0]
     return Connection(
