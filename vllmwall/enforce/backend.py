@@ -56,7 +56,8 @@ class AlteredWall(Wall):
 class Refusal:
     """Packets of one source to one port that the wall refused (or would, in audit mode).
 
-    ``packets`` and ``bytes`` count since the source was first remembered.
+    ``packets`` and ``bytes`` count since the source was first remembered; ``seconds_ago`` is when
+    the last of them came.
     """
 
     source: Address
@@ -64,6 +65,7 @@ class Refusal:
     port: int
     packets: int
     bytes: int
+    seconds_ago: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ FAILSAFE = "failsafe"
 ANSWERING = "answering"
 LAST_RULE = {Mode.ENFORCE: "counter drop", Mode.AUDIT: "counter accept"}
 
-_REMEMBERED = 4096  # sources and ports by family: about 1 MB at most, for an hour each
+REMEMBERED = 4096  # sources and ports by family: about 1 MB at most
+REMEMBERED_SECONDS = 3600  # after the last packet
 _PORT = "meta l4proto . th dport"
 _SOURCE = {4: "ip saddr", 6: "ip6 saddr"}
 _DESTINATION = {4: "ip daddr", 6: "ip6 daddr"}
@@ -301,7 +302,7 @@ def _filled(these: Iterable[str]) -> Iterator[str]:
 
 
 def _memory(family: int) -> str:
-    lines = [f"typeof {_SOURCE[family]} . {_PORT}", f"size {_REMEMBERED}"]
+    lines = [f"typeof {_SOURCE[family]} . {_PORT}", f"size {REMEMBERED}"]
     return block("set", f"refused{family}", [*lines, "flags dynamic,timeout", "timeout 1h"])
 
 
