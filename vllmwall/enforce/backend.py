@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from vllmwall.enforce.watch import Watch
@@ -65,7 +65,7 @@ class Refusal:
     port: int
     packets: int
     bytes: int
-    seconds_ago: float = 0.0
+    seconds_ago: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)

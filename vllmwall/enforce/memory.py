@@ -63,21 +63,27 @@ def _total(asked: socket.socket) -> tuple[int, int]:
 
 def _refusals(asked: socket.socket, name: str) -> Iterator[Refusal]:
     """Elements of one set are alike, so where their parts lie is looked up once for each length."""
-    known: dict[int, _Places] = {}
+    known: dict[int, _Places | None] = {}
     for data, start, end in _told(asked, _GET_ELEMENTS, _NEW_ELEMENTS, name):
         listed = dict(_attributes(data, start, end)).get(_ELEMENTS, (0, 0))
         for _, element in _attributes(data, *listed):
             length = element[1] - element[0]
             if length not in known:
                 known[length] = _places(data, element)
-            refusal = _refusal(data, element[0], known[length])
-            if refusal is not None:
+            places = known[length]
+            refusal = places and _refusal(data, element[0], places)
+            if refusal:
                 yield refusal
 
 
-def _places(data: bytes, element: _Span) -> _Places:
-    """Where address, port, packets, bytes and time left are, from where the element begins."""
+def _places(data: bytes, element: _Span) -> _Places | None:
+    """Where address, port, packets, bytes and time left are, from where the element begins.
+
+    None: no packet made this element.
+    """
     parts = dict(_attributes(data, *element))
+    if not {_KEY, _COUNTER, _EXPIRES} <= parts.keys():
+        return None
     start, end = dict(_attributes(data, *parts[_KEY]))[_VALUE]
     counter = dict(_attributes(data, *dict(_attributes(data, *parts[_COUNTER]))[_DATA]))
     found = (start, end - _PORT.size, counter[_PACKETS][0], counter[_BYTES][0], parts[_EXPIRES][0])
