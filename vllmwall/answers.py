@@ -87,9 +87,12 @@ class Answers:
         spaces = keeper.plan(config, peers.networks())
         return plan_json(spaces, problems if keeper.down else ())
 
-    def _reload(self, _: Json) -> Json:
+    def _reload(self, arguments: Json) -> Json:
+        before = self._daemon.keeper.config
         try:
             self._daemon.reload()
+            if arguments.get("unconfirmed"):
+                self._daemon.on_trial = self._daemon.on_trial or before
         except ConfigError as error:
             raise ControlError("failed", f"{error}\nThe configuration in force stays.") from error
         return self._status({})

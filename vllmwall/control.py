@@ -19,7 +19,7 @@ from pathlib import Path
 DEFAULT_SOCKET = Path("/run/vllmwall/control.sock")
 READING = frozenset({"status", "plan", "peers.list", "snapshot", "guard"})
 ABOUT_ASKER = frozenset({"guard"})  # the kernel's word on who asks becomes the argument ``pid``
-CHANGING = frozenset({"reload", "up", "down", "peers.add", "peers.remove"})
+CHANGING = frozenset({"reload", "up", "down", "peers.add", "peers.remove", "confirm", "rollback"})
 
 _REQUEST_LIMIT = 64 * 1024
 _CONNECTIONS = 32
@@ -71,6 +71,16 @@ def request(
         raise ControlError(str(reply.get("code", "failed")), str(reply.get("error", "")))
     result = reply.get("result")
     return result if isinstance(result, dict) else {}
+
+
+def listening_pid(socket_path: Path) -> int:
+    """The process that listens there, by the kernel's word; 0: none does, or not for us."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1)
+        connection.connect(os.fspath(socket_path))
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(found)[0])
+    return 0
 
 
 @dataclass

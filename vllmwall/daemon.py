@@ -112,6 +112,7 @@ class Daemon:
         self._lost = 0
         self.touched: deque[TouchFacts] = deque(maxlen=_TOUCHES_KEPT)
         self._reason = "start"
+        self.on_trial: Config | None = None  # what comes back unless its successor is confirmed
 
     def run(self) -> None:
         """Until a signal says stop."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import select
+import signal
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -11,8 +14,9 @@ import click
 
 from vllmwall.cli.exits import Exit, exit_of
 from vllmwall.cli.terminal import fail, printable
-from vllmwall.control import ControlError, request
+from vllmwall.control import ControlError, listening_pid, request
 
+_PATIENCE_SECONDS = 5.0
 CONFIG = "/etc/vllmwall/vllmwall.toml"
 
 config_option = click.option(
@@ -26,15 +30,40 @@ only_option = click.option(
 )
 
 
-def asked(command: str) -> dict[str, object] | None:
+def asked(command: str, arguments: Mapping[str, object] | None = None) -> dict[str, object] | None:
     """The daemon's answer; None when no daemon runs."""
     socket_path = Path(click.get_current_context().find_root().params["socket"])
     try:
-        return cast("dict[str, object]", printable(request(command, None, socket_path)))
+        return cast("dict[str, object]", printable(request(command, arguments, socket_path)))
     except ControlError as error:
         if error.code == "not-running":
             return None
         fail(str(error), exit_of(error))
+
+
+def ended_a_hung_daemon() -> bool:
+    """Kill the daemon if it takes connections and answers none; only its end frees its tables."""
+    socket_path = Path(click.get_current_context().find_root().params["socket"])
+    try:
+        request("status", None, socket_path, _PATIENCE_SECONDS)
+    except ControlError as error:
+        if isinstance(error.__cause__, TimeoutError) and (pid := listening_pid(socket_path)):
+            click.echo(f"vllmwall: the daemon (pid {pid}) does not answer: it is killed", err=True)
+            _kill(pid)
+            return True
+    return False
+
+
+def _kill(pid: int) -> None:
+    try:
+        ended = os.pidfd_open(pid)
+        signal.pidfd_send_signal(ended, signal.SIGKILL)
+        select.select([ended], [], [], _PATIENCE_SECONDS)
+        os.close(ended)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        fail(f"{error}: only root can end pid {pid}", Exit.DENIED)
 
 
 @contextmanager

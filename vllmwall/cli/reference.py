@@ -39,7 +39,7 @@ def _sections(context: click.Context) -> Iterator[str]:
     if isinstance(context.command, click.Group):
         for name in context.command.list_commands(context):
             found = context.command.get_command(context, name)
-            if found is not None:
+            if found is not None and not found.hidden:
                 yield from _sections(click.Context(found, context, info_name=name))
 
 

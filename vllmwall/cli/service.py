@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.cli.confirming import confirm_option, on_trial
 from vllmwall.cli.daemonless import (
     CONFIG,
     asked,
     config_option,
+    ended_a_hung_daemon,
     errors_in_words,
     only_option,
     runtime_dir,
@@ -83,24 +85,29 @@ def check(path: str, as_json: bool) -> None:
 
 
 @click.command()
+@confirm_option
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def reload(as_json: bool) -> None:
+def reload(confirm: float | None, as_json: bool) -> None:
     """Take the configuration anew; a bad one changes nothing."""
-    _verdict(cast("StatusJson", ask("reload")), as_json)
+    with on_trial("reload", confirm, as_json=as_json) as arguments:
+        answer = cast("StatusJson", ask("reload", arguments))
+    _verdict(answer, as_json)
 
 
 @click.command()
 @config_option
 @only_option
+@confirm_option
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def up(config: str, only_namespace: tuple[str, ...], as_json: bool) -> None:
+def up(config: str, only_namespace: tuple[str, ...], confirm: float | None, as_json: bool) -> None:
     """Put the walls up: through the daemon, or once and by itself where none runs."""
-    answer = asked("up")
-    if answer is None:
-        from vllmwall.once import up_once
+    with on_trial("up", confirm, only_namespace, as_json=as_json) as arguments:
+        answer = asked("up", arguments)
+        if answer is None:
+            from vllmwall.once import up_once
 
-        with errors_in_words():
-            answer = dict(up_once(Path(config), runtime_dir(), only_namespace))
+            with errors_in_words():
+                answer = dict(up_once(Path(config), runtime_dir(), only_namespace))
     _verdict(cast("StatusJson", answer), as_json)
 
 
@@ -110,9 +117,9 @@ def up(config: str, only_namespace: tuple[str, ...], as_json: bool) -> None:
 def down(only_namespace: tuple[str, ...], as_json: bool) -> None:
     """Take every wall of ours down, until `vllmwall up` or the next boot.
 
-    Works without a daemon and with a broken configuration.
+    Works without a daemon, with one that hangs, and with a broken configuration.
     """
-    answer = asked("down")
+    answer = None if ended_a_hung_daemon() else asked("down")
     if answer is None:
         from vllmwall.once import down_once
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from vllmwall.config.values import (
     DEFAULT_KEY,
     SSH,
+    AcceptanceValue,
     Audience,
     FailsafeValue,
     FileGlob,
@@ -223,6 +224,40 @@ class ControlSection(Section):
     )
 
 
+class AuditSection(Section):
+    """What `vllmwall audit` shall hold workloads to."""
+
+    allowed_models: tuple[Pattern, ...] = Field(
+        default=(),
+        title="list of globs",
+        description=(
+            "Models that may be served here, as they are named on the command line. Any other is "
+            "a finding. Without the list, any model may be served."
+        ),
+        examples=[["meta-llama/*", "/srv/models/*"]],
+    )
+    checksums: FileGlob | None = Field(
+        default=None,
+        title="path",
+        description=(
+            "A file as sha256sum writes it, with one line for each file of each model: the path "
+            "as the workload sees it, or one that ends in the model's name and the file's. A file "
+            "of a served model that differs, or has no line, is a finding. The file must belong "
+            "to root and be writable by nobody else."
+        ),
+        examples=["/etc/vllmwall/weights.sha256"],
+    )
+    accepted: tuple[AcceptanceValue, ...] = Field(
+        default=(),
+        title="list of FINDING[@WORKLOAD][ until YYYY-MM-DD]",
+        description=(
+            "Findings that are known and accepted: they are counted, and neither shown nor "
+            "failed on. FINDING and WORKLOAD may be globs."
+        ),
+        examples=[["vllm-docs-pages", "container-host-ipc@llama until 2027-01-31"]],
+    )
+
+
 class Config(Section):
     """The whole configuration. ``Config()`` is what an empty file means."""
 
@@ -258,6 +293,7 @@ class Config(Section):
     boot: BootSection = Field(default_factory=BootSection)
     daemon: DaemonSection = Field(default_factory=DaemonSection)
     control: ControlSection = Field(default_factory=ControlSection)
+    audit: AuditSection = Field(default_factory=AuditSection)
     _files: tuple[Path, ...] = PrivateAttr(default=())
 
     @property

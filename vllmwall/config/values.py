@@ -7,6 +7,7 @@ that says what is wrong and what is allowed. The pydantic types built on them ar
 from __future__ import annotations
 
 import re
+from datetime import date
 from difflib import get_close_matches
 from typing import Annotated, NamedTuple
 
@@ -24,6 +25,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 _WORKLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?)+")
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*")
+_ACCEPTANCE = re.compile(
+    r"(?P<finding>[A-Za-z0-9*?-]{3,64})(?:@(?P<workload>[^\s@]{1,200}))?(?: until (?P<until>[0-9-]+))?"
+)
 
 
 class FailsafePort(NamedTuple):
@@ -34,6 +38,22 @@ class FailsafePort(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.proto.value}/{self.port}"
+
+
+class Acceptance(NamedTuple):
+    """A finding of `vllmwall audit` that is accepted: of which workloads, and until when."""
+
+    finding: str
+    workload: str = "*"
+    until: date | None = None
+
+    def counts_on(self, day: date) -> bool:
+        """It has not ended; its last day counts."""
+        return self.until is None or day <= self.until
+
+    def __str__(self) -> str:
+        of = "" if self.workload == "*" else f"@{self.workload}"
+        return f"{self.finding}{of}" + (f" until {self.until}" if self.until else "")
 
 
 SSH = FailsafePort(Proto.TCP, 22)
@@ -99,6 +119,22 @@ def read_failsafe(value: object) -> FailsafePort:
     if proto not in ("tcp", "udp") or not re.fullmatch("[0-9]{1,5}", port):
         raise ValueError(f'{shown(text)} is no port with protocol; write "tcp/22" or "udp/123"')
     return FailsafePort(Proto(proto), read_port(int(port)))
+
+
+def read_acceptance(value: object) -> Acceptance:
+    """``FINDING``, ``FINDING@WORKLOAD``, either with `` until YYYY-MM-DD``."""
+    text = _string(value, 'like "vllm-docs-pages until 2027-01-31"')
+    match = _ACCEPTANCE.fullmatch(text)
+    if match is None or not match["finding"].strip("*?"):
+        raise ValueError(
+            f"{shown(text)} names no finding; write FINDING or FINDING@WORKLOAD, and after it "
+            '" until YYYY-MM-DD" where it shall end'
+        )
+    try:
+        until = date.fromisoformat(match["until"]) if match["until"] else None
+    except ValueError:
+        raise ValueError(f"{shown(match['until'])} is no date; write YYYY-MM-DD") from None
+    return Acceptance(match["finding"], match["workload"] or "*", until)
 
 
 def read_port(value: object) -> int:
@@ -173,6 +209,7 @@ GroupNetworks = Annotated[tuple[NetworkValue, ...], AfterValidator(read_group)]
 RoleName = Annotated[str, AfterValidator(read_role)]
 Audience = Annotated[tuple[str, ...], BeforeValidator(read_audience)]
 FailsafeValue = Annotated[FailsafePort, PlainValidator(read_failsafe)]
+AcceptanceValue = Annotated[Acceptance, PlainValidator(read_acceptance)]
 PortValue = Annotated[int, PlainValidator(read_port)]
 WorkloadName = Annotated[str, PlainValidator(read_workload_name)]
 Pattern = Annotated[str, PlainValidator(read_pattern)]

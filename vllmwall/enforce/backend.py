@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from vllmwall.enforce.watch import Watch
@@ -56,7 +56,8 @@ class AlteredWall(Wall):
 class Refusal:
     """Packets of one source to one port that the wall refused (or would, in audit mode).
 
-    ``packets`` and ``bytes`` count since the source was first remembered.
+    ``packets`` and ``bytes`` count since the source was first remembered; ``seconds_ago`` is when
+    the last of them came.
     """
 
     source: Address
@@ -64,6 +65,7 @@ class Refusal:
     port: int
     packets: int
     bytes: int
+    seconds_ago: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)

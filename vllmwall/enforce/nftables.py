@@ -18,19 +18,14 @@ from vllmwall.enforce.backend import AlteredWall, Backend, Counters, EnforceErro
 from vllmwall.enforce.cgroups import opened
 from vllmwall.enforce.delta import changing
 from vllmwall.enforce.libnftables import Libnftables, NotThereError
-from vllmwall.enforce.listing import read_counters, read_wall
-from vllmwall.enforce.names import STRANGERS
+from vllmwall.enforce.listing import read_wall
+from vllmwall.enforce.memory import counted
 from vllmwall.enforce.probe import why_no_guards
 from vllmwall.enforce.watch import Watch
 from vllmwall.model import Guard, Wall, WallEntry
 from vllmwall.netns import inode_of, run_in
 
 _SHOW_TABLE = f"list table {ruleset.TABLE}"
-# One at a time: nft 1.0.6 fails to find the set when it lists a chain and its sets together.
-_SHOW_COUNTERS = (
-    f"list chain {ruleset.TABLE} {STRANGERS}",
-    *(f"list set {ruleset.TABLE} {memory}" for memory in ruleset.MEMORIES),
-)
 _OWNED = owned.OWNER | owned.PERSIST
 # What of a wall is in elements; a change of anything else changes rules.
 _ELEMENTS = ("entries", "networks", "guards", "answering", "banned")
@@ -90,10 +85,7 @@ class Nftables(Backend):
 
     def counters(self, path: str) -> Counters:
         """What was refused since the table was built, by source and port where remembered."""
-        try:
-            return read_counters("".join(self._library.run(path, show) for show in _SHOW_COUNTERS))
-        except NotThereError:
-            return Counters()
+        return run_in(path, counted)
 
     def holds(self, path: str) -> bool:
         """Whether `apply` has nothing to do for the protection of what stands.

@@ -79,7 +79,8 @@ LEVELS = range(1, 9)  # depths of cgroups that have a set; a pod's container lie
 ANSWERING = "answering"
 LAST_RULE = {Mode.ENFORCE: "counter drop", Mode.AUDIT: "counter accept"}
 
-_REMEMBERED = 4096  # sources and ports by family: about 1 MB at most, for an hour each
+REMEMBERED = 4096  # sources and ports by family: about 1 MB at most
+REMEMBERED_SECONDS = 3600  # after the last packet
 _LATE = "late"
 _GUARD_RULES = re.compile(r"^\t\t(?:socket|meta sdif) .*\n", re.MULTILINE)
 
@@ -277,7 +278,7 @@ def _unlisted_rules(audience: Audience) -> Iterator[str]:
 
 
 def _memory(family: int) -> str:
-    lines = [f"typeof {SOURCE[family]} . {PORT}", f"size {_REMEMBERED}"]
+    lines = [f"typeof {SOURCE[family]} . {PORT}", f"size {REMEMBERED}"]
     return block("set", f"refused{family}", [*lines, "flags dynamic,timeout", "timeout 1h"])
 
 

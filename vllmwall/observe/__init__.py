@@ -47,6 +47,7 @@ class Observer:
         self._replace_listeners(found + self._unix_listeners())
         self._ray_sessions = ray_sessions(self._table.processes.values())
         self._look_inside(self._workload_pids)
+        self._table.note_moves(self._workload_pids)
         return self.node()
 
     def process(self, pid: int) -> Process | None:

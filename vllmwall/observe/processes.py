@@ -106,6 +106,14 @@ class ProcessTable:
                 if threads != process.threads:
                     self.processes[pid] = replace(process, threads=threads)
 
+    def note_moves(self, pids: Iterable[int]) -> None:
+        """Read again in which cgroup these are: a running job can be moved to another."""
+        for pid in pids:
+            if process := self.processes.get(pid):
+                cgroup = read_cgroup(pid)
+                if cgroup != process.cgroup:
+                    self.processes[pid] = replace(process, cgroup=cgroup)
+
     def remember(self, stacks: Mapping[int, Stack]) -> None:
         """Note which workload's stack each of these pids was found in."""
         for pid, stack in stacks.items():

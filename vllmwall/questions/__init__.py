@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from vllmwall.control import Json
+from vllmwall.questions import confirming
 
 if TYPE_CHECKING:
     from vllmwall.daemon import Daemon
 
 Question = Callable[["Daemon", Json], Json]
 
-COMMANDS: Mapping[str, Question] = {}
+COMMANDS: Mapping[str, Question] = {
+    "confirm": confirming.confirm,
+    "rollback": confirming.rollback,
+}
 """By the name of the command, which `vllmwall.control` must know too."""

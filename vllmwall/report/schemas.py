@@ -12,9 +12,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from vllmwall.report.audit_shapes import AuditJson
 from vllmwall.report.shapes import PlanJson, StatusJson
 
 SHAPES: Mapping[str, type] = {
+    "audit": AuditJson,
     "plan": PlanJson,
     "status": StatusJson,
 }
