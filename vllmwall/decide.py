@@ -88,6 +88,7 @@ class _Claim:
     listener: Listener
     audience: tuple[str, ...]
     note: str
+    limited: bool = False
 
 
 def decide(
@@ -144,8 +145,10 @@ def _claims(workload: Workload, labelled: LabelledListener, policy: Policy) -> I
     role = labelled.label.role
     audience = _audience(role, policy)
     note = _note(role, workload.name)
+    can_be_limited = role is Role.API and audience == (PUBLIC,) and policy.limits is not None
     for key in _keys(labelled.listener):
-        yield _Claim(key, labelled.listener, audience, note)
+        limited = can_be_limited and key.proto is Proto.TCP
+        yield _Claim(key, labelled.listener, audience, note, limited)
 
 
 def _keys(listener: Listener) -> Iterator[_Key]:
@@ -282,8 +285,15 @@ def _wall(
         policy.mode,
         guards,
         guarding,
-        frozenset(port for proto, port in policy.failsafe if proto is Proto.TCP),
+        _failsafe(policy, Proto.TCP),
+        failsafe_udp=_failsafe(policy, Proto.UDP),
+        limits=policy.limits,
+        log=policy.log,
     )
+
+
+def _failsafe(policy: Policy, wanted: Proto) -> frozenset[int]:
+    return frozenset(port for proto, port in policy.failsafe if proto is wanted)
 
 
 def _answers(wall: Wall) -> bool:
@@ -297,7 +307,9 @@ def _guard_audience(policy: Policy) -> tuple[str, ...]:
 
 def _entry(claim: _Claim) -> WallEntry:
     key = claim.key
-    return WallEntry(key.family, key.proto, key.port, claim.audience, key.address, claim.note)
+    return WallEntry(
+        key.family, key.proto, key.port, claim.audience, key.address, claim.note, claim.limited
+    )
 
 
 def _note(role: Role, name: str) -> str:

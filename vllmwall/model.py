@@ -233,7 +233,7 @@ class Evidence:
     """One reason for a label: ``kind`` is a short fixed word, ``detail`` is for people.
 
     Kinds: ``flag config default-port backlog threads title tree address environment
-    session-file library order taught``.
+    session-file library order taught lockdown``.
     """
 
     kind: str

@@ -11,7 +11,8 @@ from textwrap import wrap
 
 from pydantic.fields import FieldInfo
 
-from vllmwall.config.models import Config, MatchSection, Section, TaughtWorkload
+from vllmwall.config.models import Config, MatchSection, TaughtWorkload
+from vllmwall.config.section import Section
 from vllmwall.config.toml import toml_value
 from vllmwall.config.values import ROLE_NAMES
 from vllmwall.config.wording import keys_of

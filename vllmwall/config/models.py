@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from vllmwall.config.orders import HostSection, LimitsSection, LogSection
+from vllmwall.config.section import Section
 from vllmwall.config.values import (
     DEFAULT_KEY,
     SSH,
     AcceptanceValue,
     Audience,
-    FailsafeValue,
     FileGlob,
     GroupName,
     GroupNetworks,
@@ -32,12 +33,6 @@ from vllmwall.config.values import (
     WorkloadName,
 )
 from vllmwall.model import PEERS, PUBLIC, Lesson, Match, Mode, Network, Policy, Role
-
-
-class Section(BaseModel):
-    """One table of the file: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PeersSection(Section):
@@ -135,19 +130,6 @@ class TaughtWorkload(Section):
         title="list of ports",
         description="Ports of its API. Whatever else it opens is internal.",
         examples=[[9000]],
-    )
-
-
-class HostSection(Section):
-    """This host."""
-
-    failsafe: tuple[FailsafeValue, ...] = Field(
-        default=(SSH,),
-        title="list of tcp/PORT or udp/PORT",
-        description=(
-            "Ports that never enter a wall, whatever listens there. tcp/22 is always among them."
-        ),
-        examples=[["tcp/22"]],
     )
 
 
@@ -289,6 +271,8 @@ class Config(Section):
     )
     taught: tuple[TaughtWorkload, ...] = Field(default=(), alias="workload")
     host: HostSection = Field(default_factory=HostSection)
+    limits: LimitsSection = Field(default_factory=LimitsSection)
+    log: LogSection = Field(default_factory=LogSection)
     guards: GuardsSection = Field(default_factory=GuardsSection)
     boot: BootSection = Field(default_factory=BootSection)
     daemon: DaemonSection = Field(default_factory=DaemonSection)
@@ -310,7 +294,17 @@ class Config(Section):
             groups=self.groups,
             failsafe=frozenset({SSH, *self.host.failsafe}),
             mode=self.mode,
+            lockdown=self.host.lockdown,
+            opened=frozenset(self.host.open),
+            api_users=self.host.api_uids(),
+            api_units=self._api_units(),
+            limits=self.limits.limits(),
+            log=self.log.log(),
         )
+
+    def _api_units(self) -> tuple[str, ...]:
+        taught = (each.match.unit for each in self.taught)
+        return (*self.guards.units, *filter(None, taught))
 
     def lessons(self) -> tuple[Lesson, ...]:
         """The taught workloads, as `recognize` takes them."""

@@ -12,8 +12,9 @@ from typing import get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from vllmwall.config.models import Config, Section
+from vllmwall.config.models import Config
 from vllmwall.config.problems import KeyPath, shown
+from vllmwall.config.section import Section
 from vllmwall.config.values import suggestion
 
 _KEY_MARK = "[key]"  # pydantic's mark for an error in a table's key rather than its value
