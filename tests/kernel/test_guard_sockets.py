@@ -42,6 +42,7 @@ def test_a_socket_that_is_older_than_its_processs_cgroup(node: Guarded) -> None:
     rank = node.rank()
     rank.open("tcp", "0.0.0.0", PORT)
     eventually(lambda: refuses(node), "the listener's rule", node.log)
+    node.settled()
     with unit() as cgroup:
         move(rank, cgroup)
         node.ask("reload")

@@ -22,6 +22,8 @@ from vllmwall.cli.exits import Exit
 from vllmwall.cli.terminal import ask, console, print_json
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from vllmwall.report.shapes import StatusJson
 
 RUNTIME_DIR = "/run/vllmwall"
@@ -50,6 +52,8 @@ def daemon(
     log_level: str | None,
 ) -> None:
     """Guard this node until SIGTERM. The walls stay up when it ends."""
+    # structlog imports rich where it finds it: 4 MB and more that stay for a daemon's life.
+    sys.modules.setdefault("rich", cast("ModuleType", None))
     from vllmwall.daemon import run
     from vllmwall.options import Options
 

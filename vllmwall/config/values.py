@@ -26,7 +26,8 @@ _WORKLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?)+")
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 _ACCEPTANCE = re.compile(
-    r"(?P<finding>[A-Za-z0-9*?-]{3,64})(?:@(?P<workload>[^\s@]{1,200}))?(?: until (?P<until>[0-9-]+))?"
+    r"(?P<finding>[][!A-Za-z0-9*?-]{3,64})(?:@(?P<workload>[^\s@]{1,200}))?"
+    r"(?: until (?P<until>[0-9-]+))?"
 )
 
 

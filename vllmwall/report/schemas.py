@@ -13,10 +13,15 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from vllmwall.report.audit_shapes import AuditJson
+from vllmwall.report.blocked_shapes import BlockedJson, NewRefusalJson
+from vllmwall.report.doctor_shapes import DoctorJson
 from vllmwall.report.shapes import PlanJson, StatusJson
 
 SHAPES: Mapping[str, type] = {
     "audit": AuditJson,
+    "blocked": BlockedJson,
+    "blocked-follow": NewRefusalJson,
+    "doctor": DoctorJson,
     "plan": PlanJson,
     "status": StatusJson,
 }

@@ -18,7 +18,7 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
     ("text", "expected"),
     [
         ('mod = "audit"', "1: mod: unknown key (did you mean mode?); allowed here: mode, peers, "
-         "policy, groups, workload, host, guards, boot, daemon, control"),
+         "policy, groups, workload, host, guards, boot, daemon, control, audit"),
         ("[host]\nlockdown = true", "2: host.lockdown: unknown key; allowed here: failsafe"),
         ("[peers]\n\ncidr = []", "3: peers.cidr: unknown key (did you mean cidrs?); allowed here: "
          "cidrs, files, dns, allow_everyone"),

@@ -19,7 +19,7 @@ from vllmwall.observe.processes import read
 from vllmwall.recognize.commandline import read_command, read_flags
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.%()-]*")
-_ARGS_JSON = re.compile(r'"(api_key|hf_token)"\s*:\s*(?!null|\[\s*\]|"")')
+_ARGS_JSON = re.compile(r'"(api_key|hf_token)"\s*:\s*(?!\s|null|\[\s*\]|"")')
 
 
 def command_line(process: Process, stack: Stack) -> CommandLine:

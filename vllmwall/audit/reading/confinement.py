@@ -17,6 +17,7 @@ from vllmwall.observe.processes import read, read_cgroup
 # docker, containerd, CRI-O and podman put the container's id into the cgroup's path
 _CONTAINER_ID = re.compile(r"(?:^|[/:-])[0-9a-f]{64}(?:\.scope)?(?:/|$)")
 _SOCKETS = ("docker.sock", "containerd/containerd.sock", "crio/crio.sock", "podman/podman.sock")
+_SYS_ADMIN = 1 << 21  # linux/capability.h
 _OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs", "squashfs"})
 
 
@@ -86,8 +87,16 @@ def _is_apart(pid: int, kind: str) -> bool:
 
 
 def _all_capabilities() -> int:
+    """What the host itself has: a virtual machine or an outer container may have fewer than the
+    kernel knows. Where we are confined ourselves, all that the kernel knows."""
     text = read("/proc/sys/kernel/cap_last_cap").strip()
-    return (1 << (int(text) + 1)) - 1 if text.isdigit() else 0
+    known = (1 << (int(text) + 1)) - 1 if text.isdigit() else 0
+    for host in ("1", "self"):
+        status = _fields(read(f"/proc/{host}/status").decode(errors="replace"))
+        if "CapBnd" in status:
+            held = int(status["CapBnd"], 16)
+            return held if held & _SYS_ADMIN else known
+    return known
 
 
 def _runtime_sockets(pid: int) -> tuple[str, ...]:
