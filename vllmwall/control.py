@@ -18,10 +18,32 @@ from pathlib import Path
 
 DEFAULT_SOCKET = Path("/run/vllmwall/control.sock")
 READING = frozenset(
-    {"status", "plan", "peers.list", "snapshot", "guard", "blocked", "connections", "learn"}
+    {
+        "status",
+        "plan",
+        "peers.list",
+        "snapshot",
+        "guard",
+        "blocked",
+        "connections",
+        "learn",
+        "bans.list",
+    }
 )
 ABOUT_ASKER = frozenset({"guard"})  # the kernel's word on who asks becomes the argument ``pid``
-CHANGING = frozenset({"reload", "up", "down", "peers.add", "peers.remove", "confirm", "rollback"})
+CHANGING = frozenset(
+    {
+        "reload",
+        "up",
+        "down",
+        "peers.add",
+        "peers.remove",
+        "confirm",
+        "rollback",
+        "bans.add",
+        "bans.remove",
+    }
+)
 
 _REQUEST_LIMIT = 64 * 1024
 _CONNECTIONS = 32

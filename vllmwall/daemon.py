@@ -24,6 +24,8 @@ from structlog.typing import FilteringBoundLogger
 
 from vllmwall import __version__
 from vllmwall.answers import Answers
+from vllmwall.bans import FILE_NAME as BANS
+from vllmwall.bans import BanList
 from vllmwall.config import DROP_INS, Config, ConfigError, load
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
@@ -94,6 +96,7 @@ class Daemon:
             only=frozenset(map(inode_of_name, options.only_namespaces)),
             down=(options.runtime_dir / DOWN_MARKER).exists(),
             armed_file=options.runtime_dir / "armed.json",
+            bans=BanList(*_ban_files(options)),
             on_change=self._log_change,
             on_failure=self._log_failure,
         )
@@ -162,6 +165,8 @@ class Daemon:
         self._reason = "timer"
         if (left := self._until_a_peer_expires()) is not None:
             self.wake_soon("a peer's time is over", left)
+        if (left := self.keeper.bans.left()) is not None:
+            self.wake_soon("a ban's time is over", left)
         begun = time.perf_counter()
         try:
             if time.monotonic() >= self._due_look:
@@ -375,6 +380,14 @@ def _longest_sleep() -> float:
     """Half of what the watchdog allows (systemd.service(5)); without one, as long as it takes."""
     allowed = os.environ.get("WATCHDOG_USEC", "")
     return int(allowed) / 2e6 if allowed.isdigit() and int(allowed) else 3600.0
+
+
+def _ban_files(options: Options) -> list[Path]:
+    """Of this boot, and where the wall for the next boot lies too."""
+    folders = [options.runtime_dir]
+    if options.state_file is not None:
+        folders.append(options.state_file.parent)
+    return [folder / BANS for folder in folders]
 
 
 def _instance(runtime_dir: Path) -> str:

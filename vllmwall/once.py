@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from vllmwall.bans import FILE_NAME, BanList
 from vllmwall.config import DROP_INS, load
 from vllmwall.control import Json
 from vllmwall.enforce.nftables import Nftables
@@ -27,7 +28,8 @@ def up_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) ->
     (runtime_dir / DOWN_MARKER).unlink(missing_ok=True)
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
     peers.refresh(time.time())
-    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)))
+    bans = BanList(runtime_dir / FILE_NAME)
+    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     keeper.full_pass()
     return status_json(keeper.status(time.time(), ["no daemon runs: new ports stay open"]))
 
@@ -36,7 +38,8 @@ def plan_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) 
     """What `up_once` would change. Raises ConfigError and OSError."""
     config = load(config_path)
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
-    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)))
+    bans = BanList(runtime_dir / FILE_NAME)
+    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     return plan_json(keeper.plan(config, peers.networks()), ["no daemon runs"])
 
 

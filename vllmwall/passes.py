@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vllmwall.arming import Armed
+from vllmwall.bans import BanList
 from vllmwall.cgroups import SLICE, is_within, job_of
 from vllmwall.config import Config
 from vllmwall.decide import Decision, bare_wall, decide
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
 from vllmwall.enforce.watch import Watch
 from vllmwall.guards import Guarding, candidates, guarding
+from vllmwall.lockdown import ordered, restrained
 from vllmwall.model import (
     Network,
     Node,
@@ -55,7 +57,7 @@ class WallKeeper:
     """Keeps the walls of this node equal to what its workloads need.
 
     ``only`` restricts it to these network namespaces (inodes); empty: the whole node.
-    ``armed_file`` remembers over restarts which units were guarded.
+    ``armed_file`` remembers over restarts which units were guarded. ``bans`` are in every wall.
     """
 
     config: Config
@@ -64,13 +66,14 @@ class WallKeeper:
     only: frozenset[int] = frozenset()
     down: bool = False
     armed_file: Path | None = None
+    bans: BanList = field(default_factory=BanList)
     on_change: Callable[[Change], None] = field(default=lambda change: None)
     on_failure: Callable[[int, str], None] = field(default=lambda namespace, why: None)
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.only)
-        home = self.only or {self.observer.namespaces.own}
-        self.armed = Armed(home, self.armed_file)
+        self.home = self.only or frozenset({self.observer.namespaces.own})
+        self.armed = Armed(self.home, self.armed_file)
         self.configure(self.config)
         self.recognition = Recognition((), ())
         self.members: frozenset[int] = frozenset()
@@ -106,6 +109,12 @@ class WallKeeper:
     def quick_pass(self) -> None:
         """Put right what events told the observer, against the walls as last read back."""
         self._think(self.observer.node())
+        if not self.down:
+            for inode, wall in self._wanted().items():
+                self.walls.put(inode, wall)
+
+    def renew(self) -> None:
+        """Put right what peers and bans changed, for the node as it was last read."""
         if not self.down:
             for inode, wall in self._wanted().items():
                 self.walls.put(inode, wall)
@@ -167,8 +176,8 @@ class WallKeeper:
     def plan(self, config: Config, peers: tuple[Network, ...]) -> tuple[NamespaceFacts, ...]:
         """What stands, and what would stand with this configuration; changes nothing."""
         node = self.observer.observe()
-        recognition = self._in_scope(recognize(node, config.lessons()), node)
         policy = config.policy()
+        recognition = self._in_scope(recognize(node, config.lessons()), node, policy)
         guards = self._guarding(recognition, node, policy).guards
         wanted = self._walls(
             decide(recognition, policy, peers, guards, self._silent(guards)), policy, peers
@@ -194,6 +203,7 @@ class WallKeeper:
             down=self.down,
             guarding=self.guarding,
             problems=(*problems, *self._failures()),
+            bans=len(self.bans.bans()),
         )
 
     def _unreadable(self) -> Iterator[NamespaceFacts]:
@@ -218,10 +228,11 @@ class WallKeeper:
             yield "UDP listeners cannot be seen, so they get no rule: this kernel has no udp_diag"
         if self.walls.cannot_sever:
             yield self.walls.cannot_sever
+        yield from self.bans.problems
 
     def _think(self, node: Node) -> None:
         """The pure half. A namespace that could not be read keeps the wall it has."""
-        self.recognition = self._in_scope(recognize(node, self._lessons), node)
+        self.recognition = self._in_scope(recognize(node, self._lessons), node, self.policy)
         self.observer.keep(self.recognition)
         self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)
         self.guarding = self._guarding(self.recognition, node, self.policy)
@@ -246,8 +257,10 @@ class WallKeeper:
         self.armed.drop_ended(numbers)
         return guarding(found, node.processes, numbers, armed, policy)
 
-    def _in_scope(self, found: Recognition, node: Node) -> Recognition:
-        """Without the workloads that live outside the namespaces we were told to guard."""
+    def _in_scope(self, found: Recognition, node: Node, policy: Policy) -> Recognition:
+        """Without the workloads that live outside the namespaces we were told to guard, and with
+        the APIs that lockdown leaves."""
+        found = restrained(found, node.processes, policy)
         if not self.only:
             return found
         workloads = (
@@ -273,7 +286,12 @@ class WallKeeper:
         for inode in (namespaces.own, *self.walls.spaces):
             walls.setdefault(inode, bare_wall(inode, policy, peers))
         there = set(namespaces.inodes) - namespaces.errors.keys()
-        return {inode: wall for inode, wall in walls.items() if inode in there}
+        banned = self.bans.networks()
+        return {
+            inode: ordered(wall, policy, banned, self.home)
+            for inode, wall in walls.items()
+            if inode in there
+        }
 
     def _read_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
         space = self.walls.read_back(inode)

@@ -41,7 +41,8 @@ class Change:
 class Walls:
     """Knows and changes the walls. ``path`` leads into a namespace (by inode); raises KeyError.
 
-    ``on_change`` and ``on_failure`` (namespace, reason) are told what happened.
+    ``on_change`` and ``on_failure`` (namespace, reason) are told what happened. ``severed`` counts
+    the connections that were reset.
     """
 
     backend: Backend
@@ -50,6 +51,7 @@ class Walls:
     on_failure: Callable[[int, str], None]
     spaces: dict[int, Space] = field(default_factory=dict)
     cannot_sever: str | None = None
+    severed: int = 0
 
     def standing(self, inode: int) -> Wall | None:
         """The wall as last read back or changed; None: there is none, or it cannot be told."""
@@ -139,6 +141,7 @@ class Walls:
         except (OSError, KeyError) as error:
             severed = Severed(unsupported=f"connections could not be reset: {error}")
         self.cannot_sever = severed.unsupported
+        self.severed += len(severed.connections)
         return severed
 
 

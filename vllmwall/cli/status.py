@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from vllmwall.report.shapes import DaemonJson, ListenerJson, StatusJson, TouchJson, WorkloadJson
+    from vllmwall.report.shapes import (
+        DaemonJson,
+        ListenerJson,
+        OrdersJson,
+        StatusJson,
+        TouchJson,
+        WorkloadJson,
+    )
 
 _RULES = {
     "stands": ("stands", "green"),
@@ -101,8 +108,19 @@ def _facts_line(answer: StatusJson) -> str:
         _events_part(daemon) if daemon else "no daemon",
         f"peers: {', '.join(networks[:3]) or 'none'}{' …' if len(networks) > 3 else ''}",
         f"refused: {refused} packets",
+        *_orders_parts(answer["orders"]),
     ]
     return " · ".join(parts)
+
+
+def _orders_parts(orders: OrdersJson) -> Iterator[str]:
+    if orders["bans"]:
+        yield f"bans: {orders['bans']}"
+    if orders["lockdown"]:
+        yield f"lockdown, open: {', '.join(orders['opened']) or 'APIs only'}"
+    if limits := orders["limits"]:
+        shown = {"a second": limits["new_per_second"], "at a time": limits["connections"]}
+        yield "limits: " + ", ".join(f"{value} {what}" for what, value in shown.items() if value)
 
 
 def _events_part(daemon: DaemonJson) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from vllmwall.control import Json
-from vllmwall.questions import blocked, confirming
+from vllmwall.questions import bans, blocked, confirming
 
 if TYPE_CHECKING:
     from vllmwall.daemon import Daemon
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Question = Callable[["Daemon", Json], Json]
 
 COMMANDS: Mapping[str, Question] = {
+    "bans.add": bans.ban,
+    "bans.list": bans.show,
+    "bans.remove": bans.unban,
     "blocked": blocked.blocked,
     "confirm": confirming.confirm,
     "rollback": confirming.rollback,

@@ -106,7 +106,8 @@ class StatusFacts:
 
     ``down`` is True after `vllmwall down`. ``users`` maps uids to login names. ``problems``
     are further lines for people (a pass that failed, a backend that had to rebuild).
-    ``daemon`` is None when a one-shot command asks without a daemon.
+    ``daemon`` is None when a one-shot command asks without a daemon. ``bans`` counts those in
+    force.
     """
 
     host: str
@@ -124,6 +125,7 @@ class StatusFacts:
     guarding: Guarding = field(default_factory=Guarding)
     problems: tuple[str, ...] = ()
     users: Mapping[int, str] = field(default_factory=dict)
+    bans: int = 0
 
     @property
     def mode(self) -> Literal["enforce", "audit", "down"]:

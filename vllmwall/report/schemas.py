@@ -13,12 +13,14 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from vllmwall.report.audit_shapes import AuditJson
+from vllmwall.report.bans_shapes import BansJson
 from vllmwall.report.blocked_shapes import BlockedJson, NewRefusalJson
 from vllmwall.report.doctor_shapes import DoctorJson
 from vllmwall.report.shapes import PlanJson, StatusJson
 
 SHAPES: Mapping[str, type] = {
     "audit": AuditJson,
+    "bans": BansJson,
     "blocked": BlockedJson,
     "blocked-follow": NewRefusalJson,
     "doctor": DoctorJson,

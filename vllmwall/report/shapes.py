@@ -152,6 +152,25 @@ class ConfigJson(TypedDict):
     error: list[ConfigProblemJson] | None
 
 
+class LimitsJson(TypedDict):
+    """What one source may do at public API ports; None: as much as it likes."""
+
+    new_per_second: int | None
+    burst: int | None
+    connections: int | None
+
+
+class OrdersJson(TypedDict):
+    """What was ordered beside who may connect, as configured. Whether it stands is in ``wall`` of
+    each namespace: a wall without it ``differs``. ``bans`` counts those in force."""
+
+    bans: int
+    lockdown: bool
+    opened: list[str]
+    limits: LimitsJson | None
+    log_group: int | None
+
+
 class StatusJson(TypedDict):
     """The answer to `vllmwall status`. ``safe`` None means that it is not known."""
 
@@ -168,6 +187,7 @@ class StatusJson(TypedDict):
     namespaces: list[NamespaceJson]
     workloads: list[WorkloadJson]
     config: ConfigJson
+    orders: OrdersJson
 
 
 class EntryChangeJson(TypedDict):

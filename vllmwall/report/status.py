@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from vllmwall.model import (
     PUBLIC,
     Guard,
+    Label,
     LabelledListener,
     Listener,
     Proto,
@@ -22,6 +23,7 @@ from vllmwall.report.shapes import (
     GuardJson,
     ListenerJson,
     NamespaceJson,
+    OrdersJson,
     PeersJson,
     RuleState,
     StatusJson,
@@ -57,6 +59,7 @@ def status_json(facts: StatusFacts) -> StatusJson:
             ]
             or None,
         },
+        "orders": _orders_json(facts),
     }
 
 
@@ -199,6 +202,23 @@ def _daemon_json(daemon: DaemonFacts) -> DaemonJson:
     }
 
 
+def _orders_json(facts: StatusFacts) -> OrdersJson:
+    policy, limits = facts.policy, facts.policy.limits
+    return {
+        "bans": facts.bans,
+        "lockdown": policy.lockdown,
+        "opened": sorted(f"{proto.value}/{port}" for proto, port in policy.opened),
+        "limits": None
+        if limits is None
+        else {
+            "new_per_second": limits.new_per_second,
+            "burst": limits.burst if limits.new_per_second is not None else None,
+            "connections": limits.connections,
+        },
+        "log_group": policy.log.group if policy.log else None,
+    }
+
+
 def _peers_json(facts: StatusFacts) -> PeersJson:
     return {
         "networks": [str(network) for network in facts.peers],
@@ -253,6 +273,10 @@ def _guard_json(workload: Workload, facts: StatusFacts) -> GuardJson:
     return {"state": state, "cgroups": sorted(one.path for one in wanted), "reason": reason}
 
 
+def _why_no_api(label: Label) -> str:
+    return next((one.detail for one in label.evidence if one.kind == "lockdown"), "")
+
+
 def _standing_guards(space: NamespaceFacts) -> frozenset[Guard]:
     """The guards that were read back, with the paths that we know them by."""
     if space.error is not None or space.standing is None or space.wanted is None:
@@ -273,6 +297,6 @@ def _listener_json(one: LabelledListener, facts: StatusFacts) -> ListenerJson:
         "confidence": label.confidence,
         "evidence": [{"kind": item.kind, "detail": item.detail} for item in label.evidence],
         "rule": _rule(listener, facts),
-        "reason": facts.skip_reason(listener) or "",
+        "reason": facts.skip_reason(listener) or _why_no_api(label),
         "pids": list(listener.pids),
     }
