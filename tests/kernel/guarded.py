@@ -32,6 +32,7 @@ if os.environ.get("LIBTORCH"):
     library = open(os.environ["LIBTORCH"], "rb")
     mapped = mmap.mmap(library.fileno(), 0, prot=mmap.PROT_READ)
 held = {}
+os.setuid(int(os.environ.get("RUN_AS", "0")))
 print("ready", flush=True)
 for line in sys.stdin:
     verb, kind, address, port = line.split()
@@ -201,13 +202,13 @@ class Guarded:
         env |= {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500", "LIBTORCH": str(library)}
         return self._program([sys.executable, "-c", RANK], env, cgroup)
 
-    def server(self, port: int, cgroup: Path | None = None) -> Program:
+    def server(self, port: int, cgroup: Path | None = None, user: int = 0) -> Program:
         """A process started as `vllm serve` is, which listens as uvicorn does."""
         script = self.folder / "vllm"
         script.write_text(f"#!{sys.executable}\n{SERVE}")
         script.chmod(0o755)
         argv = [str(script), "serve", "tiny", "--port", str(port)]
-        return self._program(argv, {**os.environ}, cgroup)
+        return self._program(argv, {**os.environ, "RUN_AS": str(user)}, cgroup)
 
     def bystander(self, cgroup: Path | None = None) -> Program:
         """A process that is no workload."""
