@@ -30,7 +30,8 @@ def write_all(folder: Path) -> None:
     write_man_pages("vllmwall", whole(), version=__version__, target_dir=str(pages), date=date)
     for shell, file in _SHELLS.items():
         made = get_completion_class(shell)
-        assert made is not None, shell
+        if made is None:
+            raise LookupError(f"click knows no completion for {shell}")
         (completions / shell).mkdir(parents=True, exist_ok=True)
         source = made(command, {}, "vllmwall", "_VLLMWALL_COMPLETE").source()
         (completions / shell / file).write_text(source)
