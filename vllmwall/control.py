@@ -18,7 +18,17 @@ from pathlib import Path
 
 DEFAULT_SOCKET = Path("/run/vllmwall/control.sock")
 READING = frozenset(
-    {"status", "plan", "peers.list", "snapshot", "guard", "blocked", "connections", "learn"}
+    {
+        "status",
+        "plan",
+        "peers.list",
+        "snapshot",
+        "guard",
+        "events",
+        "blocked",
+        "connections",
+        "learn",
+    }
 )
 ABOUT_ASKER = frozenset({"guard"})  # the kernel's word on who asks becomes the argument ``pid``
 CHANGING = frozenset({"reload", "up", "down", "peers.add", "peers.remove", "confirm", "rollback"})

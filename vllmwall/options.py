@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,3 +25,11 @@ class Options:
     log: str | None = None
     log_level: str | None = None
     state_file: Path | None = None
+
+    @property
+    def instance(self) -> str:
+        """The name of the tracefs instance: one a runtime directory, so that a stale one can be
+        taken over."""
+        if self.runtime_dir == RUNTIME_DIRECTORY:
+            return "vllmwall"
+        return f"vllmwall-{zlib.crc32(os.fsencode(self.runtime_dir)):08x}"
