@@ -70,6 +70,10 @@ docs: $(PRODUCT) ## write the generated pages and samples anew
 	@$(BIN)/python -m vllmwall.report.schemas docs/reference/schemas
 	@$(BIN)/python -m vllmwall.audit.document >.cache/page && cp .cache/page docs/reference/findings.md
 
+.PHONY: man
+man: $(PRODUCT) ## man pages and shell completions into build/
+	@$(BIN)/python packaging/manpages.py build
+
 .PHONY: clean
 clean: ## remove what make made, virtual environments too
 	@rm -rf .venv .venv-torch .venv-vllm .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -125,7 +125,7 @@ class Answers:
         seconds = arguments.get("seconds")
         if arguments.get("save"):
             return self._change_peers(arguments, peers.save)
-        expires = time.time() + seconds if isinstance(seconds, int | float) else None
+        expires = peers.now() + seconds if isinstance(seconds, int | float) else None
         return self._change_peers(arguments, lambda networks: peers.add(networks, expires))
 
     def _remove_peers(self, arguments: Json) -> Json:

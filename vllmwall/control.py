@@ -24,6 +24,7 @@ READING = frozenset(
         "peers.list",
         "snapshot",
         "guard",
+        "events",
         "blocked",
         "connections",
         "learn",

@@ -7,48 +7,48 @@ is in `vllmwall.answers`.
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import select
 import signal
 import threading
 import time
-import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterable
+from contextlib import suppress
 
 from structlog.typing import FilteringBoundLogger
 
 from vllmwall import __version__
+from vllmwall.alone import alone_in
 from vllmwall.answers import Answers
-from vllmwall.bans import FILE_NAME as BANS
 from vllmwall.bans import BanList
 from vllmwall.config import DROP_INS, Config, ConfigError, load
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
+from vllmwall.happenings import Happenings
+from vllmwall.measures import Measures
+from vllmwall.noticing import Noticing
 from vllmwall.observe.events import Event
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.observe.source import open_events
 from vllmwall.once import DOWN_MARKER
-from vllmwall.options import RUNTIME_DIRECTORY, Options
+from vllmwall.options import Options
 from vllmwall.passes import WallKeeper
 from vllmwall.peers import PeerList
-from vllmwall.reflexes import follow
+from vllmwall.reflexes import follow, late_reactions
 from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts, TouchFacts
 from vllmwall.report.log import configure
 from vllmwall.saved_wall import SavedWall
-from vllmwall.telling import tell_change, tell_touch
-from vllmwall.walls import Change
+from vllmwall.supervisor import Supervisor, longest_sleep
+from vllmwall.telling import tell_change, tell_failure, tell_touch
 
 _SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
 _POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
 _PEERS_SECONDS = 60.0
-_WATCHDOG_SECONDS = 1.0
 _TOUCHES_KEPT = 16
 _SECOND_LOOK_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0  # with DNS, at start and reload; a later answer comes with its own pass
 
 
@@ -61,13 +61,25 @@ def run(options: Options) -> int:
             "no usable configuration; the walls that stand stay", problems=str(error)
         )
         return 2
-    log = configure(options.log or config.daemon.log, options.log_level or config.daemon.log_level)
-    options.runtime_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(options.runtime_dir) as alone:
+    happenings = Happenings()
+    level = options.log_level or config.daemon.log_level
+    log = configure(options.log or config.daemon.log, level, happenings.note)
+    try:
+        return _run_alone(options, config, log, happenings)
+    except Exception as error:  # loud and in one line; a start anew is the unit's business
+        why = f"{type(error).__name__}: {error}"
+        log.critical("the daemon cannot go on; the walls that stand stay", error=why, exc_info=True)
+        return 1
+
+
+def _run_alone(
+    options: Options, config: Config, log: FilteringBoundLogger, happenings: Happenings
+) -> int:
+    with alone_in(options.runtime_dir) as alone:
         if not alone:
             log.error("another vllmwall daemon runs", runtime_dir=str(options.runtime_dir))
             return 1
-        daemon = Daemon(options, config, log)
+        daemon = Daemon(options, config, log, happenings)
         try:
             daemon.run()
         finally:
@@ -78,9 +90,19 @@ def run(options: Options) -> int:
 class Daemon:
     """The loop and what it waits for."""
 
-    def __init__(self, options: Options, config: Config, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        options: Options,
+        config: Config,
+        log: FilteringBoundLogger,
+        happenings: Happenings,
+    ) -> None:
         self.options = options
         self.log = log
+        self.happenings = happenings
+        self.measures = Measures()
+        self._noticing = Noticing(log)
+        self._supervisor = Supervisor()
         self.started = time.time()
         self.passes = 0
         self.last_pass: PassFacts | None = None
@@ -96,11 +118,11 @@ class Daemon:
             only=frozenset(map(inode_of_name, options.only_namespaces)),
             down=(options.runtime_dir / DOWN_MARKER).exists(),
             armed_file=options.runtime_dir / "armed.json",
-            bans=BanList(*_ban_files(options)),
-            on_change=self._log_change,
-            on_failure=self._log_failure,
+            bans=BanList(*options.ban_files),
+            on_change=lambda change: tell_change(log, self._name(change.namespace), change),
+            on_failure=lambda inode, why: tell_failure(log, self._name(inode), why),
         )
-        self._events = open_events(_instance(options.runtime_dir), _POLL_SECONDS)
+        self._events = open_events(options.instance, _POLL_SECONDS)
         self._control = ControlServer(
             options.runtime_dir / "control.sock", Answers(self).answer, config.control.group
         )
@@ -109,9 +131,7 @@ class Daemon:
         self._stopping = False
         self._due_full = 0.0
         self._due_peers = 0.0
-        self._due_watchdog = 0.0
         self._due_look = math.inf
-        self._told = ""
         self._lost = 0
         self.touched: deque[TouchFacts] = deque(maxlen=_TOUCHES_KEPT)
         self._reason = "start"
@@ -129,10 +149,10 @@ class Daemon:
                 self._refresh_peers(now, wait=0.0 if self.passes else _PATIENCE_SECONDS)
             if now >= self._due_full:
                 self.full_pass(self._reason)
-            self._feed_watchdog()
-            due = min(self._due_full, self._due_peers, time.monotonic() + _longest_sleep())
+            self._supervisor.feed_watchdog()
+            due = min(self._due_full, self._due_peers, time.monotonic() + longest_sleep())
             self._wait(due - time.monotonic())
-        self._notify("STOPPING=1")
+        self._supervisor.tell("STOPPING=1")
         self.log.info("stopped; the walls stay up")
 
     def close(self) -> None:
@@ -175,19 +195,24 @@ class Daemon:
             self.keeper.full_pass()
             self._count_lost_events()
             self._save_wall()
+            self._noticing.look(self.keeper)
             self.pass_error = None
         except Exception as error:  # whatever a user's process can provoke must not end us
             self.pass_error = f"the last pass failed: {error!r}; the walls that stand stay"
             self.log.exception("pass failed", reason=reason, error=repr(error))
+        if self.pass_error or any(self.keeper.walls.failures()):
+            self.wake_soon("what failed is tried again", _RETRY_SECONDS)
         if self.passes == 0:  # which must not wait for it
             self._due_look = time.monotonic() + _SECOND_LOOK_SECONDS
         self.wake_soon("second look", self._due_look - time.monotonic())
         self.passes += 1
-        self.last_pass = PassFacts(time.time(), (time.perf_counter() - begun) * 1000, reason)
-        self._notify(f"READY=1\nSTATUS={self._status_line()}", once=True)
+        seconds = time.perf_counter() - begun
+        self.measures.full.observe(seconds)
+        self.last_pass = PassFacts(time.time(), seconds * 1000, reason)
+        self._supervisor.tell_once(f"READY=1\nSTATUS={self._status_line()}")
 
     def _until_a_peer_expires(self) -> float | None:
-        now = time.time()
+        now = self.keeper.peers.now()
         ends = [end for one in self.keeper.peers.sources() if (end := one.expires) and end > now]
         return min(ends) - now if ends else None
 
@@ -217,7 +242,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Take the configuration anew. Raises ConfigError; the one in force stays then."""
-        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._supervisor.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = load(self.options.config)
             self.keeper.configure(config)
@@ -231,6 +256,7 @@ class Daemon:
                 ConfigProblem(str(one.file), one.key, one.message, one.line)
                 for one in error.problems
             )
+            self.log.error("configuration refused; the old one stays", problems=str(error))
             raise
         finally:
             self.full_pass("reload")
@@ -269,7 +295,7 @@ class Daemon:
         ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
         if stream is not None and stream.fileno() in ready:  # first: a port may be open
             ready.remove(stream.fileno())
-            self._read_events(list(stream.read()))
+            self._read_events(stream.read())
         for descriptor in ready:
             if descriptor == self._wake_read:
                 self._handle_signals()
@@ -278,11 +304,14 @@ class Daemon:
             else:
                 self._control.ready(descriptor)
 
-    def _read_events(self, events: Sequence[Event]) -> None:
+    def _read_events(self, events: Iterable[Event]) -> None:
         try:
-            wanted = follow(self.keeper, events)
+            wanted = follow(self.keeper, list(events))
+            self.measures.note_reactions(wanted.reactions)
             if wanted.quick and not self.keeper.down:
-                self.keeper.quick_pass()
+                with self.measures.quick.timed():
+                    self.keeper.quick_pass()
+                self.measures.note_reactions(late_reactions(self.keeper, wanted))
                 self.wake_soon("settle", self._settle_seconds())
             if wanted.full:
                 self.wake_soon(wanted.full, self._settle_seconds())
@@ -296,15 +325,18 @@ class Daemon:
             watch = self.keeper.watches().get(namespace)
             touches = watch.read() if watch else ()
             if touches:
-                self.keeper.repair(namespace)
+                with self.measures.repair.timed():
+                    self.keeper.repair(namespace)
         except Exception as error:  # the full pass that comes next reads it all anew
             self.log.exception("a wall could not be repaired", error=repr(error))
             self.wake_soon("failed repair", _SETTLE_SECONDS)
             return
-        name = self.keeper.observer.namespaces.name(namespace)
+        name = self._name(namespace)
         for one in touches:
             self.touched.append(TouchFacts(time.time(), name, one.pid, one.command, one.what))
             tell_touch(self.log, name, one)
+        if touches and not self.keeper.down:
+            self.log.info("a touched wall was put right", namespace=name)
 
     def _settle_seconds(self) -> float:
         """Full passes after events take a tenth of the time at most, however many events come."""
@@ -317,13 +349,17 @@ class Daemon:
 
         def refresh() -> None:
             before = self.keeper.peers.networks()
-            self.keeper.peers.refresh(time.time())
+            self.keeper.peers.refresh(self.keeper.peers.now())
             if self.keeper.peers.networks() != before:
                 with suppress(BlockingIOError):
                     os.write(self._wake_write, b"p")
 
         thread = threading.Thread(target=refresh, name="peers", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # how Python says that the kernel gives no more threads
+            self.log.error("peers could not be read anew; the old ones stay", error=str(error))
+            return
         thread.join(timeout=wait)
 
     def _catch_signals(self) -> None:
@@ -338,72 +374,15 @@ class Daemon:
         signals, self._signals = self._signals, []
         for received in signals:
             if received == signal.SIGHUP:
-                self._reload_on_signal()
+                with suppress(ConfigError):  # logged, and in the status
+                    self.reload()
             else:
                 self._stopping = True
 
-    def _reload_on_signal(self) -> None:
-        try:
-            self.reload()
-        except ConfigError as error:
-            self.log.error("configuration refused; the old one stays", problems=str(error))
-
-    def _log_change(self, change: Change) -> None:
-        tell_change(self.log, self.keeper.observer.namespaces.name(change.namespace), change)
-
-    def _log_failure(self, namespace: int, why: str) -> None:
-        name = self.keeper.observer.namespaces.name(namespace)
-        self.log.error("the wall could not be changed; what stood stays", namespace=name, error=why)
+    def _name(self, namespace: int) -> str:
+        return self.keeper.observer.namespaces.name(namespace)
 
     def _status_line(self) -> str:
         workloads = self.keeper.recognition.workloads
         listeners = sum(len(workload.listeners) for workload in workloads)
         return f"{len(workloads)} workloads, {listeners} listeners guarded"
-
-    def _feed_watchdog(self) -> None:
-        """Once a second at most: a storm of events must not become a storm of messages."""
-        now = time.monotonic()
-        if now >= self._due_watchdog:
-            self._due_watchdog = now + _WATCHDOG_SECONDS
-            self._notify("WATCHDOG=1")
-
-    def _notify(self, text: str, *, once: bool = False) -> None:
-        """Tell systemd; with ``once`` not again what it was told last."""
-        from systemd import daemon
-
-        if not once or text != self._told:
-            daemon.notify(text)
-        self._told = text if once else self._told
-
-
-def _longest_sleep() -> float:
-    """Half of what the watchdog allows (systemd.service(5)); without one, as long as it takes."""
-    allowed = os.environ.get("WATCHDOG_USEC", "")
-    return int(allowed) / 2e6 if allowed.isdigit() and int(allowed) else 3600.0
-
-
-def _ban_files(options: Options) -> list[Path]:
-    """Of this boot, and where the wall for the next boot lies too."""
-    folders = [options.runtime_dir]
-    if options.state_file is not None:
-        folders.append(options.state_file.parent)
-    return [folder / BANS for folder in folders]
-
-
-def _instance(runtime_dir: Path) -> str:
-    """Each runtime directory has its own instance, so that a stale one can be taken over."""
-    if runtime_dir == RUNTIME_DIRECTORY:
-        return "vllmwall"
-    return f"vllmwall-{zlib.crc32(os.fsencode(runtime_dir)):08x}"
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[bool]:
-    """Hold the directory's lock; False when another process has it."""
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -7,6 +7,7 @@ of the program stays where it was. Needs CAP_SYS_ADMIN over the namespace's user
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -27,8 +28,8 @@ def inode_of(path: str) -> int:
 def run_in(path: str, function: Callable[[], Result]) -> Result:
     """Call ``function`` in the network namespace behind ``path`` and return what it returns.
 
-    Raises OSError when the namespace is gone or may not be entered, and whatever the function
-    raises. In our own namespace the function is called directly.
+    Raises OSError when the namespace is gone or may not be entered or there is no thread to do
+    it, and whatever the function raises. In our own namespace the function is called directly.
     """
     if inode_of(path) == inode_of(OWN):
         return function()
@@ -43,7 +44,10 @@ def run_in(path: str, function: Callable[[], Result]) -> Result:
             failure.append(error)
 
     thread = threading.Thread(target=enter_and_call, name="netns")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # how Python says that the kernel gives no more threads
+        raise OSError(errno.EAGAIN, f"no thread for a network namespace: {error}", path) from error
     thread.join()
     if failure:
         raise failure[0]

@@ -27,7 +27,7 @@ def up_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) ->
     runtime_dir.mkdir(parents=True, exist_ok=True)
     (runtime_dir / DOWN_MARKER).unlink(missing_ok=True)
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
-    peers.refresh(time.time())
+    peers.refresh(peers.now())
     bans = BanList(runtime_dir / FILE_NAME)
     keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     keeper.full_pass()

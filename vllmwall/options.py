@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from vllmwall.bans import FILE_NAME
 from vllmwall.config import DEFAULT_PATH
 
 RUNTIME_DIRECTORY = Path("/run/vllmwall")
@@ -23,3 +26,19 @@ class Options:
     log: str | None = None
     log_level: str | None = None
     state_file: Path | None = None
+
+    @property
+    def instance(self) -> str:
+        """The name of the tracefs instance: one a runtime directory, so that a stale one can be
+        taken over."""
+        if self.runtime_dir == RUNTIME_DIRECTORY:
+            return "vllmwall"
+        return f"vllmwall-{zlib.crc32(os.fsencode(self.runtime_dir)):08x}"
+
+    @property
+    def ban_files(self) -> tuple[Path, ...]:
+        """Where bans are kept: for the next daemon, and with the wall for the next boot."""
+        folders = [self.runtime_dir]
+        if self.state_file is not None:
+            folders.append(self.state_file.parent)
+        return tuple(folder / FILE_NAME for folder in folders)

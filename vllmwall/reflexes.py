@@ -8,6 +8,7 @@ guarded gets its guard before there is a process in it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,10 +32,16 @@ _NOTE = f"{Role.UNKNOWN.value} new"
 
 @dataclass(frozen=True)
 class Followed:
-    """What events ask for: ``quick``, a quick pass now; ``full``, why a full one soon."""
+    """What events ask for: ``quick``, a quick pass now; ``full``, why a full one soon.
+
+    ``reactions``: how long each port that was closed at once had been open, in seconds.
+    ``waiting``: what else listens now, and the process (a pass is needed to tell whose it is).
+    """
 
     quick: bool = False
     full: str = ""
+    reactions: tuple[float, ...] = ()
+    waiting: tuple[tuple[ListenEvent, int], ...] = ()
 
 
 def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
@@ -47,8 +54,12 @@ def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
     for cgroup in events:
         if isinstance(cgroup, CgroupEvent):
             close_cgroup(keeper, cgroup)
+    read, reactions, waiting = time.monotonic(), [], []
     for listen, pid in listens:
-        close_port(keeper, listen, pid)
+        if close_port(keeper, listen, pid):
+            reactions.append(time.monotonic() - (listen.at or read))
+        else:
+            waiting.append((listen, pid))
     for listen, pid in listens:
         keeper.observer.observe_listen(pid, listen.port, listen.backlog)
     closed = [one.port for one in events if isinstance(one, CloseEvent)]
@@ -57,7 +68,19 @@ def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
     execs = list(dict.fromkeys(one.pid for one in events if isinstance(one, ExecEvent)))
     begun = [pid for pid in execs[:_EXECS_AT_ONCE] if _begins_a_workload(keeper, pid)]
     lost = any(isinstance(one, LostEvents) for one in events) or len(execs) > _EXECS_AT_ONCE
-    return Followed(bool(listens or closed or begun), "lost events" if lost else "")
+    why = "lost events" if lost else ""
+    quick = bool(listens or closed or begun)
+    return Followed(quick, why, tuple(reactions), tuple(waiting))
+
+
+def late_reactions(keeper: WallKeeper, followed: Followed) -> Iterator[float]:
+    """How long the ports were open that only the quick pass has closed, in seconds."""
+    now = time.monotonic()
+    for event, pid in followed.waiting:
+        process = keeper.observer.process(pid) if pid in keeper.members else None
+        standing = keeper.walls.standing(process.namespace) if process else None
+        if standing and event.at and any(one.port == event.port for one in standing.entries):
+            yield now - event.at
 
 
 def _begins_a_workload(keeper: WallKeeper, pid: int) -> bool:
@@ -66,17 +89,19 @@ def _begins_a_workload(keeper: WallKeeper, pid: int) -> bool:
     return process is not None and keeper.is_claimed(process)
 
 
-def close_port(keeper: WallKeeper, event: ListenEvent, pid: int) -> None:
-    """Close the port that a workload's process has just opened."""
+def close_port(keeper: WallKeeper, event: ListenEvent, pid: int) -> bool:
+    """Close the port that a workload's process has just opened; whether it was still to close."""
     process = keeper.observer.process(pid)
     if process is None or pid not in keeper.members or event.address is None:
-        return
+        return False
     standing = keeper.walls.standing(process.namespace)
     if standing is None or event.port in standing.failsafe or event.address.is_loopback:
-        return
+        return False
     entries = frozenset(_entries(standing, event.address, event.port))
     with suppress(OSError, KeyError, EnforceError):  # the pass tries again, and tells
         keeper.walls.close(process.namespace, entries)
+        return bool(entries)
+    return False
 
 
 def close_cgroup(keeper: WallKeeper, event: CgroupEvent) -> None:

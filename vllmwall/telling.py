@@ -45,6 +45,11 @@ def tell_touch(log: FilteringBoundLogger, namespace: str, touch: Touch) -> None:
     )
 
 
+def tell_failure(log: FilteringBoundLogger, namespace: str, why: str) -> None:
+    """A change that the kernel did not take."""
+    log.error("the wall could not be changed; what stood stays", namespace=namespace, error=why)
+
+
 def _ports(entries: Iterable[WallEntry]) -> str:
     return ", ".join(sorted({f"{one.proto.value}/{one.port}" for one in entries}))
 

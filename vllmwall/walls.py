@@ -79,6 +79,8 @@ class Walls:
         space = self.read_back(inode)
         if space.error is None and (space.standing != wall or not self._is_held(inode)):
             self._enforce(inode, wall, space)
+        elif space.error is None:
+            space.failure = None
 
     def close(
         self, inode: int, entries: frozenset[WallEntry], guards: frozenset[Guard] = frozenset()

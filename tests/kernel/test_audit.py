@@ -230,6 +230,9 @@ cd "$box/root"
 if [ "$mode" = bad ]; then
     mkdir -p run
     /usr/bin/python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("run/docker.sock")'
+    mkdir -p srv/inside
+    ln -s /srv/inside run/podman
+    mv run/docker.sock srv/inside/podman.sock
     mount --rbind /proc proc
     pivot_root . mnt
     exec /srv/vllm serve org/tiny --port 8000
@@ -262,7 +265,10 @@ def test_a_container_is_judged_from_the_host(node: Guarded, mode: str) -> None:
     apart = ["--pid", "--fork", "--ipc"] if mode == "good" else []
     argv = ["unshare", "--mount", *apart, "sh", "-c", CONTAINER, "sh"]
     node._program([*argv, str(box), str(script), mode], {**os.environ}).open("tcp", "0.0.0.0", 8000)
-    found = {name for name in findings(node) if name.startswith(("container", "running"))}
+    every = findings(node)
+    found = {name for name in every if name.startswith(("container", "running"))}
+    if mode == "bad":  # an absolute link of the container, which leads nowhere on the host
+        assert "mounted: /srv/inside/podman.sock" == every["container-runtime-socket"]["seen"]
     expected = {
         "container-privileged",
         "container-writable-root",
@@ -317,6 +323,16 @@ def test_a_renamed_server_is_unknown_and_not_wrong(node: Guarded) -> None:
     assert not any(name.startswith("vllm") for name in found), found
     assert {"vllm-no-api-key", "vllm-dev-mode"} <= {one["id"] for one in answer["unchecked"]}
     assert "not checked, because" in audit(node).stdout
+
+
+def test_what_a_server_forks_is_no_server_of_its_own(node: Guarded) -> None:
+    """Before vLLM 0.10.1 its children look exactly like it."""
+    script = node.folder / "vllm"
+    fork = "import os, time\nif os.fork() == 0:\n    time.sleep(600)\n"
+    script.write_text(f"#!{sys.executable}\n{fork}{SERVE}")
+    script.chmod(0o755)
+    node._program([str(script), "serve", "org/tiny"], {**os.environ})
+    assert 1 == json.loads(audit(node, "--json").stdout)["servers"]
 
 
 def test_only_root_may_audit() -> None:

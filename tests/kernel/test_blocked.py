@@ -83,8 +83,12 @@ def run(node: Guarded, *arguments: str) -> str:
 @contextmanager
 def following(node: Guarded, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A command that goes on until it is interrupted, and then ends well."""
-    process = subprocess.Popen(command(node, *arguments), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(node, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
+        assert process.stderr is not None
+        assert "Watching; Ctrl-C ends it.\n" == process.stderr.readline()
         yield process
         process.send_signal(signal.SIGINT)
         assert 0 == process.wait(timeout=PATIENCE)
@@ -216,23 +220,15 @@ def test_follow_prints_what_is_new_as_it_comes(node: Guarded) -> None:
     knock(node, node.lab.stranger.ipv4, 3)
     with following(node, "blocked", "--follow", "--json") as process:
         assert process.stdout is not None
+        knock(node, node.lab.stranger.ipv6, 2)
         lines: list[NewRefusalJson] = []
-        while not lines:  # until the command has looked once
-            knock(node, node.lab.stranger.ipv6)
-            if select_ready(process):
-                lines.append(json.loads(process.stdout.readline()))
-    (line,) = lines
-    TypeAdapter(NewRefusalJson).validate_python(line)
-    assert node.lab.stranger.ipv6 == line["refused"]["source"]
-    assert 1 <= line["more_packets"] <= line["refused"]["packets"]
-    assert line["more_bytes"] == 80 * line["more_packets"]
-
-
-def select_ready(process: subprocess.Popen[str]) -> bool:
-    """Whether it has printed something."""
-    import select
-
-    return bool(select.select([process.stdout], [], [], 0.2)[0])
+        while sum(one["more_packets"] for one in lines) < 2:
+            lines.append(json.loads(process.stdout.readline()))
+    assert 2 == sum(one["more_packets"] for one in lines)
+    for line in lines:
+        TypeAdapter(NewRefusalJson).validate_python(line)
+        assert node.lab.stranger.ipv6 == line["refused"]["source"]
+        assert line["more_bytes"] == 80 * line["more_packets"]
 
 
 def test_walls_that_are_down_refuse_nobody(node: Guarded) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import signal
@@ -133,6 +134,20 @@ def test_jobs_do_not_close_what_runs_beside_them(node: Guarded) -> None:
     node.ask("reload")
     assert refuses(node)
     assert "open" == stranger(node, PORT + 2)
+
+
+def test_a_job_in_another_namespace_is_guarded_there(lab: Lab, tmp_path: Path) -> None:
+    """Its ports are where it runs, not where the daemon does."""
+    elsewhere = copy.copy(lab)
+    elsewhere.node = lab.host("pod", "198.51.100.7", "2001:db8:7::7")
+    pod = Guarded(elsewhere, tmp_path / "pod")
+    also = ("--only-namespace", elsewhere.node.path)
+    with guarded(lab, tmp_path / "node", arguments=also) as node:
+        pod.runtime = node.runtime
+        job = server(pod)
+        with asleep(node):
+            job.listen(PORT)
+            assert refuses(pod)
 
 
 @pytest.mark.parametrize(("command", "status"), [(["false"], 1), (["sh", "-c", "exit 77"], 77)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from tests import cgroups
 from tests.cgroups import cgroup
 from tests.kernel.guarded import Guarded, eventually, guarded
+from tests.kernel.guarding import number_of, numbers
 from tests.lab import Lab
 
 _numbers = itertools.count()
@@ -105,20 +108,46 @@ def test_a_restarted_unit_is_armed_before_its_first_process(node: Guarded, unit:
     """Same path, new cgroup, new number: the old guard would match nothing.
 
     The server listens a moment after exec, its name tells nothing, and the daemon sleeps from
-    before it starts: only the guard at `cgroup_mkdir` can keep the stranger out.
+    before it starts. No pass can find the cgroup, whatever else on this machine causes one: only
+    the guard at `cgroup_mkdir` can keep the stranger out.
     """
-    rank = node.rank(unit)
-    eventually(lambda: is_guarded(node), "the launch is seen", node.log)
+    rank, before = node.rank(unit), number_of(unit)
+    eventually(lambda: before in numbers(node), "the launch is seen", node.log)
     rank.kill()
     cgroups.remove(unit)
-    node.ask("reload")  # a pass: from here on only the event can tell
-    assert not is_guarded(node)
+    hide(node, unit.parent)
+    node.ask("reload")
+    assert before not in numbers(node)
+    try:
+        eventually(lambda: is_armed_when_made(node, unit), "the new cgroup is armed", node.log)
+        sudden(node, unit)
+        assert ("timeout", "open") == (stranger(node), peer(node))
+    finally:
+        thaw(node)
+
+
+def hide(node: Guarded, folder: Path) -> None:
+    """Let the daemon see nothing below a cgroup; the events tell of it all the same."""
+    assert node.process is not None
+    entered = ["nsenter", f"--target={node.process.pid}", "--mount"]
+    subprocess.run([*entered, "mount", "-t", "tmpfs", "none", str(folder)], check=True)
+
+
+def is_armed_when_made(node: Guarded, unit: Path) -> bool:
+    """Make a cgroup anew: whether it gets a guard in half a second. The daemon sleeps then.
+
+    A pass that something else causes just then would take the guard away.
+    """
+    cgroups.remove(unit)
     unit.mkdir()
-    eventually(lambda: is_guarded(node), "the new cgroup is armed", node.log)
+    deadline = time.monotonic() + 0.5
+    while number_of(unit) not in numbers(node) and time.monotonic() < deadline:
+        time.sleep(0.01)
     freeze(node)
-    sudden(node, unit)
-    assert ("timeout", "open") == (stranger(node), peer(node))
+    if number_of(unit) in numbers(node):
+        return True
     thaw(node)
+    return False
 
 
 def sudden(node: Guarded, unit: Path) -> None:

@@ -29,7 +29,14 @@ def has_failed(audit: Audit, fail_on: str) -> bool:
 
 
 def audit_json(
-    audit: Audit, *, host: str, time: float, servers: int, daemon: bool, fail_on: str
+    audit: Audit,
+    *,
+    host: str,
+    time: float,
+    workloads: int,
+    servers: int,
+    daemon: bool,
+    fail_on: str,
 ) -> AuditJson:
     """The answer in the published shape."""
     return {
@@ -37,6 +44,7 @@ def audit_json(
         "host": host,
         "time": time,
         "daemon": daemon,
+        "workloads": workloads,
         "servers": servers,
         "fail_on": fail_on,
         "failed": has_failed(audit, fail_on),

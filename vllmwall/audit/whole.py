@@ -22,9 +22,10 @@ from vllmwall.report.shapes import ListenerJson, StatusJson
 
 @dataclass(frozen=True)
 class Whole:
-    """An audit, and how many server processes it looked at."""
+    """An audit, and how many workloads and server processes it looked at."""
 
     audit: Audit
+    workloads: int
     servers: int
 
 
@@ -47,7 +48,7 @@ def audit_node(
     verdicts = dict(_verdicts(cast("StatusJson", status))) if status else {}
     found = tuple(subjects(node, workloads, Lookup(verdicts, sums)))
     audit = judge(found, Orders(section.allowed_models), section.accepted, today)
-    return Whole(replace(audit, problems=(*problems, *audit.problems)), len(found))
+    return Whole(replace(audit, problems=(*problems, *audit.problems)), len(workloads), len(found))
 
 
 def _look(config: Config, only: frozenset[int]) -> tuple[Node, list[Workload]]:

@@ -83,6 +83,7 @@ def _audit(fail_on: str, config: str, only: tuple[str, ...]) -> AuditJson:
         whole.audit,
         host=platform.node(),
         time=time.time(),
+        workloads=whole.workloads,
         servers=whole.servers,
         daemon=status is not None,
         fail_on=fail_on,
@@ -104,14 +105,14 @@ def show(out: Console, answer: AuditJson, *, why: bool) -> None:
 
 
 def _verdict(answer: AuditJson) -> str:
-    servers = _count(answer["servers"], "server")
-    if not answer["servers"]:
+    workloads = _count(answer["workloads"], "workload")
+    if not answer["workloads"]:
         return "No workload runs here: nothing to audit"
     if not answer["findings"]:
-        return f"Nothing found on {servers}"
+        return f"Nothing found on {workloads}"
     counts = cast("Mapping[str, int]", answer["counts"])
     parts = [f"{counts[name]} {name}" for name in _SEVERITIES if counts[name]]
-    return f"{_count(len(answer['findings']), 'finding')} on {servers}: {', '.join(parts)}"
+    return f"{_count(len(answer['findings']), 'finding')} on {workloads}: {', '.join(parts)}"
 
 
 def _table(findings: Iterable[FindingJson], *, why: bool) -> Table:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from vllmwall.cli.amounts import count, how_long, how_much
-from vllmwall.cli.following import print_line, ticks, until_enough
+from vllmwall.cli.following import print_line, say_started, ticks, until_enough
 from vllmwall.cli.terminal import ask, console, print_json, printable
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def _follow(wanted: bool, as_json: bool) -> None:
             else:
                 click.echo(line_of(line))
         sys.stdout.flush()
+        if before is None:
+            say_started()
         before = after
 
 

@@ -17,6 +17,7 @@ class Exit(IntEnum):
     DENIED = 4
     NOT_SAFE = 5
     FINDINGS = 6
+    DISPROVED = 7
     OPEN = 125
     NOT_EXECUTABLE = 126
     NO_SUCH_COMMAND = 127
@@ -30,6 +31,7 @@ MEANINGS = {
     Exit.DENIED: "permission denied: ask as root",
     Exit.NOT_SAFE: "`status`: a wall does not stand as wanted, is not known, or drops nothing",
     Exit.FINDINGS: "`audit`: a finding is as bad as `--fail-on` says, or worse",
+    Exit.DISPROVED: "`prove`: a try met something else than it must, or proves nothing",
     Exit.OPEN: "`run`: the job cannot be guarded, so it was not started",
     Exit.NOT_EXECUTABLE: "`run`: the command cannot be executed",
     Exit.NO_SUCH_COMMAND: "`run`: there is no such command; else `run` ends as the command does",

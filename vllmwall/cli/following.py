@@ -23,6 +23,11 @@ def ticks(seconds: float = SECONDS) -> Iterator[float]:
         time.sleep(due - time.monotonic())
 
 
+def say_started() -> None:
+    """After the first look: what comes from now on is shown."""
+    click.echo("Watching; Ctrl-C ends it.", err=True)
+
+
 def print_line(value: object) -> None:
     """One JSON object a line, at once."""
     click.echo(json.dumps(value))

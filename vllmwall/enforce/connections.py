@@ -20,7 +20,7 @@ from vllmwall.model import Address, Network, WallEntry
 
 SOCK_DIAG, ROUTE = 4, 0  # NETLINK_SOCK_DIAG, NETLINK_ROUTE
 
-_BY_FAMILY, _DESTROY = 20, 21  # SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
+BY_FAMILY, _DESTROY = 20, 21  # SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
 _GET_ROUTE = 26  # RTM_GETROUTE
 _LOCAL = 2  # RTN_LOCAL
 # Nothing, RTN_UNREACHABLE, RTN_PROHIBIT and RTN_BLACKHOLE, net/ipv4/fib_semantics.c
@@ -30,12 +30,12 @@ _BYTECODE = 1  # INET_DIAG_REQ_BYTECODE
 _JUMP, _AT_LEAST, _AT_MOST = 1, 2, 3  # INET_DIAG_BC_JMP, _S_GE, _S_LE
 # ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 CLOSE_WAIT LAST_ACK CLOSING, net/tcp_states.h.
 # The kernel takes SYN_RECV for NEW_SYN_RECV too: a handshake that no process has seen yet.
-_STATES = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
-_AFTER_CLOSE = (4, 5, 9, 11)
+STATES = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
+AFTER_CLOSE = (4, 5, 9, 11)
 _MOST_RANGES = 100  # more, and the kernel compares longer than we would
 
-_REQUEST = struct.Struct("=BBBxI48s")
-_MESSAGE = struct.Struct("=BBBB48s5I")
+REQUEST = struct.Struct("=BBBxI48s")
+MESSAGE = struct.Struct("=BBBB48s5I")
 _STEP = struct.Struct("=BBH")
 _ROUTE_MESSAGE = struct.Struct("=8BI")
 _TYPE_OF_ROUTE = netlink.HEADER.size + 7
@@ -72,11 +72,11 @@ def handles(diag: socket.socket, ports: Collection[int]) -> Iterator[tuple[bytes
     OSError when the kernel refuses the request.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _STATES, b"") + _only(ports)
-        for part in netlink.dumped(diag, _BY_FAMILY, request):
-            for start, _ in netlink.messages(part, _BY_FAMILY):
-                _, state, _, _, name, _, _, _, uid, inode = _MESSAGE.unpack_from(part, start)
-                if inode or state not in _AFTER_CLOSE:
+        request = REQUEST.pack(family, socket.IPPROTO_TCP, 0, STATES, b"") + only_at(ports)
+        for part in netlink.dumped(diag, BY_FAMILY, request):
+            for start, _ in netlink.messages(part, BY_FAMILY):
+                _, state, _, _, name, _, _, _, uid, inode = MESSAGE.unpack_from(part, start)
+                if inode or state not in AFTER_CLOSE:
                     yield part[start : start + 1] + name, uid
 
 
@@ -102,7 +102,7 @@ def decoded(handle: bytes, uid: int, entry: Refusing | None = None) -> Connectio
 def reset(diag: socket.socket, handle: bytes) -> None:
     """End a connection at both ends. Raises OSError: ENOENT when it has ended already,
     EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY."""
-    request = _REQUEST.pack(handle[0], socket.IPPROTO_TCP, 0, _STATES, handle[1:])
+    request = REQUEST.pack(handle[0], socket.IPPROTO_TCP, 0, STATES, handle[1:])
     netlink.confirmed(diag, _DESTROY, request)
 
 
@@ -130,7 +130,7 @@ def _address(family: int, packed: bytes) -> Address:
     return address.ipv4_mapped or address
 
 
-def _only(ports: Collection[int]) -> bytes:
+def only_at(ports: Collection[int]) -> bytes:
     """The filter that leaves other local ports in the kernel; nothing for very many ranges.
 
     For each range: at least its first, at most its last, then jump to the end; what falls

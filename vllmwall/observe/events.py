@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -42,7 +42,7 @@ _OPTIONAL = frozenset({"cgroup/cgroup_mkdir"})
 # "          python-4242    [001] d..1. 17.25: name: fields". Names of threads, programs and
 # cgroups belong to users and can hold anything, another event's text too. So the places count:
 # the thread's name has the first 16 columns (trace_print_context, kernel/trace/trace_output.c).
-_LINE = re.compile(r".{16}-(\d+) +\[\d+\] \S+ +[\d.]+: (\w+)[:(] ?(.*)")
+_LINE = re.compile(r".{16}-(\d+) +\[\d+\] \S+ +([\d.]+): (\w+)[:(] ?(.*)")
 _CGROUP = re.compile(r"root=0 id=(\d+) level=(\d+) path=(.*)")
 _STATE = re.compile(
     r"family=(\w+) \S+ sport=(\d+) \S+ saddr=(\S+) \S+ saddrv6=(\S+) \S+ \S+ newstate=(\w+)"
@@ -54,12 +54,16 @@ _LOST = re.compile(r"LOST (\d+) EVENTS")
 
 @dataclass(frozen=True)
 class ListenEvent:
-    """Thread ``tid`` put a socket into LISTEN on ``port``; ``backlog`` as it asked for it."""
+    """Thread ``tid`` put a socket into LISTEN on ``port``; ``backlog`` as it asked for it.
+
+    ``at`` is when, on the clock of `time.monotonic`; None: the kernel did not say.
+    """
 
     tid: int
     port: int
     backlog: int | None
     address: Address | None = None
+    at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class TraceEvents:
         self._folder = _tracefs() / "instances" / name
         self._backlogs: dict[int, int] = {}
         self._rest = ""
+        self._says_when = False
         try:
             self._folder.mkdir(exist_ok=True)
             # Only one may read: while another daemon lives on this instance it is left alone.
@@ -160,6 +165,9 @@ class TraceEvents:
         self._write("tracing_on", "0")
         self._write("trace", "")
         self._write("buffer_percent", "0")  # wake poll at the first event, not at half a buffer
+        with suppress(OSError):  # only for what is measured
+            self._write("trace_clock", "mono")
+            self._says_when = True
         with suppress(OSError):  # only a saving
             self._write("options/record-cmd", "0")
         for event, condition in _FILTERS.items():
@@ -192,14 +200,14 @@ class TraceEvents:
         match = _LINE.match(line)
         if match is None:
             return None
-        task, name, text = int(match.group(1)), match.group(2), match.group(3)
+        task, name, text = int(match.group(1)), match.group(3), match.group(4)
         if name == "sys_listen":
             self._note_backlog(task, text)
             return None
         if name == "sched_process_exec":
             return ExecEvent(task)
         if name == "inet_sock_set_state" and "IPPROTO_TCP" in text:
-            return self._state_event(task, text)
+            return self._state_event(task, text, match.group(2))
         if name == "cgroup_mkdir":
             return _cgroup_event(text)
         return None
@@ -211,7 +219,7 @@ class TraceEvents:
             raw = int(match.group(1), 16) & 0xFFFFFFFF
             self._backlogs[task] = raw - (1 << 32) if raw >> 31 else raw
 
-    def _state_event(self, task: int, text: str) -> Event | None:
+    def _state_event(self, task: int, text: str, when: str) -> Event | None:
         found = _STATE.search(text)
         if found is None:
             return None
@@ -219,7 +227,8 @@ class TraceEvents:
         if state != "TCP_LISTEN":
             return CloseEvent(task, int(port))
         address = _address(ipv6 if family == "AF_INET6" else ipv4)
-        return ListenEvent(task, int(port), self._backlogs.pop(task, None), address)
+        at = float(when) if self._says_when else None
+        return ListenEvent(task, int(port), self._backlogs.pop(task, None), address, at)
 
 
 @lru_cache(maxsize=256)  # nearly always one of the two wildcards

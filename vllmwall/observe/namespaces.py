@@ -67,7 +67,7 @@ class Namespaces:
 
     def name(self, inode: int) -> str:
         """The name under /run/netns, ``host``, or the inode: for people."""
-        for path in NAMED.iterdir() if NAMED.is_dir() else ():
+        for path in _named():
             with suppress(OSError):
                 if path.stat().st_ino == inode:
                     return path.name
@@ -141,6 +141,14 @@ class Namespaces:
             dump.close()
             raise OSError(f"network namespace {inode} is gone")
         return dump
+
+
+def _named() -> list[Path]:
+    """What lies under /run/netns; nothing, too, where no descriptor is left to look."""
+    try:
+        return list(NAMED.iterdir())
+    except OSError:
+        return []
 
 
 def inode_of_name(name: str) -> int:

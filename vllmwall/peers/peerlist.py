@@ -9,7 +9,6 @@ Safe for several threads: `refresh` may wait for DNS in one while another asks `
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -20,6 +19,7 @@ from threading import Lock, RLock
 from vllmwall.cidr import everyone_in, merged, plain
 from vllmwall.config import DEFAULT_PATH, DROP_INS, PeersSection
 from vllmwall.model import Network, PeerKind, PeerSource
+from vllmwall.peers.clock import since_epoch
 from vllmwall.peers.errors import PeerError
 from vllmwall.peers.files import read_peer_files
 from vllmwall.peers.names import Lookups, NoAnswerError
@@ -46,7 +46,7 @@ class PeerList:
         runtime_dir: Path = RUNTIME_DIRECTORY,
         conf_d: Path = DEFAULT_PATH.parent / DROP_INS,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = since_epoch,
         lookups: Lookups | None = None,
     ) -> None:
         self._state_path = runtime_dir / STATE_NAME
@@ -70,6 +70,10 @@ class PeerList:
             self._section = section
             self._static = dict(section.by_file)
             self._merged = None
+
+    def now(self) -> float:
+        """Seconds since the epoch by the clock that ends peers: nobody can set it."""
+        return self._clock()
 
     def networks(self) -> tuple[Network, ...]:
         """The merged peers that count now: the fewest CIDRs, IPv4 first.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from vllmwall.control import Json
-from vllmwall.questions import bans, blocked, confirming
+from vllmwall.questions import bans, blocked, confirming, connections, events
 
 if TYPE_CHECKING:
     from vllmwall.daemon import Daemon
@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, Question] = {
     "bans.list": bans.show,
     "bans.remove": bans.unban,
     "blocked": blocked.blocked,
+    "connections": connections.connections,
+    "events": events.events,
     "confirm": confirming.confirm,
     "rollback": confirming.rollback,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from vllmwall.confirming import forget, noted
@@ -36,7 +35,7 @@ def rollback(daemon: Daemon, arguments: Json) -> Json:
         daemon.config_problems = (ConfigProblem(file, "", f"{why}; what was before is in force"),)
         daemon.keeper.configure(before)
         daemon.keeper.peers.configure(before.peers)
-        daemon.keeper.peers.refresh(time.time())
+        daemon.keeper.peers.refresh(daemon.keeper.peers.now())
         daemon.full_pass("rollback")
     else:
         daemon.set_down(is_down=True)

@@ -51,13 +51,14 @@ class AuditJson(TypedDict):
 
     ``time`` is in seconds since the epoch. ``daemon`` is True where a daemon told which walls
     stand; without one every port counts as open. ``accepted`` are findings that the
-    configuration accepts.
+    configuration accepts. A workload may have several server processes, and a Ray node has.
     """
 
     version: int
     host: str
     time: float
     daemon: bool
+    workloads: int
     servers: int
     fail_on: str
     failed: bool

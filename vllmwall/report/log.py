@@ -1,7 +1,8 @@
 """The daemon's log: events with fields, to the journal, as JSON lines, or for a person.
 
 Nothing here may carry a command line or an environment: they hold API keys. Callers pass
-names, numbers and addresses.
+names, numbers and addresses. A log that cannot be written (a full disk, a reader that ended)
+costs the lines, never the daemon.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
+from io import TextIOBase
+from typing import TextIO, cast
 
 import structlog
 
@@ -20,16 +24,40 @@ _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  
 Event = MutableMapping[str, object]
 
 
-def configure(kind: str = "auto", level: str = "info") -> structlog.typing.FilteringBoundLogger:
-    """Set the log up and return the logger. ``kind`` is one of `KINDS`."""
+def configure(
+    kind: str = "auto",
+    level: str = "info",
+    also: Callable[[Mapping[str, object]], None] = lambda record: None,
+) -> structlog.typing.FilteringBoundLogger:
+    """Set the log up and return the logger. ``kind`` is one of `KINDS`.
+
+    ``also`` gets every record, whatever its level: its text is under ``event``.
+    """
+
+    def pass_on(_logger: object, _name: str, event: Event) -> Event:
+        also(event)
+        if getattr(logging, str(event["level"]).upper()) < getattr(logging, level.upper()):
+            raise structlog.DropEvent
+        return event
+
     structlog.configure(
-        processors=[structlog.processors.add_log_level, *_outputs(_resolve(kind))],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[structlog.processors.add_log_level, pass_on, *_outputs(_resolve(kind))],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Errors())),
         cache_logger_on_first_use=True,
     )
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+class _Errors(TextIOBase):
+    """Standard error without a buffer: what it does not take is not kept, nor raised about."""
+
+    def write(self, text: str) -> int:
+        """All of it, or as much as goes."""
+        with suppress(OSError):
+            os.write(2, text.encode(errors="backslashreplace"))
+        return len(text)
 
 
 def _resolve(kind: str) -> str:

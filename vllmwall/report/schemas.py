@@ -15,7 +15,9 @@ from pydantic import TypeAdapter
 from vllmwall.report.audit_shapes import AuditJson
 from vllmwall.report.bans_shapes import BansJson
 from vllmwall.report.blocked_shapes import BlockedJson, NewRefusalJson
+from vllmwall.report.connections_shapes import ConnectionEventJson, ConnectionsJson
 from vllmwall.report.doctor_shapes import DoctorJson
+from vllmwall.report.prove_shapes import ProveJson
 from vllmwall.report.shapes import PlanJson, StatusJson
 
 SHAPES: Mapping[str, type] = {
@@ -23,8 +25,11 @@ SHAPES: Mapping[str, type] = {
     "bans": BansJson,
     "blocked": BlockedJson,
     "blocked-follow": NewRefusalJson,
+    "connections": ConnectionsJson,
+    "connections-follow": ConnectionEventJson,
     "doctor": DoctorJson,
     "plan": PlanJson,
+    "prove": ProveJson,
     "status": StatusJson,
 }
 """By the command whose ``--json`` has that shape."""

@@ -20,7 +20,9 @@ BAD = server("--api-key K --enable-tokenizer-info-endpoint", {"VLLM_SERVER_DEV_M
 
 
 def answer(audit: Audit, fail_on: str = "high") -> AuditJson:
-    return audit_json(audit, host="node1", time=1.0, servers=1, daemon=False, fail_on=fail_on)
+    return audit_json(
+        audit, host="node1", time=1.0, workloads=1, servers=1, daemon=False, fail_on=fail_on
+    )
 
 
 def accepting(*texts: str) -> Audit:

@@ -1,0 +1,41 @@
+"""What systemd is told: ready, reloading, alive, and one line of status (sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import time
+
+_WATCHDOG_SECONDS = 1.0
+
+
+class Supervisor:
+    """Tells systemd; where none listens, nothing happens."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+        self._told = ""
+
+    def feed_watchdog(self) -> None:
+        """Once a second at most: a storm of events must not become a storm of messages."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + _WATCHDOG_SECONDS
+            self.tell("WATCHDOG=1")
+
+    def tell_once(self, text: str) -> None:
+        """Not again what was told last."""
+        if text != self._told:
+            self.tell(text)
+        self._told = text
+
+    def tell(self, text: str) -> None:
+        """Say it."""
+        from systemd import daemon
+
+        daemon.notify(text)
+
+
+def longest_sleep() -> float:
+    """Half of what the watchdog allows (systemd.service(5)); without one, as long as it takes."""
+    allowed = os.environ.get("WATCHDOG_USEC", "")
+    return int(allowed) / 2e6 if allowed.isdigit() and int(allowed) else 3600.0
