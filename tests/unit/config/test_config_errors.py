@@ -18,8 +18,14 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
     ("text", "expected"),
     [
         ('mod = "audit"', "1: mod: unknown key (did you mean mode?); allowed here: mode, peers, "
-         "policy, groups, workload, host, guards, boot, daemon, control, audit"),
-        ("[host]\nlockdown = true", "2: host.lockdown: unknown key; allowed here: failsafe"),
+         "policy, groups, workload, host, limits, log, guards, boot, daemon, control, audit"),
+        ("[host]\nlockdwn = true", "2: host.lockdwn: unknown key (did you mean lockdown?); "
+         "allowed here: failsafe, lockdown, open, api_users"),
+        ("[limits]\nburst = 3", "1: limits: burst does nothing without new_per_second"),
+        ("limits.connections = 0", "1: limits.connections: must be at least 1, not 0"),
+        ("[log]\nper_second = 3", "1: log: say where the log goes: group is missing"),
+        ('[log]\ngroup = 1\nprefix = "a;b"', '3: log.prefix: "a;b" cannot be a prefix; use up '
+         "to 64 letters, digits, spaces and . _ : / -"),
         ("[peers]\n\ncidr = []", "3: peers.cidr: unknown key (did you mean cidrs?); allowed here: "
          "cidrs, files, dns, allow_everyone"),
         ('mode = "drop"', '1: mode: must be "enforce" or "audit", not "drop"'),
