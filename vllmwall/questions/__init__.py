@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from vllmwall.control import Json
-from vllmwall.questions import blocked, confirming, connections, events
+from vllmwall.questions import blocked, confirming, connections, events, learn
 
 if TYPE_CHECKING:
     from vllmwall.daemon import Daemon
@@ -20,6 +20,7 @@ Question = Callable[["Daemon", Json], Json]
 COMMANDS: Mapping[str, Question] = {
     "blocked": blocked.blocked,
     "connections": connections.connections,
+    "learn": learn.learn,
     "events": events.events,
     "confirm": confirming.confirm,
     "rollback": confirming.rollback,

@@ -16,6 +16,7 @@ from vllmwall.report.audit_shapes import AuditJson
 from vllmwall.report.blocked_shapes import BlockedJson, NewRefusalJson
 from vllmwall.report.connections_shapes import ConnectionEventJson, ConnectionsJson
 from vllmwall.report.doctor_shapes import DoctorJson
+from vllmwall.report.learn_shapes import LearnJson
 from vllmwall.report.prove_shapes import ProveJson
 from vllmwall.report.shapes import PlanJson, StatusJson
 
@@ -26,6 +27,7 @@ SHAPES: Mapping[str, type] = {
     "connections": ConnectionsJson,
     "connections-follow": ConnectionEventJson,
     "doctor": DoctorJson,
+    "learn": LearnJson,
     "plan": PlanJson,
     "prove": ProveJson,
     "status": StatusJson,
