@@ -61,6 +61,7 @@ class Answers:
     def _facts(self) -> StatusFacts:
         daemon = self._daemon
         problems = [one for one in (daemon.pass_error, daemon.save_error) if one]
+        problems += [f"metrics: {one}" for one in daemon.metrics.errors.values()]
         facts = daemon.keeper.status(time.time(), problems)
         uids = {workload.uid for workload in facts.recognition.workloads}
         config = replace(facts.config, loaded=daemon.config_loaded, problems=daemon.config_problems)
