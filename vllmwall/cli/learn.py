@@ -123,9 +123,11 @@ def show(out: Console, answer: LearnJson, *, written: bool) -> None:
     click.echo(answer["diff"], nl=False)
     out.print()
     if written:
-        out.print(f"Written to {answer['file']}. It counts from the next: vllmwall reload")
+        out.print(f"Written to {answer['file']}. It counts from now on with:")
+        out.print("  vllmwall reload", style="bold")
     else:
-        out.print(f"Nothing was applied. To use it: vllmwall learn --now --write {answer['file']}")
+        out.print("Nothing was applied. To use it, run this again with")
+        out.print(f"  --write {answer['file']}", style="bold", soft_wrap=True)
 
 
 def headline(answer: LearnJson) -> str:
