@@ -19,7 +19,8 @@ from vllmwall.model import Network
 from vllmwall.observe.recording import dump
 from vllmwall.peers import PeerError, PeerList
 from vllmwall.questions import COMMANDS
-from vllmwall.report.facts import StatusFacts
+from vllmwall.questions.lockout import refuse_lockout, would_lock_out
+from vllmwall.report.facts import NamespaceFacts, StatusFacts
 from vllmwall.report.plan import plan_json
 from vllmwall.report.status import status_json
 
@@ -61,6 +62,7 @@ class Answers:
     def _facts(self) -> StatusFacts:
         daemon = self._daemon
         problems = [one for one in (daemon.pass_error, daemon.save_error) if one]
+        problems += [f"metrics: {one}" for one in daemon.metrics.errors.values()]
         facts = daemon.keeper.status(time.time(), problems)
         uids = {workload.uid for workload in facts.recognition.workloads}
         config = replace(facts.config, loaded=daemon.config_loaded, problems=daemon.config_problems)
@@ -74,21 +76,31 @@ class Answers:
     def _status(self, _: Json) -> Json:
         return status_json(self._facts())
 
-    def _plan(self, _: Json) -> Json:
+    def _plan(self, arguments: Json) -> Json:
         """Of the configuration as it is on disk: the question comes before `reload`."""
+        keeper = self._daemon.keeper
+        spaces = self._wanted_on_disk()
+        problems = ["the walls are down on request: this is what `vllmwall up` would do"]
+        problems = problems if keeper.down else []
+        if why := would_lock_out(arguments, spaces, keeper.observer.namespaces.own):
+            problems.append(why)
+        return plan_json(spaces, problems)
+
+    def _wanted_on_disk(self) -> tuple[NamespaceFacts, ...]:
         daemon = self._daemon
-        keeper, options = daemon.keeper, daemon.options
+        options = daemon.options
         try:
             config = load(options.config)
         except ConfigError as error:
             raise ControlError("failed", f"{error}\nThe configuration in force stays.") from error
         peers = PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS)
-        problems = ["the walls are down on request: this is what `vllmwall up` would do"]
-        spaces = keeper.plan(config, peers.networks())
-        return plan_json(spaces, problems if keeper.down else ())
+        return daemon.keeper.plan(config, peers.networks())
 
     def _reload(self, arguments: Json) -> Json:
         before = self._daemon.keeper.config
+        if arguments.get("ssh"):
+            own = self._daemon.keeper.observer.namespaces.own
+            refuse_lockout(arguments, self._wanted_on_disk(), own)
         try:
             self._daemon.reload()
             if arguments.get("unconfirmed"):
@@ -97,7 +109,11 @@ class Answers:
             raise ControlError("failed", f"{error}\nThe configuration in force stays.") from error
         return self._status({})
 
-    def _up(self, _: Json) -> Json:
+    def _up(self, arguments: Json) -> Json:
+        keeper = self._daemon.keeper
+        if arguments.get("ssh"):
+            spaces = keeper.plan(keeper.config, keeper.peers.networks())
+            refuse_lockout(arguments, spaces, keeper.observer.namespaces.own)
         self._daemon.set_down(is_down=False)
         return self._status({})
 

@@ -228,15 +228,16 @@ def _listen(path: Path, group: str) -> socket.socket:
         listening.bind(os.fspath(unready))
     finally:
         os.umask(umask)
-    if group_id := _group_id(group):
-        os.chown(unready, -1, group_id)
+    if number := group_id(group):
+        os.chown(unready, -1, number)
         unready.chmod(0o660)
     listening.listen(_CONNECTIONS)
     unready.rename(path)
     return listening
 
 
-def _group_id(name: str) -> int | None:
+def group_id(name: str) -> int | None:
+    """The number of a group; None: there is none of that name."""
     import grp
 
     try:

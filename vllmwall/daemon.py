@@ -28,6 +28,7 @@ from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
 from vllmwall.happenings import Happenings
 from vllmwall.measures import Measures
+from vllmwall.metrics import Metrics
 from vllmwall.noticing import Noticing
 from vllmwall.observe.events import Event
 from vllmwall.observe.namespaces import inode_of_name
@@ -102,6 +103,7 @@ class Daemon:
         self.happenings = happenings
         self.measures = Measures()
         self._noticing = Noticing(log)
+        self.metrics = Metrics(self)
         self._supervisor = Supervisor()
         self.started = time.time()
         self.passes = 0
@@ -158,6 +160,7 @@ class Daemon:
     def close(self) -> None:
         """Give everything back except the walls."""
         self._control.close()
+        self.metrics.close()
         if self._events.stream is not None:
             self._events.stream.close()
         self.keeper.observer.namespaces.close()
@@ -209,6 +212,7 @@ class Daemon:
         seconds = time.perf_counter() - begun
         self.measures.full.observe(seconds)
         self.last_pass = PassFacts(time.time(), seconds * 1000, reason)
+        self.metrics.after_pass()
         self._supervisor.tell_once(f"READY=1\nSTATUS={self._status_line()}")
 
     def _until_a_peer_expires(self) -> float | None:
@@ -282,8 +286,10 @@ class Daemon:
 
     def _wait(self, seconds: float) -> None:
         poll = select.poll()
-        for descriptor in (self._wake_read, *self._control.reading):
+        for descriptor in (self._wake_read, *self._control.reading, *self.metrics.reading):
             poll.register(descriptor, select.POLLIN)
+        for descriptor in self.metrics.writing:
+            poll.register(descriptor, select.POLLOUT)
         for descriptor in self._control.writing:
             poll.register(descriptor, select.POLLIN | select.POLLOUT)
         stream = self._events.stream
@@ -301,7 +307,7 @@ class Daemon:
                 self._handle_signals()
             elif descriptor in watches:
                 self._repair(watches[descriptor])
-            else:
+            elif not self.metrics.ready(descriptor):
                 self._control.ready(descriptor)
 
     def _read_events(self, events: Iterable[Event]) -> None:

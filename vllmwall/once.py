@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 from vllmwall.bans import FILE_NAME, BanList
 from vllmwall.config import DROP_INS, load
@@ -14,22 +15,30 @@ from vllmwall.netns import OWN
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.passes import WallKeeper, remove_everywhere
 from vllmwall.peers import PeerList
+from vllmwall.questions.lockout import refuse_lockout
 from vllmwall.report.plan import plan_json
 from vllmwall.report.shapes import PlanJson
 from vllmwall.report.status import status_json
 
 DOWN_MARKER = "down"
+NOBODY: Json = MappingProxyType({})
 
 
-def up_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) -> Json:
-    """One full pass; its status. Raises ConfigError, OSError and EnforceError."""
+def up_once(
+    config_path: Path, runtime_dir: Path, only: tuple[str, ...] = (), arguments: Json = NOBODY
+) -> Json:
+    """One full pass; its status. Raises ConfigError, OSError, EnforceError, and ControlError
+    where it would end the ssh connection that ``arguments`` name."""
     config = load(config_path)
     runtime_dir.mkdir(parents=True, exist_ok=True)
-    (runtime_dir / DOWN_MARKER).unlink(missing_ok=True)
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
     peers.refresh(peers.now())
     bans = BanList(runtime_dir / FILE_NAME)
     keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
+    if arguments.get("ssh"):
+        spaces = keeper.plan(config, peers.networks())
+        refuse_lockout(arguments, spaces, keeper.observer.namespaces.own)
+    (runtime_dir / DOWN_MARKER).unlink(missing_ok=True)
     keeper.full_pass()
     return status_json(keeper.status(time.time(), ["no daemon runs: new ports stay open"]))
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "peers": "vllmwall.cli.peers",
     "blocked": "vllmwall.cli.blocked",
     "connections": "vllmwall.cli.connections",
+    "learn": "vllmwall.cli.learn",
     "events": "vllmwall.cli.events",
     "ban": "vllmwall.cli.bans",
     "unban": "vllmwall.cli.bans",

@@ -78,7 +78,7 @@ def errors_in_words() -> Iterator[None]:
         fail(f"the configuration cannot be used; what stands stays\n{error}", Exit.BAD_CONFIG)
     except PermissionError as error:
         fail(f"{error}; without a daemon only root can do this", Exit.DENIED)
-    except (OSError, EnforceError) as error:
+    except (ControlError, OSError, EnforceError) as error:
         fail(str(error))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from vllmwall.cli.daemonless import asked, config_option, errors_in_words, only_option, runtime_dir
+from vllmwall.cli.ssh import ssh_connection
 from vllmwall.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _MARKS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def plan(config: str, only_namespace: tuple[str, ...], as_json: bool) -> None:
     """Show what the configuration on disk would change in the wall that stands."""
-    answer = asked("plan")
+    answer = asked("plan", {"ssh": ssh_connection()})
     if answer is None:
         from vllmwall.once import plan_once
 

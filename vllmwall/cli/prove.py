@@ -258,7 +258,7 @@ def _write(name: str, answer: ProveJson) -> None:
     from vllmwall.prove import paper
 
     try:
-        Path(name).write_text(paper.report(answer))
+        Path(name).write_text(paper.report(answer), encoding="utf-8")
     except OSError as error:
         fail(f"the report cannot be written: {error}")
 

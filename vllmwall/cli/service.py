@@ -19,6 +19,7 @@ from vllmwall.cli.daemonless import (
     runtime_dir,
 )
 from vllmwall.cli.exits import Exit
+from vllmwall.cli.ssh import ssh_connection
 from vllmwall.cli.terminal import ask, console, print_json
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from vllmwall.report.shapes import StatusJson
 
+force_option = click.option(
+    "--force", is_flag=True, help="Even if it would end the ssh connection that asks."
+)
 RUNTIME_DIR = "/run/vllmwall"
 STATE_DIR = "/var/lib/vllmwall"
 
@@ -90,11 +94,13 @@ def check(path: str, as_json: bool) -> None:
 
 @click.command()
 @confirm_option
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def reload(confirm: float | None, as_json: bool) -> None:
+def reload(confirm: float | None, force: bool, as_json: bool) -> None:
     """Take the configuration anew; a bad one changes nothing."""
-    with on_trial("reload", confirm, as_json=as_json) as arguments:
-        answer = cast("StatusJson", ask("reload", arguments))
+    asker = {"ssh": ssh_connection(), "force": force}
+    with on_trial("reload", confirm, as_json=as_json) as trial:
+        answer = cast("StatusJson", ask("reload", {**trial, **asker}))
     _verdict(answer, as_json)
 
 
@@ -102,16 +108,25 @@ def reload(confirm: float | None, as_json: bool) -> None:
 @config_option
 @only_option
 @confirm_option
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def up(config: str, only_namespace: tuple[str, ...], confirm: float | None, as_json: bool) -> None:
+def up(
+    *,
+    config: str,
+    only_namespace: tuple[str, ...],
+    confirm: float | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Put the walls up: through the daemon, or once and by itself where none runs."""
-    with on_trial("up", confirm, only_namespace, as_json=as_json) as arguments:
-        answer = asked("up", arguments)
+    asker = {"ssh": ssh_connection(), "force": force}
+    with on_trial("up", confirm, only_namespace, as_json=as_json) as trial:
+        answer = asked("up", {**trial, **asker})
         if answer is None:
             from vllmwall.once import up_once
 
             with errors_in_words():
-                answer = dict(up_once(Path(config), runtime_dir(), only_namespace))
+                answer = dict(up_once(Path(config), runtime_dir(), only_namespace, asker))
     _verdict(cast("StatusJson", answer), as_json)
 
 

@@ -8,6 +8,7 @@ value to be judged is in `vllmwall.config.checks`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,8 @@ from vllmwall.config.values import (
     GroupName,
     GroupNetworks,
     HostName,
+    MetricsAddress,
+    MetricsFile,
     NetworkValue,
     Pattern,
     PortValue,
@@ -240,6 +243,47 @@ class AuditSection(Section):
     )
 
 
+class MetricsSection(Section):
+    """What Prometheus is told. Off unless one of the two is set."""
+
+    listen: MetricsAddress = Field(
+        default="",
+        title='"ADDRESS:PORT", "unix:PATH" or ""',
+        description=(
+            "Where GET /metrics is answered: an address of this host alone, or a unix socket for "
+            'root and the control group. "" is nowhere.'
+        ),
+        examples=["127.0.0.1:9837"],
+    )
+    textfile: MetricsFile = Field(
+        default="",
+        title="path that ends in .prom",
+        description="A file for node_exporter's textfile collector, replaced after every pass.",
+        examples=["/var/lib/prometheus/node-exporter/vllmwall.prom"],
+    )
+    allow_remote: bool = Field(
+        default=False,
+        strict=True,
+        title="true or false",
+        description=(
+            "Say true when listen names an address that other hosts can reach on purpose. The "
+            "metrics tell whoever asks what runs here and what is open."
+        ),
+        examples=[False],
+    )
+
+    @model_validator(mode="after")
+    def _is_for_this_host(self) -> MetricsSection:
+        host = self.listen.rpartition(":")[0].strip("[]")
+        is_local = self.listen.startswith("unix:") or not host or ip_address(host).is_loopback
+        if not is_local and not self.allow_remote:
+            raise ValueError(
+                f"{self.listen} can be reached from other hosts, and the metrics tell what is open "
+                "here; use 127.0.0.1 or a unix socket, or say metrics.allow_remote = true"
+            )
+        return self
+
+
 class Config(Section):
     """The whole configuration. ``Config()`` is what an empty file means."""
 
@@ -277,6 +321,7 @@ class Config(Section):
     boot: BootSection = Field(default_factory=BootSection)
     daemon: DaemonSection = Field(default_factory=DaemonSection)
     control: ControlSection = Field(default_factory=ControlSection)
+    metrics: MetricsSection = Field(default_factory=MetricsSection)
     audit: AuditSection = Field(default_factory=AuditSection)
     _files: tuple[Path, ...] = PrivateAttr(default=())
 

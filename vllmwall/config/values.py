@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import date
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
@@ -145,6 +146,36 @@ def read_port(value: object) -> int:
     return value
 
 
+def read_metrics_address(value: object) -> str:
+    """``127.0.0.1:9837``, ``[::1]:9837``, ``unix:/PATH``, or nothing."""
+    text = _string(value, 'like "127.0.0.1:9837"')
+    if not text or (text.startswith("unix:/") and "\0" not in text and len(text) < 100):
+        return text
+    host, _, port = text.rpartition(":")
+    try:
+        address = ip_address(host.strip("[]") if host.startswith("[") else host)
+        good = bool(re.fullmatch("[0-9]{1,5}", port)) and read_port(int(port)) > 0
+    except ValueError:
+        good = False
+    if not good or (address.version == 6) != host.startswith("["):
+        raise ValueError(
+            f'{shown(text)} is no address to listen on; write "127.0.0.1:9837", "[::1]:9837", '
+            '"unix:/run/vllmwall/metrics.sock", or "" for none'
+        )
+    return text
+
+
+def read_metrics_file(value: object) -> str:
+    """An absolute path that node_exporter's collector reads, or nothing."""
+    text = _string(value, "a path")
+    if text and (not text.startswith("/") or "\0" in text or not text.endswith(".prom")):
+        raise ValueError(
+            f"{shown(text)} is nothing that node_exporter would read; write a path from / on that "
+            "ends in .prom"
+        )
+    return text
+
+
 def read_workload_name(value: object) -> str:
     """The name of a taught workload."""
     text = _string(value, "a name")
@@ -212,6 +243,8 @@ Audience = Annotated[tuple[str, ...], BeforeValidator(read_audience)]
 FailsafeValue = Annotated[FailsafePort, PlainValidator(read_failsafe)]
 AcceptanceValue = Annotated[Acceptance, PlainValidator(read_acceptance)]
 PortValue = Annotated[int, PlainValidator(read_port)]
+MetricsAddress = Annotated[str, PlainValidator(read_metrics_address)]
+MetricsFile = Annotated[str, PlainValidator(read_metrics_file)]
 WorkloadName = Annotated[str, PlainValidator(read_workload_name)]
 Pattern = Annotated[str, PlainValidator(read_pattern)]
 FileGlob = Annotated[str, PlainValidator(read_file_glob)]

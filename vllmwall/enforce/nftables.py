@@ -55,6 +55,13 @@ class Nftables(Backend):
             return None
         return read_wall(text.replace(_ORPHAN, "\n", 1), inode_of(path), self._spelled)
 
+    def listed(self, path: str) -> str:
+        """Our table as the kernel holds it, in nft's words, for `evaluation`; empty: none."""
+        try:
+            return self._library.show(path, _SHOW_TABLE)
+        except NotThereError:
+            return ""
+
     def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
         """Make ``wall`` stand, in one transaction: by its elements where that will do."""
         held = self._adopted(path)

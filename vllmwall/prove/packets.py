@@ -66,7 +66,7 @@ def rejected(message: bytes, family: int) -> tuple[Address, Proto, Ports] | None
         start, number, address = ip_header(inner), inner[9:10], inner[16:20]
     else:
         start, number, address = _IPV6_HEADER, inner[6:7], inner[24:40]
-    if len(inner) < start + _PORTS.size or number[0] not in (6, 17):
+    if len(inner) < max(start + _PORTS.size, 20) or number[0] not in (6, 17):
         return None
     ours, theirs = _PORTS.unpack_from(inner, start)
     target: Address = IPv4Address(address) if family == 4 else IPv6Address(address)

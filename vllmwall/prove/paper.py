@@ -14,6 +14,9 @@ from vllmwall.report.prove_shapes import ProvedNamespaceJson, ProveJson, TryJson
 
 MARKS = {"as expected": "✓", "different": "✗", "unproven": "?", "gone": "-"}
 
+LISTED = "nft -s list table inet vllmwall | sed '1s/ #.*//' | sha256sum"
+"""What anybody can compare a ruleset's hash with, in its namespace."""
+
 _WAYS = (
     ("connect", "a whole TCP handshake, then a reset"),
     ("syn", "the first packet of one only, so that no program notices"),
@@ -83,6 +86,7 @@ def _lines(answer: ProveJson) -> Iterator[str]:
     for space in answer["namespaces"]:
         yield f"ruleset   sha256 {space['ruleset_sha256'] or 'no table stands'}  {space['name']}"
         yield from (f"          {line}" for line in space["surroundings"])
+    yield f"          to compare: {LISTED}"
     yield ""
     for way, meaning in _WAYS:
         yield f"{way:<9} {meaning}"

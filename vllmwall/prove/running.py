@@ -186,14 +186,19 @@ def _mode(backend: Nftables, path: str) -> Mode | None:
 
 
 def _hash_of_ruleset(path: str) -> str:
-    """Of `nft -s list table inet vllmwall`; empty: no table stands."""
+    """Of what `paper.LISTED` prints; empty: no table stands.
+
+    Versions of nft name the table's owner behind the brace in words of their own.
+    """
     try:
         text = Libnftables().show(path, f"list table {ruleset.TABLE}")
     except NotThereError:
         return ""
     except EnforceError as error:
         raise ProveError(f"our table cannot be read back: {error}") from error
-    return hashlib.sha256(text.encode()).hexdigest()
+    first, rest = text.split("\n", 1)
+    plain = f"{first.partition(' #')[0]}\n{rest}"
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 @contextlib.contextmanager

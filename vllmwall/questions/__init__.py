@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from vllmwall.control import Json
-from vllmwall.questions import bans, blocked, confirming, connections, events
+from vllmwall.questions import bans, blocked, confirming, connections, events, learn
 
 if TYPE_CHECKING:
     from vllmwall.daemon import Daemon
@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, Question] = {
     "bans.remove": bans.unban,
     "blocked": blocked.blocked,
     "connections": connections.connections,
+    "learn": learn.learn,
     "events": events.events,
     "confirm": confirming.confirm,
     "rollback": confirming.rollback,

@@ -17,9 +17,9 @@ class FileHashJson(TypedDict):
 
 
 class ProvedNamespaceJson(TypedDict):
-    """One network namespace. ``ruleset_sha256`` is that of our table as read back
-    (`nft -s list table inet vllmwall`), empty where none stands; ``surroundings`` are other
-    firewalls and kernel settings that can have a say.
+    """One network namespace. ``ruleset_sha256`` is that of our table as read back, empty where
+    none stands; the text report says how to compare it. ``surroundings`` are other firewalls and
+    kernel settings that can have a say.
     """
 
     inode: int

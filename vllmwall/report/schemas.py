@@ -17,6 +17,7 @@ from vllmwall.report.bans_shapes import BansJson
 from vllmwall.report.blocked_shapes import BlockedJson, NewRefusalJson
 from vllmwall.report.connections_shapes import ConnectionEventJson, ConnectionsJson
 from vllmwall.report.doctor_shapes import DoctorJson
+from vllmwall.report.learn_shapes import LearnJson
 from vllmwall.report.prove_shapes import ProveJson
 from vllmwall.report.shapes import PlanJson, StatusJson
 
@@ -28,6 +29,7 @@ SHAPES: Mapping[str, type] = {
     "connections": ConnectionsJson,
     "connections-follow": ConnectionEventJson,
     "doctor": DoctorJson,
+    "learn": LearnJson,
     "plan": PlanJson,
     "prove": ProveJson,
     "status": StatusJson,

@@ -1,0 +1,220 @@
+"""The evaluator and the kernel give the same verdict: random walls, random packets, made real."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.cgroups import cgroup, inside
+from tests.kernel.random_packets import Range, is_plain
+from tests.lab import NODE, Lab
+from tests.unit.enforce.strategies import walls
+from vllmwall.enforce.evaluation import Packet, Socket, Verdict, evaluate, read_table
+from vllmwall.enforce.evaluation.finding import reached
+from vllmwall.enforce.nftables import Nftables
+from vllmwall.model import Address, Guard, Listener, Mode, Proto, Wall
+from vllmwall.netns import inode_of
+
+A_NODE = ip_address(NODE[0]), ip_address(NODE[1])
+# Sockets for one family, for both, for one address, and one written mapped; by where they live.
+BINDS = {
+    "": [("0.0.0.0", 8000, False), ("::", 9000, False), ("0.0.0.0", 22, False)],
+    "outer": [("::", 7001, False), ("0.0.0.0", 7002, False), (NODE[0], 29500, False)],
+    "outer/inner": [
+        ("::", 7002, True),
+        (NODE[1], 7003, False),
+        (f"::ffff:{NODE[0]}", 7004, False),
+        ("::", 65535, False),
+        ("::", 29500, True),
+        ("::", 2222, False),
+    ],
+}
+LISTEN = """
+import json, socket, sys
+held = []
+for address, port, v6only in json.loads(sys.argv[1]):
+    held.append(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
+    held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if ":" in address:
+        held[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+    held[-1].bind((address, port))
+    held[-1].listen(1)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+FLAGS = [{"syn"}] * 6 + [{"syn", "ack"}, {"ack"}, {"fin", "ack"}, {"rst"}, {"syn", "psh"}, {"fin"}]
+FLAGS += [{"syn", "rst"}, {"syn", "fin"}, set()]
+PACKETS = 100
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The node as a target, and what listens on it in which cgroups."""
+
+    range: Range
+    listeners: tuple[Listener, ...]
+    cgroups: dict[Listener, dict[int, int]]
+    guards: tuple[Guard, ...]
+    seen: Counter[str]
+
+    def socket(self, packet: Packet) -> Socket | None:
+        """The socket that the kernel finds for a packet."""
+        found = reached(self.listeners, packet.proto, packet.destination, packet.dport or 0)
+        return Socket(self.cgroups[found]) if found else None
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """Listeners in a cgroup, in one below it, and in none of ours."""
+    with ExitStack() as stack:
+        lab = stack.enter_context(Lab())
+        outer = stack.enter_context(cgroup(f"/vw-evaluate-{os.getpid()}"))
+        (outer / "inner").mkdir()
+        stack.callback((outer / "inner").rmdir)
+        one, two = outer.stat().st_ino, (outer / "inner").stat().st_ino
+        guards = (Guard(1, one, f"/{outer.name}"), Guard(2, two, f"/{outer.name}/inner"))
+        ids = {"": {}, "outer": {1: one}, "outer/inner": {1: one, 2: two}}
+        found = {}
+        for place, binds in BINDS.items():
+            folder = {"": None, "outer": outer, "outer/inner": outer / "inner"}[place]
+            stack.enter_context(_listening(lab, folder, binds))
+            for address, port, v6only in binds:
+                made = Listener(0, Proto.TCP, port, ip_address(address), v6only=v6only)
+                found[made] = ids[place]
+        target = Range(lab)
+        stack.callback(target.close)
+        seen: Counter[str] = Counter()
+        yield Stage(target, tuple(found), found, guards, seen)
+    assert seen.total() > 5000, seen
+    assert {"accept", "drop", "reject"} <= seen.keys(), seen
+    assert seen["guarded drop"] > 50, seen
+
+
+class _listening:  # noqa: N801 a context manager, used like a function
+    """A process that listens, from inside a cgroup if one is given."""
+
+    def __init__(self, lab: Lab, folder: Path | None, binds: Sequence[object]) -> None:
+        argv = [sys.executable, "-c", LISTEN, json.dumps(binds)]
+        self._argv = lab.node.command(inside(folder, argv) if folder else argv)
+
+    def __enter__(self) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(self._argv, stdin=pipe, stdout=pipe, text=True)
+        assert self._process.stdout is not None
+        assert "ready\n" == self._process.stdout.readline()
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=20)
+
+
+@st.composite
+def guarded_walls(draw: st.DrawFn) -> Wall:
+    """Any wall that decide could make, with guards; the numbers stand for those of the stage."""
+    wall = draw(walls())
+    named = sorted(wall.networks.keys())
+    audience = draw(st.sampled_from([("peers",), ("node",), (named[0],), tuple(named)]))
+    return replace(
+        wall,
+        mode=draw(st.sampled_from([Mode.ENFORCE, Mode.ENFORCE, Mode.AUDIT])),
+        guards=frozenset(Guard(1, n) for n in draw(st.sets(st.integers(0, 1), min_size=1))),
+        guard_audience=audience,
+        failsafe=draw(st.frozensets(st.sampled_from([22, 2222, 7003]))),
+        answering=draw(st.booleans()),
+    )
+
+
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(drawn=guarded_walls(), seed=st.integers(0, 2**32))
+def test_the_evaluator_says_what_the_kernel_does(
+    stage: Stage, backend: Nftables, drawn: Wall, seed: int
+) -> None:
+    """Packet for packet: accepted, dropped or reset, as the table read back says."""
+    node = stage.range.node
+    guards = frozenset(stage.guards[guard.id] for guard in drawn.guards)
+    wall = replace(drawn, namespace=inode_of(node), guards=guards)
+    stage.range.own([str(one) for one in _destinations(wall)])
+    standing = backend.apply(node, wall, None)
+    table = read_table(backend.listed(node))
+    random = Random(seed)
+    made = [_packet(random, standing, n) for n in range(PACKETS)]
+    sent = stage.range.send(made)
+    judged = {
+        number: evaluate(table, replace(packet, socket=stage.socket(packet)))
+        for number, packet in sent.items()
+    }
+    expected = {number: one.verdict for number, one in judged.items()}
+    seen = stage.range.fates(sent, expected)
+    assert len(seen) > PACKETS * 0.8
+    wrong = {
+        number: (sent[number], judged[number].way, f"kernel: {verdict.value}")
+        for number, verdict in seen.items()
+        if verdict is not expected[number]
+    }
+    assert {} == wrong
+    stage.seen.update(verdict.value for verdict in seen.values())
+    stage.seen["guarded drop"] += sum(
+        any(step.set.startswith("guarded_") for step in judged[number].way)
+        for number, verdict in seen.items()
+        if verdict is Verdict.DROP
+    )
+
+
+def _packet(random: Random, wall: Wall, number: int) -> Packet:
+    proto, destination, port = _door(random, wall)
+    ours = [one for one in _sources(random, wall) if one.version == destination.version]
+    if random.random() < 0.05:
+        name = "icmp" if destination.version == 4 else "ipv6-icmp"
+        return Packet(random.choice(ours), destination, name, flags=frozenset())
+    flags = frozenset(random.choice(FLAGS)) if proto == "tcp" else frozenset[str]()
+    sport = random.choice([67, 547]) if proto == "udp" and random.random() < 0.1 else 20000 + number
+    return Packet(random.choice(ours), destination, proto, port, sport, flags)
+
+
+def _door(random: Random, wall: Wall) -> tuple[str, Address, int]:
+    """One that the wall speaks of, one at which somebody listens, or any; often a bit beside."""
+    doors = [(e.proto.value, e.address or A_NODE[e.family // 6], e.port) for e in wall.entries]
+    doors = [one for one in doors if is_plain(one[1]) or one[1] in A_NODE]
+    listened = [port for binds in BINDS.values() for _, port, _ in binds]
+    ports = [*listened, *wall.failsafe, 22, random.randint(1, 65535)]
+    doors += [("tcp", random.choice(A_NODE), port) for port in random.sample(ports, 6)]
+    proto, destination, port = random.choice(doors)
+    beside = random.random()
+    if beside < 0.1:
+        return {"tcp": "udp", "udp": "tcp"}[proto], destination, port
+    if beside < 0.2:
+        return proto, random.choice([*A_NODE, *_destinations(wall)]), port
+    return proto, destination, port
+
+
+def _destinations(wall: Wall) -> list[Address]:
+    found = (entry.address for entry in wall.entries if entry.address is not None)
+    return sorted(filter(is_plain, found), key=str)
+
+
+def _sources(random: Random, wall: Wall) -> list[Address]:
+    """In the networks of the wall, at their edges, just outside, and anywhere."""
+    found = [ip_address("198.51.100.7"), ip_address("2001:db8:50::7")]
+    found += [ip_address(random.getrandbits(32)), ip_address(0x2A << 120 | random.getrandbits(120))]
+    for each in (one for name in sorted(wall.networks) for one in wall.networks[name]):
+        first, last = int(each.network_address), int(each.broadcast_address)
+        for value in (first, last, first - 1, last + 1, random.randint(first, last)):
+            if 0 <= value < 1 << each.max_prefixlen:
+                found.append(type(each.network_address)(value))
+    return [one for one in found if is_plain(one)]

@@ -1,0 +1,165 @@
+"""`blocked`, `connections` and `learn` as a person sees them: width, words, hostile names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.unit.cli.conftest import Daemon, Run
+from tests.unit.report.test_blocked import answer as blocked_answer
+from tests.unit.report.test_learn import client, facts, refused
+from vllmwall.cli.amounts import count, how_long, how_much
+from vllmwall.cli.blocked import line_of, new_refusals
+from vllmwall.report.blocked_shapes import BlockedJson
+
+LONG = "2001:0db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
+MODEL = "meta-llama/Llama-3.3-70B-Instruct-with-a-very-long-name-indeed"
+
+
+def many() -> dict[str, object]:
+    """A hundred sources, the longest addresses and names."""
+    made = blocked_answer(LONG)
+    (one,) = made["sources"]
+    made["sources"] = [
+        {**one, "source": f"{LONG[:-2]}{number:02x}", "workload": MODEL, "role": "ray-dashboard"}
+        for number in range(100)
+    ] + [{**blocked_answer("fd00:1111:2222:3333:4444:5555:6666:7777")["sources"][0]}]
+    return cast("dict[str, object]", made)
+
+
+def crowd() -> dict[str, object]:
+    """Clients with the longest addresses, and as many bytes as there are."""
+    look = facts(
+        *(
+            client(f"{LONG[:-2]}{number:02x}", workload=MODEL, bytes_sent=10**14, seconds=1e7)
+            for number in range(20)
+        ),
+        knocks=(refused("10.0.0.2", "audit"),),
+    )
+    return cast("dict[str, object]", look)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", ["blocked", "connections", "learn --now"])
+def test_it_fits_the_terminal(daemon: Daemon, command: str, width: int) -> None:
+    """No line is longer, except a diff and a command, which must stay whole."""
+    daemon.answers("blocked", many())
+    daemon.answers("learn", crowd())
+    daemon.answers("connections", crowd()["connections"])  # type: ignore[arg-type]
+    script = f"stty cols {width}; {sys.executable} -m vllmwall.cli {command}"
+    script += " --no-names" if command == "blocked" else ""
+    shown = subprocess.run(
+        ["script", "-qec", script, "/dev/null"],
+        env={"VLLMWALL_SOCKET": str(daemon.path), "TERM": "xterm", "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = [line for line in shown.splitlines() if not line.startswith(("+", "-", "@"))]
+    assert len(lines) > 10
+    assert "Traceback" not in shown
+    assert max(map(len, lines)) <= width
+
+
+def test_a_name_cannot_write_to_the_terminal(daemon: Daemon, run: Run) -> None:
+    """Models, scripts and roles are their owners' own words."""
+    for command, made in (("blocked", many()), ("connections", crowd()["connections"])):
+        daemon.answers(command, json.loads(json.dumps(made).replace(MODEL, "x\\u001b[2J[red]y")))
+        shown = run(command, *(["--all"] if command == "blocked" else [])).stdout
+        assert "\x1b" not in shown
+        assert "x?[2J[red]y" in shown
+
+
+def test_many_sources_are_cut_and_said_to_be(daemon: Daemon, run: Run) -> None:
+    """Thirty lines; --all shows the rest."""
+    daemon.answers("blocked", many())
+    shown = run("blocked").stdout
+    assert "… and 71 more (--all)" in shown
+    assert shown.count("ray-dashboard") == 30
+    assert run("blocked", "--all").stdout.count("ray-dashboard") == 100
+    assert 101 == len(json.loads(run("blocked", "--json").stdout)["sources"])
+
+
+def test_a_scan_is_one_row(daemon: Daemon, run: Run) -> None:
+    """A hundred ports of one purpose by one source."""
+    made = blocked_answer()
+    made["sources"] = [{**made["sources"][0], "port": port} for port in range(100, 200)]
+    daemon.answers("blocked", made)
+    assert "tcp 100…199 (100)" in run("blocked").stdout
+    assert run("blocked", "--all").stdout.count("tcp 1") == 101, "the hint has one, too"
+
+
+def test_a_full_memory_and_an_error_are_said(daemon: Daemon, run: Run) -> None:
+    """What is not known is not hidden."""
+    made = blocked_answer(remembered=4096, total=10)
+    made["namespaces"][0]["error"] = "it burns"
+    daemon.answers("blocked", made)
+    shown = run("blocked").stdout
+    assert "lower bounds" in shown
+    assert "! host: it burns" in shown
+    assert "7 packets of sources that are not remembered" in shown
+
+
+def test_nobody_refused_says_since_when(daemon: Daemon, run: Run) -> None:
+    """Silence needs a time to mean something."""
+    made = blocked_answer()
+    made["sources"], made["namespaces"] = [], []
+    daemon.answers("blocked", made)
+    assert run("blocked").stdout.startswith("Nobody was refused since 1970-")
+
+
+def test_what_is_new_is_the_difference() -> None:
+    """Also for a source that was known before."""
+
+    def keyed(made: BlockedJson) -> dict[tuple[str, str, str, str, int], object]:
+        return {(one["source"], "", "", "", 0): one for one in made["sources"]}
+
+    old, new = keyed(blocked_answer(packets=3)), keyed(blocked_answer(packets=5))
+    (line,) = new_refusals(old, new, 1.0)  # type: ignore[arg-type]
+    assert (2, 120) == (line["more_packets"], line["more_bytes"])
+    assert [] == list(new_refusals(new, new, 1.0))  # type: ignore[arg-type]
+    (line,) = new_refusals({}, new, 1.0)  # type: ignore[arg-type]
+    assert 5 == line["more_packets"]
+    assert "10.0.0.9 refused at tcp 29500 (nccl, tiny): 5 packets" in line_of(line)
+    assert "vllmwall peers add 10.0.0.9/32 --save" in line_of(line)
+    line["refused"]["mode"] = "audit"
+    assert "would be refused" in line_of(line)
+
+
+def test_ban_hands_the_address_to_the_daemon(daemon: Daemon, run: Run) -> None:
+    """As `vllmwall ban` does, and what the daemon refuses is told with its words."""
+    daemon.answers("ban", {"version": 1})
+    assert "203.0.113.9 is banned" in run("connections", "--ban", "203.0.113.9").stdout
+    assert {"command": "ban", "networks": ["203.0.113.9"]} == daemon.asked[-1]
+    daemon.refuses("ban", "bad-request", "unknown command 'ban'")
+    done = run("connections", "--ban", "203.0.113.9")
+    assert 1 == done.returncode
+    assert "unknown command 'ban'" in done.stderr
+
+
+def test_learn_writes_nothing_it_was_not_told_to(daemon: Daemon, run: Run, tmp_path: Path) -> None:
+    """A proposal on paper; with --write, in that very file."""
+    look = crowd()
+    look["conf_d"] = str(tmp_path / "conf.d")
+    daemon.answers("learn", look)
+    assert "Nothing was applied." in run("learn", "--now").stdout
+    assert not (tmp_path / "conf.d").exists()
+    place = tmp_path / "here.toml"
+    assert "Written to" in run("learn", "--now", "--write", str(place)).stdout
+    assert "10.0.0.2/32" in place.read_text()
+    assert not (tmp_path / "conf.d").exists()
+
+
+def test_amounts() -> None:
+    """Short, and never a rounded nothing."""
+    sizes = {0: "0 B", 999: "999 B", 1000: "1 kB", 20480: "20.5 kB", 10**14: "100000 GB"}
+    assert sizes == {number: how_much(number) for number in sizes}
+    times = {-1: "0 s", 59.9: "59 s", 60: "1 min", 7199: "1 h", 200000: "2 d"}
+    assert times == {number: how_long(number) for number in times}
+    assert ("1 packet", "0 packets") == (count(1, "packet"), count(0, "packet"))

@@ -1,0 +1,48 @@
+"""Places, statuses and tries for tests of `vllmwall.prove`."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import cast
+
+from vllmwall.model import Listener, Proto
+from vllmwall.prove.plan import Expected, Place, Source, Target, Try, Way
+from vllmwall.report.shapes import StatusJson
+
+NAMESPACE = 7
+STRANGER = Source("stranger", ip_address("198.51.100.77"))
+PEER = Source("peer", ip_address("10.0.0.2"))
+
+
+def listening(address: str, port: int = 29500, *, v6only: bool = False) -> Listener:
+    """A TCP listener."""
+    return Listener(NAMESPACE, Proto.TCP, port, ip_address(address), v6only=v6only)
+
+
+def place(*listeners: Listener, addresses: str = "10.0.0.1 10.0.0.9 fd00::1") -> Place:
+    """A namespace with these addresses and listeners."""
+    return Place(tuple(map(ip_address, addresses.split())), listeners)
+
+
+def status(*listeners: dict[str, object]) -> StatusJson:
+    """A status with one workload."""
+    workload = {"name": "job", "root_pid": 42, "listeners": list(listeners)}
+    return cast("StatusJson", {"workloads": [workload]})
+
+
+def shown(addr: str, port: int = 29500, **others: object) -> dict[str, object]:
+    """A listener as `status` has it."""
+    usual = {"proto": "tcp", "path": "", "namespace": NAMESPACE, "role": "gloo", "reason": ""}
+    return {**usual, "addr": addr, "port": port, "audience": ["peers"], **others}
+
+
+def attempt(
+    expected: Expected = Expected.CLOSED,
+    way: Way = Way.SYN,
+    source: Source = STRANGER,
+    port: int = 29500,
+) -> Try:
+    """One try."""
+    proto = Proto.UDP if way is Way.DATAGRAM else Proto.TCP
+    target = Target(ip_address("10.0.0.1"), proto, port, "0.0.0.0", "gloo", "job", 42)
+    return Try(source, target, way, expected)

@@ -1,0 +1,110 @@
+"""The answer to `vllmwall blocked`, and what it suggests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+from pydantic import TypeAdapter
+
+from vllmwall.enforce.backend import Counters, Refusal
+from vllmwall.model import Mode, Proto
+from vllmwall.report.blocked import BlockedFacts, blocked_json, is_private
+from vllmwall.report.blocked_ledger import Ledger, Purpose
+from vllmwall.report.blocked_shapes import BlockedJson
+
+NCCL = Purpose("nccl", "tiny", ("peers",))
+
+
+def answer(
+    source: str = "10.0.0.9",
+    *,
+    packets: int = 3,
+    purpose: Purpose = NCCL,
+    peers: str = "10.1.0.0/24",
+    mode: Mode = Mode.ENFORCE,
+    total: int | None = None,
+    remembered: int = 1,
+) -> BlockedJson:
+    """One source in one namespace."""
+    ledger = Ledger(50.0)
+    refusal = Refusal(ip_address(source), Proto.TCP, 29500, packets, 60 * packets, 7.0)
+    ledger.take((1, mode), Counters(total or packets, 999, (refusal,)), 100.0, lambda _: purpose)
+    facts = BlockedFacts(
+        now=100.0,
+        down=False,
+        ledger=ledger,
+        names={1: "host"},
+        modes={1: mode},
+        errors={},
+        remembered={(1, ip_address(source).version): remembered},
+        room=4096,
+        peers=(ip_network(peers),),
+    )
+    made = blocked_json(facts)
+    TypeAdapter(BlockedJson).validate_python(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    "source", ["10.0.0.9", "172.31.255.1", "192.168.7.7", "169.254.3.3", "fd12::9", "fe80::1"]
+)
+def test_a_private_source_gets_the_command_that_lets_it_in(source: str) -> None:
+    """RFC 1918, ULA and link-local."""
+    (one,) = answer(source)["sources"]
+    length = 128 if ":" in source else 32
+    assert f"vllmwall peers add {source}/{length} --save" == one["command"]
+    assert "this looks like a forgotten peer" == one["hint"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "hint"),
+    [
+        ({"source": "203.0.113.5"}, ""),
+        ({"source": "172.32.0.1"}, ""),
+        ({"source": "2001:db8::5"}, ""),
+        ({"packets": 2}, ""),
+        ({"purpose": Purpose()}, ""),
+        ({"purpose": replace(NCCL, role="api")}, ""),
+        ({"purpose": replace(NCCL, audience=("monitoring",))}, ""),
+        ({"peers": "10.0.0.0/24"}, "it is a peer now"),
+        (
+            {"peers": "10.0.0.0/24", "purpose": replace(NCCL, audience=("monitoring",))},
+            "it is a peer, but only monitoring may connect",
+        ),
+    ],
+)
+def test_nothing_is_suggested_that_would_not_help(changed: dict[str, str], hint: str) -> None:
+    """Not for the public, once, an unknown port, the api, a group's port, or a peer."""
+    (one,) = answer(**changed)["sources"]  # type: ignore[arg-type]
+    assert ("", hint) == (one["command"], one["hint"])
+
+
+def test_documentation_addresses_are_not_private() -> None:
+    """Python says they are."""
+    assert not is_private(ip_address("192.0.2.1"))
+    assert ip_address("192.0.2.1").is_private
+
+
+def test_packets_without_a_source_are_told() -> None:
+    """The counter of all knows more than the memory."""
+    assert 7 == answer(packets=3, total=10)["namespaces"][0]["unnamed_packets"]
+
+
+def test_a_full_memory_is_told() -> None:
+    """Then the sums are lower bounds."""
+    assert answer(remembered=4096)["namespaces"][0]["full"]
+    assert not answer(remembered=4095)["namespaces"][0]["full"]
+
+
+def test_times_are_those_of_packets() -> None:
+    """Seven seconds ago."""
+    (one,) = answer()["sources"]
+    assert (93.0, 93.0) == (one["since"], one["last"])
+
+
+def test_audit_is_told_from_enforce() -> None:
+    """In every row and in every namespace."""
+    made = answer(mode=Mode.AUDIT)
+    assert ("audit", "audit") == (made["sources"][0]["mode"], made["namespaces"][0]["mode"])

@@ -1,0 +1,39 @@
+"""Who asks, where that comes over ssh: so that nothing is done that would end it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_VARIABLE = "SSH_CONNECTION"
+
+
+def ssh_connection() -> str:
+    """``client port server port`` as sshd tells its sessions; empty: no ssh session.
+
+    sudo takes the variable away, so our ancestors are asked too: sshd gave it to the login shell.
+    """
+    if found := os.environ.get(_VARIABLE):
+        return found
+    pid = os.getppid()
+    while pid > 1:
+        found, pid = _of(pid)
+        if found:
+            return found
+    return ""
+
+
+def _of(pid: int) -> tuple[str, int]:
+    """What a process has in its environment, and its parent; 0 where that cannot be read."""
+    folder = Path("/proc", str(pid))
+    try:
+        parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):
+        return "", 0
+    try:
+        variables = (folder / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return "", parent
+    prefix = f"{_VARIABLE}=".encode()
+    found = next((one for one in variables if one.startswith(prefix)), prefix)
+    return found.removeprefix(prefix).decode(errors="replace"), parent

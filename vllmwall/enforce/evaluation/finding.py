@@ -1,0 +1,47 @@
+"""Which listening socket the kernel would find for a packet. Pure.
+
+As inet_lookup_listener and its IPv6 brother do (net/ipv4/inet_hashtables.c, Linux 6.18): one bound
+to the very address before one bound to any, and an IPv4 socket before one of both families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv6Address
+
+from vllmwall.model import Address, Listener
+
+
+def reached(
+    listeners: Iterable[Listener], proto: str, destination: Address, port: int
+) -> Listener | None:
+    """The listener that a packet to this address and port finds; None: none."""
+    found = [
+        one
+        for one in listeners
+        if (one.proto.value, one.port) == (proto, port) and takes(one, destination)
+    ]
+    return max(found, key=_score, default=None)
+
+
+def takes(listener: Listener, destination: Address) -> bool:
+    """Whether packets to this address are for that listener, as far as its bind says."""
+    bound = listener.plain_address
+    if bound is None:
+        return False
+    if not bound.is_unspecified:
+        return without_zone(bound) == without_zone(destination)
+    if bound.version == destination.version:
+        return True
+    return bound.version == 6 and not listener.v6only
+
+
+def without_zone(address: Address) -> Address:
+    """Without the ``%eth0`` that no packet carries."""
+    return IPv6Address(int(address)) if isinstance(address, IPv6Address) else address
+
+
+def _score(listener: Listener) -> tuple[bool, bool, int]:
+    """Of equals (SO_REUSEPORT) the kernel takes any; here it is the oldest."""
+    is_v4 = listener.address is not None and listener.address.version == 4
+    return not listener.is_wildcard, is_v4, -listener.inode
