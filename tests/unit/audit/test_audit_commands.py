@@ -13,6 +13,7 @@ from vllmwall.audit.nouns import SET
 from vllmwall.audit.reading.commands import (
     command_line,
     environment,
+    is_title,
     secrets_of,
     without_secrets,
 )
@@ -130,7 +131,18 @@ def test_a_process_without_any_variable_may_have_been_wiped() -> None:
     assert not environment(2).complete  # a kernel thread has none
 
 
-def test_a_title_is_no_command_line() -> None:
-    """A renamed process shows no flags, so nothing is read from them."""
-    process = Process(1, 0, "x", argv=("VLLM::Worker_TP0",))
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (("python3", "train.py"), False),
+        (("/usr/bin/vllm", "serve", "a::b"), False),
+        (("VLLM::Worker_TP0",), True),
+        (("job that renamed itself",), True),
+        ((), True),
+    ],
+)
+def test_a_title_is_told_from_a_command(argv: tuple[str, ...], expected: bool) -> None:
+    """A script without any flag of ours was still read; a title was not."""
+    process = Process(1, 0, "x", argv=argv)
+    assert is_title(process) is expected
     assert secrets_of(process, Stack.VLLM) == ()

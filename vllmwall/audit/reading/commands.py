@@ -19,6 +19,7 @@ from vllmwall.observe.processes import read
 from vllmwall.recognize.commandline import read_command, read_flags
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.%()-]*")
+_TITLE = re.compile(r"[^\s/]*::|ray-dashboard-")
 _ARGS_JSON = re.compile(r'"(api_key|hf_token)"\s*:\s*(?!\s|null|\[\s*\]|"")')
 
 
@@ -27,7 +28,14 @@ def command_line(process: Process, stack: Stack) -> CommandLine:
     known = knobs().flags_of(stack)
     args, found = without_secrets(read_command(process.started_as).args, known)
     settings, is_whole = _settings(process, args, known)
-    return CommandLine(read_flags(args, known, settings=settings), is_whole, tuple(found))
+    flags = read_flags(args, known, settings=settings)
+    return CommandLine(flags, is_whole, tuple(found), readable=True)
+
+
+def is_title(process: Process) -> bool:
+    """The command line is gone, or overwritten by a name that the process gave itself."""
+    argv = process.started_as
+    return not argv or bool(_TITLE.match(argv[0])) or (len(argv) == 1 and " " in argv[0])
 
 
 def secrets_of(process: Process, stack: Stack) -> tuple[str, ...]:
