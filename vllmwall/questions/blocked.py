@@ -15,6 +15,7 @@ from vllmwall.enforce.ruleset import REMEMBERED
 from vllmwall.model import Listener, Proto
 from vllmwall.report.blocked import BlockedFacts, blocked_json
 from vllmwall.report.blocked_ledger import Ledger, Purpose, Refused
+from vllmwall.report.networks import Networks
 
 if TYPE_CHECKING:
     from vllmwall.daemon import Daemon
@@ -36,7 +37,7 @@ def look(daemon: Daemon) -> BlockedFacts:
     keeper, now = daemon.keeper, time.time()
     ledger = _LEDGERS.setdefault(daemon, Ledger(now))
     facts = BlockedFacts(
-        now, keeper.down, ledger, {}, {}, {}, {}, REMEMBERED, keeper.peers.networks()
+        now, keeper.down, ledger, {}, {}, {}, {}, REMEMBERED, Networks(keeper.peers.networks())
     )
     purpose = _purposes(daemon)
     for inode in keeper.walls.spaces:

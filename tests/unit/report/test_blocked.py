@@ -6,13 +6,16 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from vllmwall.enforce.backend import Counters, Refusal
-from vllmwall.model import Mode, Proto
+from vllmwall.model import Address, Mode, Proto
 from vllmwall.report.blocked import BlockedFacts, blocked_json, is_private
 from vllmwall.report.blocked_ledger import Ledger, Purpose
 from vllmwall.report.blocked_shapes import BlockedJson
+from vllmwall.report.networks import Networks
 
 NCCL = Purpose("nccl", "tiny", ("peers",))
 
@@ -40,7 +43,7 @@ def answer(
         errors={},
         remembered={(1, ip_address(source).version): remembered},
         room=4096,
-        peers=(ip_network(peers),),
+        peers=Networks([ip_network(peers)]),
     )
     made = blocked_json(facts)
     TypeAdapter(BlockedJson).validate_python(made)
@@ -108,3 +111,17 @@ def test_audit_is_told_from_enforce() -> None:
     """In every row and in every namespace."""
     made = answer(mode=Mode.AUDIT)
     assert ("audit", "audit") == (made["sources"][0]["mode"], made["namespaces"][0]["mode"])
+
+
+@given(st.sets(st.ip_addresses(), max_size=20), st.sets(st.ip_addresses(), max_size=20))
+def test_networks_hold_what_their_networks_hold(seen: set[Address], bases: set[Address]) -> None:
+    """As asking each of them; both families, every size."""
+    networks = [
+        ip_network((int(base), number % (base.max_prefixlen + 1)), strict=False)
+        if base.version == 4 or int(base) >> 32
+        else ip_network(base)
+        for number, base in enumerate(bases)
+    ]
+    for one in seen | bases:
+        wanted = any(one.version == each.version and one in each for each in networks)
+        assert wanted == (one in Networks(networks))
