@@ -100,6 +100,15 @@ def test_a_settings_file_that_cannot_be_read_leaves_everything_open(
     assert not command_line(start("serve", "m", "--config", "c.yaml"), Stack.VLLM).complete
 
 
+def test_a_settings_file_cannot_unfold_without_end(start: Start, tmp_path: Path) -> None:
+    """Aliases of aliases: forty lines that would be a thousand billion words."""
+    lines = ["a0: &a0 [x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
+    (tmp_path / "c.yaml").write_text("\n".join([*lines, "allowed-origins: [*a39, '*']"]))
+    found = command_line(start("serve", "m", "--config", "c.yaml"), Stack.VLLM)
+    assert found.flags.text("allowed-origins") == '["\\u2026", "*"]'
+
+
 def test_an_environment_is_read_whole_and_only_where_it_is_asked_for(start: Start) -> None:
     """No other variable leaves the reader, and of a key only that it is set."""
     env = {"VLLM_API_KEY": CANARY, "OTHER_TOKEN": CANARY, "VLLM_SERVER_DEV_MODE": "1", "EMPTY": ""}
