@@ -22,6 +22,7 @@ _COMMANDS = {
     "connections": "vllmwall.cli.connections",
     "learn": "vllmwall.cli.learn",
     "events": "vllmwall.cli.events",
+    "watch": "vllmwall.cli.watch",
     "check": "vllmwall.cli.service",
     "reload": "vllmwall.cli.service",
     "up": "vllmwall.cli.service",
