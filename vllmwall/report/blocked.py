@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 
 from vllmwall.model import PEERS, PUBLIC, Address, Mode, Role
-from vllmwall.report.blocked_ledger import Knock, Ledger, Record, Total
+from vllmwall.report.blocked_ledger import MOST, Knock, Ledger, Record, Total
 from vllmwall.report.blocked_shapes import (
     BLOCKED_VERSION,
     BlockedJson,
@@ -31,6 +31,16 @@ _PRIVATE = Networks(
 )
 
 
+def by_packets(record: Record) -> float:
+    """The busiest first."""
+    return record.total.packets
+
+
+def by_time(record: Record) -> float:
+    """The newest first."""
+    return record.last
+
+
 @dataclass(frozen=True)
 class BlockedFacts:
     """What the answer is made of. ``remembered`` is how many sources the kernel holds by
@@ -47,9 +57,11 @@ class BlockedFacts:
     peers: Networks
 
 
-def blocked_json(facts: BlockedFacts) -> BlockedJson:
-    """Everything that was refused, the busiest sources first."""
-    records = sorted(facts.ledger.records.items(), key=lambda each: -each[1].total.packets)
+def blocked_json(
+    facts: BlockedFacts, most: int = MOST, order: Callable[[Record], float] = by_packets
+) -> BlockedJson:
+    """What was refused: ``most`` sources, by default the busiest, and the sums of all."""
+    records = sorted(facts.ledger.records.items(), key=lambda each: -order(each[1]))
     named: Counter[tuple[int, Mode]] = Counter()
     for knock, record in records:
         named[knock.namespace, knock.mode] += record.total.packets
@@ -59,7 +71,8 @@ def blocked_json(facts: BlockedFacts) -> BlockedJson:
         "since": facts.ledger.began,
         "down": facts.down,
         "namespaces": [_space_json(inode, facts, named) for inode in sorted(facts.names)],
-        "sources": [_refused_json(knock, record, facts) for knock, record in records],
+        "sources": [_refused_json(knock, record, facts) for knock, record in records[:most]],
+        "more": max(0, len(records) - most),
     }
 
 

@@ -118,8 +118,10 @@ class Watching:
         notes = list(facts["connections"]["problems"])
         if not facts["connections"]["complete"]:
             notes.append("there were more connections than could be read: some may be missing")
-        if any(space["full"] for space in facts["blocked"]["namespaces"]):
-            notes.append("the kernel had no room to remember more sources: some may be missing")
+        if facts["blocked"]["more"] or any(
+            space["full"] for space in facts["blocked"]["namespaces"]
+        ):
+            notes.append("there were more sources than could be told: some may be missing")
         self._notes.update(dict.fromkeys(notes))
 
     def _source_json(self, address: Address) -> LearnedSourceJson:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.model import Address, Mode, Proto
-from vllmwall.report.blocked import BlockedFacts, blocked_json, is_private
+from vllmwall.report.blocked import BlockedFacts, blocked_json, by_time, is_private
 from vllmwall.report.blocked_ledger import Ledger, Purpose
 from vllmwall.report.blocked_shapes import BlockedJson
 from vllmwall.report.networks import Networks
@@ -125,3 +125,22 @@ def test_networks_hold_what_their_networks_hold(seen: set[Address], bases: set[A
     for one in seen | bases:
         wanted = any(one.version == each.version and one in each for each in networks)
         assert wanted == (one in Networks(networks))
+
+
+def test_the_answer_is_bounded_and_says_what_it_leaves_out() -> None:
+    """The busiest, or the newest, and never more than asked for."""
+    ledger = Ledger(0.0)
+    refusals = tuple(
+        Refusal(ip_address("10.0.0.9"), Proto.TCP, port, port, 60, float(port))
+        for port in range(1, 11)
+    )
+    ledger.take((1, Mode.ENFORCE), Counters(55, 600, refusals), 100.0, lambda _: NCCL)
+    facts = BlockedFacts(
+        100.0, False, ledger, {1: "host"}, {1: Mode.ENFORCE}, {}, {}, 4096, Networks([])
+    )
+    busiest, newest = blocked_json(facts, 3), blocked_json(facts, 3, by_time)
+    assert [10, 9, 8] == [one["port"] for one in busiest["sources"]]
+    assert [1, 2, 3] == [one["port"] for one in newest["sources"]]
+    assert (7, 7) == (busiest["more"], newest["more"])
+    assert 0 == blocked_json(facts)["more"]
+    assert 0 == busiest["namespaces"][0]["unnamed_packets"], "they are named, if not shown"
