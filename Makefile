@@ -35,11 +35,11 @@ demo: $(PRODUCT) $(if $(VLLM),$(VLLM_ENV) $(MODEL),$(TORCH)) ## see it work on r
 	@$(BIN)/python -m tests.demo $(if $(VLLM),--vllm)
 
 .PHONY: test
-test: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(MODEL) ## all tests (root for those in network namespaces)
+test: $(PRODUCT) .cache/promtool-looked-for $(TORCH) $(VLLM_ENV) $(MODEL) ## all tests (root for those in network namespaces)
 	@$(PYTEST) $(ARGS)
 
 .PHONY: test-unit
-test-unit: $(PRODUCT) ## the pure core and whatever needs no root: seconds
+test-unit: $(PRODUCT) .cache/promtool-looked-for ## the pure core and whatever needs no root: seconds
 	@$(PYTEST) -m "not kernel and not real" $(ARGS)
 
 .PHONY: test-kernel
@@ -90,6 +90,10 @@ clean: ## remove what make made, virtual environments too
 
 .cache/apt-bench: tests/setup/bench .cache/apt
 	@tests/setup/bench
+	@touch $@
+
+.cache/promtool-looked-for: tests/setup/promtool | .cache
+	@tests/setup/promtool .cache
 	@touch $@
 
 $(PRODUCT): pyproject.toml .cache/apt

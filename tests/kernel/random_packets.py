@@ -7,6 +7,7 @@ is told from a dropped one by the reset that comes back, which carries the numbe
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import struct
@@ -73,6 +74,15 @@ class Range:
             for family, of in ((4, socket.AF_INET), (6, socket.AF_INET6))
         }
         self._last = 0
+        self._ports = itertools.cycle(range(1024, 65536))
+
+    def fresh_port(self) -> int:
+        """A source port that was not used lately.
+
+        A SYN that finds what an earlier one left half open meets no guard: that socket is not a
+        whole one, and has no cgroup (nft_sock_get_eval_cgroupv2, Linux 6.18).
+        """
+        return next(self._ports)
 
     def close(self) -> None:
         """Give the sockets back."""

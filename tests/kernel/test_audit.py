@@ -325,6 +325,17 @@ def test_a_renamed_server_is_unknown_and_not_wrong(node: Guarded) -> None:
     assert "not checked, because" in audit(node).stdout
 
 
+def test_only_the_namespaces_that_are_asked_for_are_audited(node: Guarded) -> None:
+    """--only-namespace."""
+    program(node, BAD_ARGS, BAD_ENV, "0.21.0").open("tcp", "0.0.0.0", 8000)
+    elsewhere = ["--only-namespace", node.lab.peer.path, "--json"]
+    command = [sys.executable, "-m", "vllmwall.cli", "--socket", "/none", "audit", "--config"]
+    done = subprocess.run(
+        [*command, "/none", *elsewhere], capture_output=True, text=True, check=True
+    )
+    assert 0 == json.loads(done.stdout)["workloads"]
+
+
 def test_what_a_server_forks_is_no_server_of_its_own(node: Guarded) -> None:
     """Before vLLM 0.10.1 its children look exactly like it."""
     script = node.folder / "vllm"

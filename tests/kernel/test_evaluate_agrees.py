@@ -98,7 +98,7 @@ def stage() -> Iterator[Stage]:
         stack.callback(target.close)
         seen: Counter[str] = Counter()
         yield Stage(target, tuple(found), found, guards, seen)
-    assert seen.total() > 5000, seen
+    assert seen.total() > 4000, seen
     assert {"accept", "drop", "reject"} <= seen.keys(), seen
     assert seen["guarded drop"] > 50, seen
 
@@ -137,7 +137,7 @@ def guarded_walls(draw: st.DrawFn) -> Wall:
 
 
 @settings(
-    max_examples=80,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -153,7 +153,7 @@ def test_the_evaluator_says_what_the_kernel_does(
     standing = backend.apply(node, wall, None)
     table = read_table(backend.listed(node))
     random = Random(seed)
-    made = [_packet(random, standing, n) for n in range(PACKETS)]
+    made = [_packet(random, standing, stage.range.fresh_port()) for _ in range(PACKETS)]
     sent = stage.range.send(made)
     judged = {
         number: evaluate(table, replace(packet, socket=stage.socket(packet)))
@@ -176,14 +176,15 @@ def test_the_evaluator_says_what_the_kernel_does(
     )
 
 
-def _packet(random: Random, wall: Wall, number: int) -> Packet:
+def _packet(random: Random, wall: Wall, sport: int) -> Packet:
     proto, destination, port = _door(random, wall)
     ours = [one for one in _sources(random, wall) if one.version == destination.version]
     if random.random() < 0.05:
         name = "icmp" if destination.version == 4 else "ipv6-icmp"
         return Packet(random.choice(ours), destination, name, flags=frozenset())
     flags = frozenset(random.choice(FLAGS)) if proto == "tcp" else frozenset[str]()
-    sport = random.choice([67, 547]) if proto == "udp" and random.random() < 0.1 else 20000 + number
+    if proto == "udp" and random.random() < 0.1:
+        sport = random.choice([67, 547])
     return Packet(random.choice(ours), destination, proto, port, sport, flags)
 
 

@@ -77,13 +77,14 @@ class Environment:
 class CommandLine:
     """The flags that checks read, and which secrets stand among them in clear.
 
-    ``complete`` is False where the process renamed itself, or names a settings file that may
-    not be read.
+    ``complete`` is False where the process renamed itself, names a settings file that may not
+    be read, or is no server whose flags we know. ``readable``: it has not renamed itself.
     """
 
     flags: Flags = field(default_factory=lambda: Flags({}))
     complete: bool = False
     secrets: tuple[str, ...] = ()
+    readable: bool = False
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def blocked(follow: bool, names: bool | None, everything: bool, as_json: bool) -
     if follow:
         with until_enough():
             _follow(wanted, as_json)
-    answer = cast("BlockedJson", ask("blocked"))
+    answer = cast("BlockedJson", ask("blocked", {"all": everything}))
     if wanted:
         _name(answer["sources"], {})
     if as_json:
@@ -55,7 +55,7 @@ def _follow(wanted: bool, as_json: bool) -> None:
     before: dict[_Key, RefusedJson] | None = None
     known: dict[str, str] = {}
     for now in ticks():
-        answer = cast("BlockedJson", ask("blocked"))
+        answer = cast("BlockedJson", ask("blocked", {"newest": True}))
         after = {_key(one): one for one in answer["sources"]}
         news = list(new_refusals(before, after, now)) if before is not None else []
         if wanted:
@@ -120,8 +120,8 @@ def show(out: Console, answer: BlockedJson, *, everything: bool = False) -> None
     shown = groups if everything else groups[:_ROWS]
     if shown:
         _table(out, shown, answer["time"])
-    if len(groups) > len(shown):
-        out.print(f"… and {len(groups) - len(shown)} more (--all)", style="dim")
+    if more := len(groups) - len(shown) + answer["more"]:
+        out.print(f"… and {more} more (--all)", style="dim")
     _show_hints(out, answer["sources"])
 
 

@@ -116,7 +116,10 @@ def _tried(
     before = _memory(backend, path)
     sources = list(dict.fromkeys(one.source for one in tries))
     with staged(path, sources, {one.target.address for one in tries}) as inside:
-        run_in(inside, lambda: trial.run(patience))
+        try:
+            run_in(inside, lambda: trial.run(patience))
+        finally:
+            trial.stop()
     counted = newly_counted(before, _memory(backend, path))
     later = run_in(path, _place)
     gone = {one for one in tries if trial.seen.get(one) is not Seen.OPEN and _left(one, later)}

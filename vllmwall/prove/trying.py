@@ -44,17 +44,28 @@ class Trial:
         self._sequence = secrets.randbits(32)
         self._selector = selectors.DefaultSelector()
         self._senders: dict[tuple[Source, Proto], socket.socket] = {}
+        self._is_stopped = False
+        self._wake, self._woken = socket.socketpair()
 
     def run(self, patience: float) -> None:
         """Try everything, each again while nothing answers, for ``patience`` seconds."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._selector.close)
+            stack.callback(self._wake.close)
+            stack.callback(self._woken.close)
             self._open(stack)
-            for number in range(_ROUNDS):
+            for _ in range(_ROUNDS):
                 self._send()
-                self._listen(time.monotonic() + patience / _ROUNDS, number == _ROUNDS - 1)
+                self._listen(time.monotonic() + patience / _ROUNDS)
+
+    def stop(self) -> None:
+        """Have `run` return, from another thread: an interpreter waits for its threads."""
+        self._is_stopped = True
+        with contextlib.suppress(OSError):  # it has returned
+            self._wake.send(b"x")
 
     def _open(self, stack: contextlib.ExitStack) -> None:
+        self._selector.register(self._woken, selectors.EVENT_READ, (_nothing, None))
         for source in {one.source for one in self.tries}:
             family = _FAMILIES[source.address.version]
             for proto, number in ((Proto.TCP, socket.IPPROTO_TCP), (Proto.UDP, socket.IPPROTO_UDP)):
@@ -87,7 +98,7 @@ class Trial:
         waiting = [one for one in self._raw.values() if one not in self.seen]
         for number, one in enumerate(waiting):
             if number % _BURST == _BURST - 1:
-                self._listen(time.monotonic() + _REST, False)
+                self._listen(time.monotonic() + _REST)
             sender = self._senders[one.source, one.target.proto]
             with contextlib.suppress(OSError):  # ICMP on an earlier one: that is read elsewhere
                 sender.sendto(self._packet(one), (str(one.target.address), 0))
@@ -98,17 +109,15 @@ class Trial:
             return packets.broken_datagram(*ends)
         return packets.syn(*ends, self._sequence)
 
-    def _listen(self, until: float, to_the_end: bool) -> None:
+    def _listen(self, until: float) -> None:
         """Take answers; return early once there is nothing left to wait for."""
-        while (left := until - time.monotonic()) > 0 and (to_the_end or not self._is_done()):
-            if self._is_done():
-                return
+        while (left := until - time.monotonic()) > 0 and not self._is_done():
             for key, _ in self._selector.select(left):
                 take, about = key.data
                 take(key.fileobj, about)
 
     def _is_done(self) -> bool:
-        return len(self.seen) == len(self.tries)
+        return self._is_stopped or len(self.seen) == len(self.tries)
 
     def _take_segment(self, receiver: socket.socket, source: Source) -> None:
         for data, address in _received(receiver):
@@ -138,6 +147,10 @@ class Trial:
     def _note(self, key: _Key, seen: Seen) -> None:
         if key in self._raw:
             self.seen.setdefault(self._raw[key], seen)
+
+
+def _nothing(_: object, __: object) -> None:
+    """Being woken is all."""
 
 
 def _key(one: Try) -> _Key:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from vllmwall.model import PEERS, PUBLIC, Address, Mode, Network, Role
-from vllmwall.report.blocked_ledger import Knock, Ledger, Record, Total
+from vllmwall.model import PEERS, PUBLIC, Address, Mode, Role
+from vllmwall.report.blocked_ledger import MOST, Knock, Ledger, Record, Total
 from vllmwall.report.blocked_shapes import (
     BLOCKED_VERSION,
     BlockedJson,
     RefusedInJson,
     RefusedJson,
 )
+from vllmwall.report.networks import Networks
 
 _OFTEN = 3  # packets: one attempt is repeated by TCP after a second, and after three
-_PRIVATE = tuple(
+_PRIVATE = Networks(
     ip_network(text)
     for text in (
         "10.0.0.0/8",  # RFC 1918
@@ -27,6 +29,16 @@ _PRIVATE = tuple(
         "fe80::/10",  # RFC 4291
     )
 )
+
+
+def by_packets(record: Record) -> float:
+    """The busiest first."""
+    return record.total.packets
+
+
+def by_time(record: Record) -> float:
+    """The newest first."""
+    return record.last
 
 
 @dataclass(frozen=True)
@@ -42,19 +54,25 @@ class BlockedFacts:
     errors: dict[int, str]
     remembered: dict[tuple[int, int], int]
     room: int
-    peers: tuple[Network, ...]
+    peers: Networks
 
 
-def blocked_json(facts: BlockedFacts) -> BlockedJson:
-    """Everything that was refused, the busiest sources first."""
-    records = sorted(facts.ledger.records.items(), key=lambda each: -each[1].total.packets)
+def blocked_json(
+    facts: BlockedFacts, most: int = MOST, order: Callable[[Record], float] = by_packets
+) -> BlockedJson:
+    """What was refused: ``most`` sources, by default the busiest, and the sums of all."""
+    records = sorted(facts.ledger.records.items(), key=lambda each: -order(each[1]))
+    named: Counter[tuple[int, Mode]] = Counter()
+    for knock, record in records:
+        named[knock.namespace, knock.mode] += record.total.packets
     return {
         "version": BLOCKED_VERSION,
         "time": facts.now,
         "since": facts.ledger.began,
         "down": facts.down,
-        "namespaces": [_space_json(inode, facts) for inode in sorted(facts.names)],
-        "sources": [_refused_json(knock, record, facts) for knock, record in records],
+        "namespaces": [_space_json(inode, facts, named) for inode in sorted(facts.names)],
+        "sources": [_refused_json(knock, record, facts) for knock, record in records[:most]],
+        "more": max(0, len(records) - most),
     }
 
 
@@ -63,33 +81,25 @@ def is_private(address: Address) -> bool:
 
     Narrower than Python's ``is_private``, which counts the documentation networks.
     """
-    return any(address.version == one.version and address in one for one in _PRIVATE)
+    return address in _PRIVATE
 
 
-def is_forgotten_peer(knock: Knock, record: Record, peers: Iterable[Network]) -> bool:
+def is_forgotten_peer(knock: Knock, record: Record, peers: Networks) -> bool:
     """Whether this looks like a peer that nobody named: adding it would let it in."""
     return (
         record.total.packets >= _OFTEN
         and is_private(knock.source)
         and record.purpose.role not in ("", Role.API.value)
         and PEERS in record.purpose.audience
-        and not is_among(knock.source, peers)
+        and knock.source not in peers
     )
 
 
-def is_among(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether one of these networks holds the address."""
-    return any(address.version == one.version and address in one for one in networks)
-
-
-def _space_json(inode: int, facts: BlockedFacts) -> RefusedInJson:
+def _space_json(
+    inode: int, facts: BlockedFacts, named: Mapping[tuple[int, Mode], int]
+) -> RefusedInJson:
     mode = facts.modes.get(inode, Mode.ENFORCE)
     total = facts.ledger.totals.get((inode, mode), Total())
-    named = sum(
-        record.total.packets
-        for knock, record in facts.ledger.records.items()
-        if (knock.namespace, knock.mode) == (inode, mode)
-    )
     full = any(facts.remembered.get((inode, family), 0) >= facts.room for family in (4, 6))
     return {
         "inode": inode,
@@ -97,7 +107,7 @@ def _space_json(inode: int, facts: BlockedFacts) -> RefusedInJson:
         "mode": mode.value,
         "packets": total.packets,
         "bytes": total.bytes,
-        "unnamed_packets": max(0, total.packets - named),
+        "unnamed_packets": max(0, total.packets - named.get((inode, mode), 0)),
         "full": full,
         "error": facts.errors.get(inode),
     }
@@ -126,7 +136,7 @@ def _refused_json(knock: Knock, record: Record, facts: BlockedFacts) -> RefusedJ
 
 def _hint(knock: Knock, record: Record, facts: BlockedFacts) -> str:
     groups = [name for name in record.purpose.audience if name not in (PEERS, PUBLIC)]
-    if not is_among(knock.source, facts.peers):
+    if knock.source not in facts.peers:
         return ""
     if PEERS in record.purpose.audience:
         return "it is a peer now"

@@ -124,11 +124,13 @@ class Total:
 
 @dataclass
 class Record:
-    """What is known of a knock. Times are seconds since the epoch."""
+    """What is known of a knock. Times are seconds since the epoch; ``look`` is the newest one in
+    which the kernel remembered it."""
 
     since: float
     last: float
     purpose: Purpose
+    look: int = 0
     total: Total = field(default_factory=Total)
 
 
@@ -139,6 +141,7 @@ class Ledger:
         self.began = began
         self.records: dict[Knock, Record] = {}
         self.totals: dict[tuple[int, Mode], Total] = {}
+        self._looks = 0
 
     def take(
         self,
@@ -149,13 +152,12 @@ class Ledger:
     ) -> None:
         """Take what the wall of a namespace counts now, in the mode that it is in."""
         self.totals.setdefault(space, Total()).take(counters.packets, counters.bytes)
-        seen = set()
+        self._looks += 1
         for one in counters.refusals:
             knock = Knock(*space, one.source, one.proto, one.port)
-            seen.add(knock)
             self._take_one(knock, one, now - one.seconds_ago, purpose(one))
         for knock, record in self.records.items():
-            if (knock.namespace, knock.mode) == space and knock not in seen:
+            if record.look != self._looks and (knock.namespace, knock.mode) == space:
                 record.total.take(0, 0)  # the kernel begins anew when it comes again
 
     def let_go(self, living: Collection[int], now: float) -> None:
@@ -174,6 +176,7 @@ class Ledger:
         record = self.records.get(knock)
         if record is None:
             record = self.records[knock] = Record(last, last, purpose)
+        record.look = self._looks
         record.total.take(one.packets, one.bytes)
         record.last = max(record.last, last)
         if purpose.role:  # a port that is closed by now was for what we last knew

@@ -56,7 +56,8 @@ class RefusedInJson(TypedDict):
 
 class BlockedJson(TypedDict):
     """The answer to `vllmwall blocked`. ``since``: when the daemon first looked; what the kernel
-    remembered then counts too. ``down``: no wall stands, on request."""
+    remembered then counts too. ``down``: no wall stands, on request. ``more`` is how many sources
+    the answer leaves out: it holds a thousand, unless all are asked for."""
 
     version: int
     time: float
@@ -64,6 +65,7 @@ class BlockedJson(TypedDict):
     down: bool
     namespaces: list[RefusedInJson]
     sources: list[RefusedJson]
+    more: int
 
 
 class NewRefusalJson(TypedDict):

@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_network
 
 from vllmwall.cidr import merged
 from vllmwall.model import PEERS, PUBLIC, Address, Network, Role
-from vllmwall.report.blocked import is_among, is_private
+from vllmwall.report.blocked import is_private
 from vllmwall.report.blocked_shapes import RefusedJson
 from vllmwall.report.connections_shapes import ClientJson
 from vllmwall.report.learn_networks import exactly, has_public, sensibly
@@ -26,6 +26,7 @@ from vllmwall.report.learn_shapes import (
     LearnFactsJson,
     LearnJson,
 )
+from vllmwall.report.networks import Networks
 
 FILE_NAME = "50-learned.toml"
 MARK = "# Proposed by `vllmwall learn`"
@@ -48,13 +49,13 @@ class Watching:
 
     def __init__(self) -> None:
         self._sources: dict[Address, _Source] = {}
-        self._peers: tuple[Network, ...] = ()
+        self._peers = Networks(())
         self._mode = "enforce"
         self._notes: dict[str, None] = {}
 
     def take(self, facts: LearnFactsJson) -> None:
         """One more look."""
-        self._peers = tuple(ip_network(text) for text in facts["peers"])
+        self._peers = Networks(ip_network(text) for text in facts["peers"])
         self._mode = _mode_of(facts)
         now: dict[Address, int] = {}
         for client in facts["connections"]["clients"]:
@@ -117,8 +118,10 @@ class Watching:
         notes = list(facts["connections"]["problems"])
         if not facts["connections"]["complete"]:
             notes.append("there were more connections than could be read: some may be missing")
-        if any(space["full"] for space in facts["blocked"]["namespaces"]):
-            notes.append("the kernel had no room to remember more sources: some may be missing")
+        if facts["blocked"]["more"] or any(
+            space["full"] for space in facts["blocked"]["namespaces"]
+        ):
+            notes.append("there were more sources than could be told: some may be missing")
         self._notes.update(dict.fromkeys(notes))
 
     def _source_json(self, address: Address) -> LearnedSourceJson:
@@ -136,7 +139,7 @@ class Watching:
         }
 
     def _decision(self, address: Address, source: _Source) -> tuple[str, str]:
-        if is_among(address, self._peers):
+        if address in self._peers:
             return "peer", "it is a peer already"
         if source.connections:
             return "proposed", "it was connected"
@@ -151,7 +154,8 @@ class Watching:
         return "left out", "it used nothing internal"
 
     def _network_json(self, network: Network, wanted: Iterable[Address]) -> LearnedNetworkJson:
-        inside = [one for one in wanted if is_among(one, [network])]
+        within = Networks([network])
+        inside = [one for one in wanted if one in within]
         return {
             "network": str(network),
             "seen": len(inside),

@@ -17,9 +17,11 @@ from vllmwall.report.bans_shapes import BansJson
 from vllmwall.report.blocked_shapes import BlockedJson, NewRefusalJson
 from vllmwall.report.connections_shapes import ConnectionEventJson, ConnectionsJson
 from vllmwall.report.doctor_shapes import DoctorJson
+from vllmwall.report.events_shapes import EventJson
 from vllmwall.report.learn_shapes import LearnJson
 from vllmwall.report.prove_shapes import ProveJson
 from vllmwall.report.shapes import PlanJson, StatusJson
+from vllmwall.report.watch_shapes import WatchJson
 
 SHAPES: Mapping[str, type] = {
     "audit": AuditJson,
@@ -29,10 +31,12 @@ SHAPES: Mapping[str, type] = {
     "connections": ConnectionsJson,
     "connections-follow": ConnectionEventJson,
     "doctor": DoctorJson,
+    "events": EventJson,
     "learn": LearnJson,
     "plan": PlanJson,
     "prove": ProveJson,
     "status": StatusJson,
+    "watch": WatchJson,
 }
 """By the command whose ``--json`` has that shape."""
 

@@ -61,7 +61,7 @@ def server(
         pid=4711,
         part=PARTS.get(stack, ""),
         model="meta-llama/llama",
-        command=CommandLine(read_flags(words, known), True, tuple(found)),
+        command=CommandLine(read_flags(words, known), True, tuple(found), readable=True),
         environment=Environment(dict(env or {}), True),
         places=(WILD,),
         versions={package: version},

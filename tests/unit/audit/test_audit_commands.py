@@ -13,6 +13,7 @@ from vllmwall.audit.nouns import SET
 from vllmwall.audit.reading.commands import (
     command_line,
     environment,
+    is_title,
     secrets_of,
     without_secrets,
 )
@@ -99,6 +100,15 @@ def test_a_settings_file_that_cannot_be_read_leaves_everything_open(
     assert not command_line(start("serve", "m", "--config", "c.yaml"), Stack.VLLM).complete
 
 
+def test_a_settings_file_cannot_unfold_without_end(start: Start, tmp_path: Path) -> None:
+    """Aliases of aliases: forty lines that would be a thousand billion words."""
+    lines = ["a0: &a0 [x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
+    (tmp_path / "c.yaml").write_text("\n".join([*lines, "allowed-origins: [*a39, '*']"]))
+    found = command_line(start("serve", "m", "--config", "c.yaml"), Stack.VLLM)
+    assert found.flags.text("allowed-origins") == '["\\u2026", "*"]'
+
+
 def test_an_environment_is_read_whole_and_only_where_it_is_asked_for(start: Start) -> None:
     """No other variable leaves the reader, and of a key only that it is set."""
     env = {"VLLM_API_KEY": CANARY, "OTHER_TOKEN": CANARY, "VLLM_SERVER_DEV_MODE": "1", "EMPTY": ""}
@@ -130,7 +140,18 @@ def test_a_process_without_any_variable_may_have_been_wiped() -> None:
     assert not environment(2).complete  # a kernel thread has none
 
 
-def test_a_title_is_no_command_line() -> None:
-    """A renamed process shows no flags, so nothing is read from them."""
-    process = Process(1, 0, "x", argv=("VLLM::Worker_TP0",))
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (("python3", "train.py"), False),
+        (("/usr/bin/vllm", "serve", "a::b"), False),
+        (("VLLM::Worker_TP0",), True),
+        (("job that renamed itself",), True),
+        ((), True),
+    ],
+)
+def test_a_title_is_told_from_a_command(argv: tuple[str, ...], expected: bool) -> None:
+    """A script without any flag of ours was still read; a title was not."""
+    process = Process(1, 0, "x", argv=argv)
+    assert is_title(process) is expected
     assert secrets_of(process, Stack.VLLM) == ()

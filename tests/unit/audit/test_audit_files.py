@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,17 @@ def test_weights_that_everybody_may_write_are_named(model: Path) -> None:
     assert found is not None
     assert found.writable == (str(model.parent), f"{model}/model.safetensors")
     assert found.wrong is None
+
+
+def test_a_directory_without_end_is_not_read_to_its_end(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts a server may call the whole disk a model; that it was cut short is said."""
+    monkeypatch.setattr(sys.modules[weights.__module__], "_MOST", 2)
+    found = weights(ME, str(model), NOTHING, {})
+    assert found is not None
+    assert found.wrong is not None
+    assert found.wrong[0] == "there are 2 files or more"
 
 
 def test_pickles_are_told_from_other_files(model: Path) -> None:

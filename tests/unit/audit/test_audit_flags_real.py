@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from vllmwall.audit.judge import judge
+from vllmwall.audit.reading import Lookup, subjects
 from vllmwall.audit.table import cves, knobs
-from vllmwall.model import Stack
+from vllmwall.audit.versions import is_within
+from vllmwall.model import Node, Stack
+from vllmwall.observe.processes import ProcessTable
+from vllmwall.recognize import recognize
 
 pytestmark = pytest.mark.real
 
@@ -55,3 +61,38 @@ def test_no_other_flag_is_taken_for_the_beginning_of_ours(real: tuple[set[str], 
     for other in real[0] - known:
         fitting = [flag for flag in known if flag.startswith(other)]
         assert [] == fitting, f"--{other} is a flag of its own"
+
+
+def test_a_real_servers_flags_variables_and_version_are_read(tmp_path: Path) -> None:
+    """From the process alone, while it is still loading."""
+    if not PYTHON.exists():
+        pytest.skip("no real vLLM here")
+    argv = [PYTHON.with_name("vllm"), "serve", str(tmp_path), "--port", "0", "--trust-remote-code"]
+    with subprocess.Popen(
+        argv,
+        env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "VLLM_SERVER_DEV_MODE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            found = _ids(process.pid)
+        finally:
+            process.kill()
+    assert {"vllm-dev-mode", "trust-remote-code"} <= found
+    assert "weights-unpinned" not in found
+
+
+def _ids(pid: int) -> set[str]:
+    """The findings of one process, alone on its node."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        table = ProcessTable()
+        seen = table.look_at(pid)
+        if seen is not None and "serve" in seen.argv:
+            node = Node({pid: seen}, ())
+            [subject] = subjects(node, recognize(node).workloads, Lookup())
+            assert is_within(subject.versions["vllm"], since="0.6", before="1")
+            return {one.id for one in judge([subject]).findings}
+        time.sleep(0.02)
+    raise AssertionError("it did not start")

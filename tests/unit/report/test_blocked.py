@@ -6,13 +6,16 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from vllmwall.enforce.backend import Counters, Refusal
-from vllmwall.model import Mode, Proto
-from vllmwall.report.blocked import BlockedFacts, blocked_json, is_private
+from vllmwall.model import Address, Mode, Proto
+from vllmwall.report.blocked import BlockedFacts, blocked_json, by_time, is_private
 from vllmwall.report.blocked_ledger import Ledger, Purpose
 from vllmwall.report.blocked_shapes import BlockedJson
+from vllmwall.report.networks import Networks
 
 NCCL = Purpose("nccl", "tiny", ("peers",))
 
@@ -40,7 +43,7 @@ def answer(
         errors={},
         remembered={(1, ip_address(source).version): remembered},
         room=4096,
-        peers=(ip_network(peers),),
+        peers=Networks([ip_network(peers)]),
     )
     made = blocked_json(facts)
     TypeAdapter(BlockedJson).validate_python(made)
@@ -108,3 +111,36 @@ def test_audit_is_told_from_enforce() -> None:
     """In every row and in every namespace."""
     made = answer(mode=Mode.AUDIT)
     assert ("audit", "audit") == (made["sources"][0]["mode"], made["namespaces"][0]["mode"])
+
+
+@given(st.sets(st.ip_addresses(), max_size=20), st.sets(st.ip_addresses(), max_size=20))
+def test_networks_hold_what_their_networks_hold(seen: set[Address], bases: set[Address]) -> None:
+    """As asking each of them; both families, every size."""
+    networks = [
+        ip_network((int(base), number % (base.max_prefixlen + 1)), strict=False)
+        if base.version == 4 or int(base) >> 32
+        else ip_network(base)
+        for number, base in enumerate(bases)
+    ]
+    for one in seen | bases:
+        wanted = any(one.version == each.version and one in each for each in networks)
+        assert wanted == (one in Networks(networks))
+
+
+def test_the_answer_is_bounded_and_says_what_it_leaves_out() -> None:
+    """The busiest, or the newest, and never more than asked for."""
+    ledger = Ledger(0.0)
+    refusals = tuple(
+        Refusal(ip_address("10.0.0.9"), Proto.TCP, port, port, 60, float(port))
+        for port in range(1, 11)
+    )
+    ledger.take((1, Mode.ENFORCE), Counters(55, 600, refusals), 100.0, lambda _: NCCL)
+    facts = BlockedFacts(
+        100.0, False, ledger, {1: "host"}, {1: Mode.ENFORCE}, {}, {}, 4096, Networks([])
+    )
+    busiest, newest = blocked_json(facts, 3), blocked_json(facts, 3, by_time)
+    assert [10, 9, 8] == [one["port"] for one in busiest["sources"]]
+    assert [1, 2, 3] == [one["port"] for one in newest["sources"]]
+    assert (7, 7) == (busiest["more"], newest["more"])
+    assert 0 == blocked_json(facts)["more"]
+    assert 0 == busiest["namespaces"][0]["unnamed_packets"], "they are named, if not shown"

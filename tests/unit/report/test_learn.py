@@ -95,6 +95,7 @@ def facts(
                 }
             ],
             "sources": list(knocks),
+            "more": 0,
         },
         "peers": list(peers),
         "conf_d": "/etc/vllmwall/conf.d",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from vllmwall.audit.checks.switches import given, is_absent, unclear
+from vllmwall.audit.checks.switches import HIDDEN_ARGUMENTS, given, is_absent, unclear
 from vllmwall.audit.nouns import Orders, Outcome, Place, Seen, Severity, Subject, Unclear
 from vllmwall.audit.table import Rule, knobs
 from vllmwall.audit.versions import is_within
@@ -111,7 +111,7 @@ def tls(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
     if flags.text("ssl-certfile") or flags.says("ssl"):
         return None
     if not subject.command.complete:
-        return Unclear("the command line cannot be read whole")
+        return Unclear(HIDDEN_ARGUMENTS)
     return Seen(f"{_where(places)} answers on {subject.public} without TLS", places)
 
 
@@ -176,7 +176,7 @@ def secret_arguments(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
     names = subject.command.secrets
     if names:
         return Seen(f"{', '.join(names)} on the command line")
-    return None if subject.command.complete else Unclear("the command line cannot be read")
+    return None if subject.command.readable else Unclear(HIDDEN_ARGUMENTS)
 
 
 def _where(places: tuple[Place, ...]) -> str:

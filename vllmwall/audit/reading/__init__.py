@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vllmwall.audit.nouns import CommandLine, Place, Subject
-from vllmwall.audit.reading.commands import command_line, environment, secrets_of
+from vllmwall.audit.reading.commands import command_line, environment, is_title, secrets_of
 from vllmwall.audit.reading.confinement import confinement
 from vllmwall.audit.reading.node import (
     addresses,
@@ -128,7 +128,7 @@ def _command(node: Node, workload: Workload, process: Process, claim: Claim | No
     others = (node.processes[pid] for pid in sorted(workload.pids) if pid in node.processes)
     stack = claim.stack if claim else workload.stack
     secrets = {name: None for one in others for name in secrets_of(one, stack)}
-    return CommandLine(own.flags, own.complete, tuple(secrets))
+    return CommandLine(own.flags, own.complete, tuple(secrets), not is_title(process))
 
 
 def _model(process: Process, claim: Claim) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from vllmwall.audit.nouns import SET, CommandLine, Environment
 from vllmwall.audit.table import knobs
@@ -18,7 +18,9 @@ from vllmwall.observe.files import read_as
 from vllmwall.observe.processes import read
 from vllmwall.recognize.commandline import read_command, read_flags
 
+_MOST = 64
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.%()-]*")
+_TITLE = re.compile(r"[^\s/]*::|ray-dashboard-")
 _ARGS_JSON = re.compile(r'"(api_key|hf_token)"\s*:\s*(?!\s|null|\[\s*\]|"")')
 
 
@@ -27,7 +29,14 @@ def command_line(process: Process, stack: Stack) -> CommandLine:
     known = knobs().flags_of(stack)
     args, found = without_secrets(read_command(process.started_as).args, known)
     settings, is_whole = _settings(process, args, known)
-    return CommandLine(read_flags(args, known, settings=settings), is_whole, tuple(found))
+    flags = read_flags(args, known, settings=settings)
+    return CommandLine(flags, is_whole, tuple(found), readable=True)
+
+
+def is_title(process: Process) -> bool:
+    """The command line is gone, or overwritten by a name that the process gave itself."""
+    argv = process.started_as
+    return not argv or bool(_TITLE.match(argv[0])) or (len(argv) == 1 and " " in argv[0])
 
 
 def secrets_of(process: Process, stack: Stack) -> tuple[str, ...]:
@@ -107,7 +116,20 @@ def _values(content: Mapping[object, object], known: Collection[str]) -> Iterato
         if name in knobs().secret.flags:
             yield name, SET
         else:
-            yield name, value if isinstance(value, str) else json.dumps(value, default=str)
+            yield name, value if isinstance(value, str) else json.dumps(_shallow(value))
+
+
+def _shallow(value: object) -> object:
+    """Without what is nested deeper: aliases let a small file unfold without end."""
+    if isinstance(value, dict):
+        return {str(key): _scalar(part) for key, part in islice(value.items(), _MOST)}
+    if isinstance(value, list):
+        return [_scalar(part) for part in value[:_MOST]]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> object:
+    return value if isinstance(value, str | bool | int | float) or value is None else "…"
 
 
 def environment(pid: int) -> Environment:

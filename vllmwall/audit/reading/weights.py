@@ -9,6 +9,7 @@ import pwd
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from vllmwall.audit.nouns import Environment, Weights
@@ -18,6 +19,7 @@ from vllmwall.config.trusted import read_trusted
 _CHUNK = 1 << 20
 _CONFIG_LIMIT = 1 << 20
 _DEEPEST = 4
+_MOST = 4096  # files; whoever starts a server may call the whole disk a model
 _SUM = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+)")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _NO_WEIGHTS = re.compile(r"training_args|optimizer|scheduler|rng_state|tokenizer")
@@ -57,7 +59,7 @@ def weights(
     folder = _folder(view, model, env)
     if not folder:
         return Weights()
-    files = tuple(_files(view, folder))
+    files = tuple(islice(_files(view, folder), _MOST))
     names = [path.rpartition("/")[2] for path in files]
     return Weights(
         directory=model if view.is_directory(model) else folder,
@@ -135,6 +137,8 @@ def _wrong(
 ) -> Iterator[str]:
     given = view.absolute(model) if view.is_directory(model) else folder
     listed = set()
+    if len(files) == _MOST:
+        yield f"there are {_MOST} files or more"
     for path in files:
         name = path.removeprefix(folder + "/")
         keys = [f"{given}/{name}", path, *_ends(model, name)]

@@ -96,11 +96,11 @@ def _one(of: Callable[[str], Value]) -> Callable[[str], Range]:
     return read
 
 
-def _name(text: str) -> str:
-    """nft prints the number where it knows no name; we know no numbers."""
-    if text.strip('"').isdigit():
+def _loopback(text: str) -> str:
+    """Who asks for a verdict knows whether a packet comes over lo, and nothing of other ways."""
+    if text.strip('"') != "lo":
         raise ValueError(text)
-    return text.strip('"')
+    return "lo"
 
 
 def _family(text: str) -> int:
@@ -133,7 +133,7 @@ _SELECTORS = {
     "meta l4proto": Selector(lambda packet: protocol(packet.proto), _one(protocol)),
     "meta nfproto": Selector(lambda packet: _FAMILIES[f"ipv{packet.family}"], _one(_family)),
     "meta sdif": Selector(lambda packet: packet.slave, _numbers),
-    "iif": Selector(lambda packet: packet.interface, _one(_name)),
+    "iif": Selector(lambda packet: packet.interface, _one(_loopback)),
     "socket transparent": Selector(_transparent, _numbers),
     "ct state": Selector(lambda packet: packet.state, _one(_state)),
 }
