@@ -112,8 +112,7 @@ class Happenings:
     def last(self, most: int) -> Since:
         """The newest ``most`` events."""
         found = tuple(self._ring)[-most:] if most > 0 else ()
-        oldest = self._ring[0].number if self._ring else 1
-        return Since(self.epoch, found, oldest - 1 if len(found) < most else 0, self._newest)
+        return Since(self.epoch, found, 0, self._newest)
 
 
 def _detail(text: str, record: Mapping[str, object]) -> str:
