@@ -72,7 +72,7 @@ def test_a_record_becomes_an_event_with_its_fields() -> None:
     ring.note({"event": "something new"})
     first, second = ring.last(9).events
     assert ("touched", "warning", "host") == (first.kind, first.level, first.namespace)
-    assert first.detail.startswith("another program touched our table: pid=7, what=xxx")
+    assert first.detail.startswith("pid=7, what=xxx")
     assert len(first.detail) <= 400
     assert "exc_info" not in first.detail
     assert (OTHER, "something new") == (second.kind, second.detail)
