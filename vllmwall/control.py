@@ -28,6 +28,7 @@ READING = frozenset(
         "blocked",
         "connections",
         "learn",
+        "explain",
     }
 )
 ABOUT_ASKER = frozenset({"guard"})  # the kernel's word on who asks becomes the argument ``pid``
