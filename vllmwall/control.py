@@ -29,6 +29,7 @@ READING = frozenset(
         "connections",
         "learn",
         "bans.list",
+        "explain",
     }
 )
 ABOUT_ASKER = frozenset({"guard"})  # the kernel's word on who asks becomes the argument ``pid``

@@ -97,7 +97,7 @@ class Happenings:
                 str(record.get("level", "info")),
                 _short(str(record.get("namespace", ""))),
                 _short(str(record.get("workload", ""))),
-                _short(_detail(text, record)),
+                _short(_detail(kind, text, record)),
             )
         )
 
@@ -112,17 +112,18 @@ class Happenings:
     def last(self, most: int) -> Since:
         """The newest ``most`` events."""
         found = tuple(self._ring)[-most:] if most > 0 else ()
-        oldest = self._ring[0].number if self._ring else 1
-        return Since(self.epoch, found, oldest - 1 if len(found) < most else 0, self._newest)
+        return Since(self.epoch, found, 0, self._newest)
 
 
-def _detail(text: str, record: Mapping[str, object]) -> str:
+def _detail(kind: str, text: str, record: Mapping[str, object]) -> str:
+    """The fields, and the text where the kind does not say the same."""
     fields = [
         f"{key}={_value(value)}"
         for key, value in record.items()
         if key not in ("event", *_NO_DETAIL) and value not in ("", None, [], ())
     ]
-    return f"{text}: {', '.join(fields)}" if fields else text
+    parts = [text] if kind == OTHER or not fields else []
+    return ": ".join([*parts, *([", ".join(fields)] if fields else [])])
 
 
 def _value(value: object) -> str:

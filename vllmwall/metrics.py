@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from vllmwall.model import Mode
 from vllmwall.questions.blocked import look
 from vllmwall.report.blocked import BlockedFacts
-from vllmwall.report.blocked_ledger import Knock, Total
+from vllmwall.report.blocked_ledger import Knock, Ledger, Total
 from vllmwall.report.metrics import Drops, MetricFacts
 from vllmwall.scrapes import ScrapeServer, listening_on
 
@@ -119,7 +119,7 @@ class Metrics:
             status.config, loaded=daemon.config_loaded, problems=daemon.config_problems
         )
         refused = look(daemon)
-        self._drops.take(refused)
+        self._drops.take(refused.ledger)
         return MetricFacts(
             replace(status, config=config),
             daemon.facts(),
@@ -142,9 +142,8 @@ class DropCounts:
     _knocks: dict[Knock, Drops] = field(default_factory=dict)
     _totals: dict[int, Drops] = field(default_factory=dict)
 
-    def take(self, refused: BlockedFacts) -> None:
+    def take(self, ledger: Ledger) -> None:
         """Add what came since the last call."""
-        ledger = refused.ledger
         named: dict[int, Drops] = {}
         knocks = {}
         for knock, record in ledger.records.items():

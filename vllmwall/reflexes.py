@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.model import Address, Guard, Proto, Role, Wall, WallEntry
+from vllmwall.model import PUBLIC, Address, Guard, Proto, Role, Wall, WallEntry
 from vllmwall.observe import thread_group
 from vllmwall.observe.events import (
     CgroupEvent,
@@ -79,8 +79,12 @@ def late_reactions(keeper: WallKeeper, followed: Followed) -> Iterator[float]:
     for event, pid in followed.waiting:
         process = keeper.observer.process(pid) if pid in keeper.members else None
         standing = keeper.walls.standing(process.namespace) if process else None
-        if standing and event.at and any(one.port == event.port for one in standing.entries):
+        if standing and event.at and any(_closes(one, event) for one in standing.entries):
             yield now - event.at
+
+
+def _closes(entry: WallEntry, event: ListenEvent) -> bool:
+    return entry.port == event.port and entry.proto is Proto.TCP and PUBLIC not in entry.audience
 
 
 def _begins_a_workload(keeper: WallKeeper, pid: int) -> bool:

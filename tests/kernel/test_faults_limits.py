@@ -24,6 +24,7 @@ from tests.lab import Lab
 
 OFF = {"VLLMWALL_OWNER": "off"}
 REFUSED = "the wall could not be changed; what stood stays"
+LAST_WORDS = "the daemon cannot go on; the walls that stand stay"
 NEW = 29501
 
 
@@ -126,7 +127,7 @@ def test_a_disk_without_room_for_a_socket_ends_the_start_loudly(lab: Lab, tmp_pa
     (node.runtime / "control.new" / "in-the-way").touch()
     process = node.launch()
     assert 1 == process.wait(timeout=15)
-    (line,) = node.logged("the daemon cannot go on; the walls that stand stay")
+    (line,) = node.logged(LAST_WORDS)
     assert "critical" == line["level"]
     assert "control.new" in str(line["error"])
     assert {"timeout"} == stranger_gets(node, 29500)
@@ -221,6 +222,7 @@ def test_descriptors_that_run_out_cost_passes_and_not_the_wall(lab: Lab, tmp_pat
         rank.open("tcp", "::", NEW)
         eventually(lambda: "Too many open files" in node.log.read_text(), "it is said", node.log)
         assert {"timeout"} == stranger_gets(node, 29500)
+        assert not node.logged(LAST_WORDS)
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         if is_ended(node):

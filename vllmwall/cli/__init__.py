@@ -16,6 +16,7 @@ from vllmwall.control import DEFAULT_SOCKET
 _COMMANDS = {
     "status": "vllmwall.cli.status",
     "plan": "vllmwall.cli.plan",
+    "explain": "vllmwall.cli.explain",
     "audit": "vllmwall.cli.audit",
     "peers": "vllmwall.cli.peers",
     "blocked": "vllmwall.cli.blocked",

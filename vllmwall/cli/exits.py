@@ -18,13 +18,15 @@ class Exit(IntEnum):
     NOT_SAFE = 5
     FINDINGS = 6
     DISPROVED = 7
+    CLOSED = 8
+    UNDECIDED = 9
     OPEN = 125
     NOT_EXECUTABLE = 126
     NO_SUCH_COMMAND = 127
 
 
 MEANINGS = {
-    Exit.OK: "done; for `status`: every wall stands as wanted",
+    Exit.OK: "done; for `status`: every wall stands as wanted; for `explain`: all is open",
     Exit.FAILED: "it was tried and failed; the message says why",
     Exit.BAD_CONFIG: "the command line or the configuration is wrong",
     Exit.NOT_RUNNING: "no daemon answers",
@@ -32,6 +34,8 @@ MEANINGS = {
     Exit.NOT_SAFE: "`status`: a wall does not stand as wanted, is not known, or drops nothing",
     Exit.FINDINGS: "`audit`: a finding is as bad as `--fail-on` says, or worse",
     Exit.DISPROVED: "`prove`: a try met something else than it must, or proves nothing",
+    Exit.CLOSED: "`explain`: a door that was asked about is closed",
+    Exit.UNDECIDED: "`explain`: it depends on a limit, or the table is not understood",
     Exit.OPEN: "`run`: the job cannot be guarded, so it was not started",
     Exit.NOT_EXECUTABLE: "`run`: the command cannot be executed",
     Exit.NO_SUCH_COMMAND: "`run`: there is no such command; else `run` ends as the command does",

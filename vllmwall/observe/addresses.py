@@ -1,20 +1,26 @@
-"""The addresses of the network namespace that we are in."""
+"""The addresses that a network namespace calls its own, from its /proc/PID/net."""
 
 from __future__ import annotations
 
-import socket
-from ipaddress import ip_address
-
-import psutil
+import re
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 from vllmwall.model import Address
 
+# fib_trie shows each local address as a leaf "|-- 10.0.0.5" with "/32 host LOCAL" below it.
+_LOCAL = re.compile(r"\|-- ([\d.]+)\n\s+/32 host LOCAL")
 
-def own_addresses() -> frozenset[Address]:
-    """Every address of every interface. Raises OSError."""
-    return frozenset(
-        ip_address(one.address.partition("%")[0])
-        for those in psutil.net_if_addrs().values()
-        for one in those
-        if one.family in (socket.AF_INET, socket.AF_INET6)
-    )
+
+def own_addresses(namespace_path: str) -> tuple[Address, ...]:
+    """IPv4, then IPv6, loopback among them. ``namespace_path`` is ``/proc/PID/ns/net``.
+
+    Raises OSError.
+    """
+    net = Path(namespace_path).parents[1] / "net"
+    fours = dict.fromkeys(map(IPv4Address, _LOCAL.findall((net / "fib_trie").read_text())))
+    sixes: list[IPv6Address] = []
+    if (net / "if_inet6").exists():  # no IPv6 in this kernel
+        lines = (net / "if_inet6").read_text().splitlines()
+        sixes = [IPv6Address(int(line.split()[0], 16)) for line in lines]
+    return (*fours, *sixes)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from vllmwall.model import Address, Mode, Proto
-from vllmwall.prove.plan import Expected, Try, Way
+from vllmwall.prove.plan import Expected, Source, Try, Way
 
 Memory = Mapping[tuple[Address, Proto, int], int]
 """Packets that the wall remembers as refused, by source, protocol and port."""
@@ -59,10 +60,14 @@ class Witness:
 
     def has_way(self, one: Try) -> bool:
         """Whether anything came through from that source to that address."""
-        return any(
-            (other.source, other.target.address) == (one.source, one.target.address)
-            and (seen is not Seen.SILENT or self.is_counted(other))
-            for other, seen in self.seen.items()
+        return (one.source, one.target.address) in self._ways
+
+    @cached_property
+    def _ways(self) -> frozenset[tuple[Source, Address]]:
+        return frozenset(
+            (one.source, one.target.address)
+            for one, seen in self.seen.items()
+            if seen is not Seen.SILENT or self.is_counted(one)
         )
 
 

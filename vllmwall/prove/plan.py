@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -94,12 +95,20 @@ class Place:
     addresses: tuple[Address, ...]
     listeners: tuple[Listener, ...]
 
+    def at(self, proto: Proto, port: int) -> list[Listener]:
+        """Who listens at a port, on whatever address."""
+        return self._by_port.get((proto, port), [])
+
     def is_listening(self, proto: Proto, bound: str, port: int) -> bool:
         """Whether that listener is there."""
-        return any(
-            (one.proto, one.address_text, one.port) == (proto, bound, port)
-            for one in self.listeners
-        )
+        return any(one.address_text == bound for one in self.at(proto, port))
+
+    @cached_property
+    def _by_port(self) -> dict[tuple[Proto, int], list[Listener]]:
+        found: dict[tuple[Proto, int], list[Listener]] = {}
+        for one in self.listeners:
+            found.setdefault((one.proto, one.port), []).append(one)
+        return found
 
 
 def targets_of(
@@ -189,7 +198,7 @@ def _targets(one: ListenerJson, workload: WorkloadJson, place: Place) -> Iterato
     proto = Proto(one["proto"])
     if proto is Proto.UNIX:
         return
-    live = [each for each in place.listeners if _is_same(each, one)]
+    live = [each for each in place.at(proto, one["port"]) if each.address_text == one["addr"]]
     listener = live[0] if live else _listener(one)
     template = Target(
         address=ip_address(0),
@@ -206,11 +215,6 @@ def _targets(one: ListenerJson, workload: WorkloadJson, place: Place) -> Iterato
         yield replace(template, address=address)
 
 
-def _is_same(listener: Listener, one: ListenerJson) -> bool:
-    here = (listener.proto.value, listener.address_text, listener.port)
-    return here == (one["proto"], one["addr"], one["port"])
-
-
 def _listener(one: ListenerJson) -> Listener:
     address = ip_address(one["addr"].partition("%")[0])
     return Listener(one["namespace"], Proto(one["proto"]), one["port"], address)
@@ -223,26 +227,16 @@ def _destinations(listener: Listener, place: Place) -> list[Address]:
         return []
     if not address.is_unspecified:
         return [address] if address in place.addresses else []
-    exact = {
-        each.plain_address
-        for each in place.listeners
-        if (each.proto, each.port) == (listener.proto, listener.port)
-    }
+    others = place.at(listener.proto, listener.port)
+    exact = {each.plain_address for each in others}
     both = isinstance(address, IPv6Address) and not listener.v6only
     found = []
     for version in (4, 6) if both else (address.version,):
         of_family = [each for each in place.addresses if each.version == version]
-        if version == 4 and both and _has_ipv4_wildcard(listener, place):
+        if version == 4 and both and any(each.address_text == "0.0.0.0" for each in others):
             continue  # the kernel hands IPv4 to that one, which is tried too
         found += [each for each in of_family if each not in exact][:1]
     return found
-
-
-def _has_ipv4_wildcard(listener: Listener, place: Place) -> bool:
-    return any(
-        (one.proto, one.port, one.address_text) == (listener.proto, listener.port, "0.0.0.0")
-        for one in place.listeners
-    )
 
 
 def _untried(one: ListenerJson, workload: WorkloadJson) -> Untried:

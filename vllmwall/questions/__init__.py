@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from vllmwall.control import Json
-from vllmwall.questions import bans, blocked, confirming, connections, events, learn
+from vllmwall.questions import bans, blocked, confirming, connections, events, explain, learn
 
 if TYPE_CHECKING:
     from vllmwall.daemon import Daemon
@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, Question] = {
     "blocked": blocked.blocked,
     "connections": connections.connections,
     "learn": learn.learn,
+    "explain": explain.explain,
     "events": events.events,
     "confirm": confirming.confirm,
     "rollback": confirming.rollback,

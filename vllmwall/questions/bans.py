@@ -100,7 +100,7 @@ def _spared(daemon: Daemon, ssh_client: object) -> Spared:
     clients = set(_address(ssh_client))
     for inode in keeper.home:
         path = keeper.observer.namespaces.path(inode)
-        own |= run_in(path, own_addresses)
+        own.update(own_addresses(path))
         clients |= run_in(path, lambda: _connected_to(ports))
     return Spared(own, keeper.peers.networks(), clients - own)
 

@@ -56,7 +56,6 @@ def _is_sensible(network: Network, seen: int, outside: Sequence[int]) -> bool:
         seen >= FEWEST
         and 2 * seen >= network.num_addresses
         and is_private(network.network_address)
-        and is_private(network.broadcast_address)
         and not _within(network, outside)
     )
 

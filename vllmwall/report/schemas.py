@@ -18,6 +18,7 @@ from vllmwall.report.blocked_shapes import BlockedJson, NewRefusalJson
 from vllmwall.report.connections_shapes import ConnectionEventJson, ConnectionsJson
 from vllmwall.report.doctor_shapes import DoctorJson
 from vllmwall.report.events_shapes import EventJson
+from vllmwall.report.explain_shapes import ExplainJson
 from vllmwall.report.learn_shapes import LearnJson
 from vllmwall.report.prove_shapes import ProveJson
 from vllmwall.report.shapes import PlanJson, StatusJson
@@ -32,6 +33,7 @@ SHAPES: Mapping[str, type] = {
     "connections-follow": ConnectionEventJson,
     "doctor": DoctorJson,
     "events": EventJson,
+    "explain": ExplainJson,
     "learn": LearnJson,
     "plan": PlanJson,
     "prove": ProveJson,

@@ -1,0 +1,74 @@
+"""Which line of which file says what is in force: for people who ask why.
+
+Promises an answer for the files as they are on disk now; a file that cannot be read, or is no
+TOML by now, says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_network
+from pathlib import Path
+
+from vllmwall.config.lines import lines_of
+from vllmwall.config.problems import KeyPath
+from vllmwall.config.toml import TOMLDecodeError, loads
+from vllmwall.model import Network, Role
+
+
+def of_audience(files: Iterable[Path], role: Role) -> str:
+    """Where a role's audience comes from, ``file:line``: the last file that names it counts.
+
+    Where none does, the words for what holds by itself.
+    """
+    listed = list(files)
+    for key in (role.value, "default"):
+        for file in reversed(listed):
+            for path, line in _lines(file).items():
+                if path == ("policy", key):
+                    return f"{file}:{line} [policy] {key}"
+        if role is Role.API:
+            break  # a default opens nothing and closes no API: `Config.policy`
+    return "by default: no configuration file names it"
+
+
+def of_network(files: Iterable[Path], table: KeyPath, network: Network) -> str:
+    """Where a network is written below a table (``peers.cidrs``, ``groups.NAME``); empty: not."""
+    for file in files:
+        tree = _tree(file)
+        for index, text in enumerate(_list(tree, table)):
+            if _is_network(text, network):
+                line = _lines(file).get((*table, index))
+                return f"{file}:{line}" if line else str(file)
+    return ""
+
+
+def _is_network(text: object, network: Network) -> bool:
+    try:
+        return ip_network(str(text)) == network
+    except ValueError:
+        return False
+
+
+def _list(tree: Mapping[str, object], table: KeyPath) -> Iterator[object]:
+    found: object = tree
+    for key in table:
+        found = found.get(str(key)) if isinstance(found, Mapping) else None
+    yield from found if isinstance(found, list) else ()
+
+
+def _tree(file: Path) -> Mapping[str, object]:
+    try:
+        tree: Mapping[str, object] = loads(file.read_text())
+    except (OSError, UnicodeDecodeError, TOMLDecodeError):
+        return {}
+    return tree
+
+
+def _lines(file: Path) -> Mapping[KeyPath, int]:
+    try:
+        text = file.read_text()
+        loads(text)
+    except (OSError, UnicodeDecodeError, TOMLDecodeError):
+        return {}
+    return lines_of(text)
