@@ -117,7 +117,8 @@ def test_the_judgement_names_the_rules_and_the_elements() -> None:
 
 def test_a_returning_jump_goes_on_behind_it_and_a_goto_does_not() -> None:
     """As the kernel's stack has it: after a goto, the caller's caller is next."""
-    chains = "\tchain a {\n\t\ttcp dport 1 return\n\t\tgoto b\n\t}\n\tchain b {\n\t\ttcp dport 2 drop\n\t}\n"
+    chains = "\tchain a {\n\t\ttcp dport 1 return\n\t\tgoto b\n\t}\n"
+    chains = f"{chains}\tchain b {{\n\t\ttcp dport 2 drop\n\t}}\n"
     jump = read_table(with_rule("jump a", "tcp dport 1-9 drop", extra=chains))
     assert [Verdict.DROP] * 2 == [evaluate(jump, packet(port)).verdict for port in (1, 3)]
     goto = read_table(with_rule("goto a", "tcp dport 1-9 drop", extra=chains))
