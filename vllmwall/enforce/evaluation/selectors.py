@@ -65,12 +65,11 @@ def _ancestor(level: int) -> Callable[[Packet], Value | None]:
 def _address(family: int, of: Callable[[Packet], Address]) -> Selector:
     def read(text: str) -> Range:
         first, dash, last = text.partition("-")
-        if dash:
-            return int(ip_address(first)), int(ip_address(last))
-        network = ip_network(text)
-        if network.version != family:
+        network = ip_network(first)
+        end = ip_network(last).network_address if dash else network.broadcast_address
+        if {network.version, end.version} != {family}:
             raise ValueError(text)
-        return int(network.network_address), int(network.broadcast_address)
+        return int(network.network_address), int(end)
 
     return Selector(lambda packet: int(of(packet)) if packet.family == family else None, read)
 
