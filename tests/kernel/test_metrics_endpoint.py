@@ -182,7 +182,7 @@ def test_a_request_without_end_is_cut(node: Guarded) -> None:
 
 def test_silent_clients_stall_neither_the_daemon_nor_the_next_scrape(node: Guarded) -> None:
     """Slowloris: a hundred connections that say half a request and nothing more."""
-    silent = []
+    silent, before = [], descriptors(node)
     try:
         for _ in range(100):
             one = socket.socket(socket.AF_UNIX)
@@ -197,7 +197,7 @@ def test_silent_clients_stall_neither_the_daemon_nor_the_next_scrape(node: Guard
         )
         assert 1 == value(scraped(node), "vllmwall_wall_up")
         assert time.monotonic() - begun < 10
-        assert descriptors(node) < 150
+        assert descriptors(node) < before + 25
     finally:
         for one in silent:
             one.close()
@@ -209,14 +209,17 @@ def descriptors(node: Guarded) -> int:
 
 
 def test_a_hammer_of_scrapes_does_not_make_the_page_anew_each_time(node: Guarded) -> None:
-    """The page is at most a second younger each time; asking costs the daemon next to nothing."""
+    """It is made once a second at most: what changed meanwhile shows after that."""
 
-    def passes_of_scraping() -> float:
-        return sum(1 for _ in range(200) if get(node))
+    def is_kept() -> bool:
+        before = get(node)
+        node.ask("peers.list")
+        node.ask("reload")
+        return before == get(node)
 
-    begun = time.monotonic()
-    assert 200 == passes_of_scraping()
-    assert time.monotonic() - begun < 10
+    assert any(is_kept() for _ in range(5))
+    before = get(node)
+    eventually(lambda: get(node) != before or node.ask("reload") is None, "it is made anew")
 
 
 def test_an_address_that_is_taken_is_said_and_costs_nothing_else(lab: Lab, tmp_path: Path) -> None:

@@ -130,6 +130,16 @@ def test_drops_go_on_when_the_table_is_built_anew_and_sources_are_forgotten() ->
     assert 14 == sum(one.packets for one in found.values())
 
 
+def test_a_source_that_was_read_after_the_total_takes_nothing_away() -> None:
+    """A packet that came between the two reads: never less than before."""
+    ledger, drops = Ledger(0.0), DropCounts()
+    take(ledger, 10, (STRANGER, 29500, 3))
+    drops.take(ledger)
+    take(ledger, 11, (STRANGER, 29500, 9))
+    drops.take(ledger)
+    assert Drops(7, 420) == drops.by_role({SPACE: "host"})["host", "other"]
+
+
 def test_an_ended_namespace_is_no_series_any_more() -> None:
     """Containers come and go."""
     ledger, drops = Ledger(0.0), DropCounts()
