@@ -178,7 +178,7 @@ def test_events_that_are_lost_are_made_up_for(lab: Lab, tmp_path: Path) -> None:
 def instance(node: Guarded) -> Path:
     """Where the daemon gets its events from, if it does from tracefs."""
     why = str(node.ask("status")["daemon"]["events_reason"])  # type: ignore[index]
-    return TRACEFS / why.split()[-1]
+    return TRACEFS / why.rsplit(maxsplit=1)[-1]
 
 
 def lost(node: Guarded) -> int:
