@@ -61,6 +61,7 @@ def test_a_ban_closes_the_whole_node_but_its_failsafe_ports(node: Guarded, famil
     node.ask("bans.add", networks=[stranger])
     assert seen_by_stranger(lab, address) == only_failsafe()
     assert pings(lab.stranger, address)
+    assert {one["role"] for one in node.ask("blocked")["sources"]} == {"ban"}  # type: ignore[attr-defined]
     assert lab.peer.connect(address, OTHER) == "open"
     node.ask("bans.remove", networks=[stranger])
     assert seen_by_stranger(lab, address) == dict.fromkeys(DOORS, "open")

@@ -221,6 +221,8 @@ def test_the_daemon_limits_apis_and_says_so(node: Guarded) -> None:
     node.settled()
     assert come_in(lab.stranger, lab.node.ipv4, API) <= 7
     assert come_in(lab.peer, lab.node.ipv4, API) == MANY
+    named = [(one["source"], one["role"]) for one in node.ask("blocked")["sources"]]  # type: ignore[attr-defined]
+    assert named == [(lab.stranger.ipv4, "limit")]
     orders = node.ask("status")["orders"]
     assert orders["limits"] == {"new_per_second": 1, "burst": 3, "connections": None}  # type: ignore[index]
     assert node.ask("status")["safe"] is True

@@ -44,7 +44,7 @@ UNSUPPORTED = (
     "connections carry no more packets, but both ends keep them open until they time out"
 )
 
-_Blocks = Mapping[tuple[int, int], set[int]]
+Blocks = Mapping[tuple[int, int], set[int]]
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,14 @@ class _Verdicts:
             for entry in wall.entries
             if entry.proto is Proto.TCP
         }
-        self._blocks = {name: _blocks(networks) for name, networks in wall.networks.items()}
-        self._banned = _blocks(wall.banned)
+        self._blocks = {name: blocks_of(networks) for name, networks in wall.networks.items()}
+        self._banned = blocks_of(wall.banned)
         self._failsafe = wall.failsafe
 
     def refused(self, connection: Connection) -> Refusing | None:
         if connection.here or not self._enforced:
             return None
-        ban = _among(self._banned, connection.remote)
+        ban = among(self._banned, connection.remote)
         if ban is not None:
             return None if connection.local_port in self._failsafe else ban
         entry = self._entry(connection)
@@ -158,10 +158,10 @@ class _Verdicts:
 
     def _lets_in(self, audience: tuple[str, ...], address: Address) -> bool:
         """No networks are behind ``node``: this host comes over lo."""
-        return any(_among(self._blocks.get(name, {}), address) for name in audience)
+        return any(among(self._blocks.get(name, {}), address) for name in audience)
 
 
-def _among(blocks: _Blocks, address: Address) -> Network | None:
+def among(blocks: Blocks, address: Address) -> Network | None:
     """The network that an address is in."""
     number = int(address)
     for (version, bits), found in blocks.items():
@@ -170,7 +170,7 @@ def _among(blocks: _Blocks, address: Address) -> Network | None:
     return None
 
 
-def _blocks(networks: Iterable[Network]) -> _Blocks:
+def blocks_of(networks: Iterable[Network]) -> Blocks:
     """Networks by family and host bits, so that one look at each size finds an address."""
     found: dict[tuple[int, int], set[int]] = {}
     for network in networks:

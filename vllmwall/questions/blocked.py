@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from vllmwall.control import Json
 from vllmwall.enforce.backend import EnforceError
+from vllmwall.enforce.naming import OrdersOf
 from vllmwall.enforce.ruleset import REMEMBERED
 from vllmwall.model import Listener, Proto
 from vllmwall.report.blocked import BlockedFacts, blocked_json, by_packets, by_time
@@ -62,7 +63,8 @@ def look(daemon: Daemon) -> BlockedFacts:
 
 
 def _purposes(daemon: Daemon) -> Callable[[int, Refused], Purpose]:
-    """What the ports of each namespace are for, by what listens there now."""
+    """What the ports of each namespace are for, by what listens there now; or ``ban``, ``limit``
+    or ``lockdown`` where that is why a packet was refused."""
     policy = daemon.keeper.policy
     known: dict[tuple[int, int, Proto, int], Purpose] = {}
     for workload in daemon.keeper.recognition.workloads:
@@ -73,8 +75,18 @@ def _purposes(daemon: Daemon) -> Callable[[int, Refused], Purpose]:
                 place = (one.listener.namespace, family, one.listener.proto, one.listener.port)
                 known.setdefault(place, found)
 
+    standing = daemon.keeper.walls.standing
+    orders = {
+        inode: OrdersOf(wall)
+        for inode in daemon.keeper.walls.spaces
+        if (wall := standing(inode)) is not None
+    }
+
     def purpose(namespace: int, one: Refused) -> Purpose:
-        return known.get((namespace, one.source.version, one.proto, one.port), Purpose())
+        found = known.get((namespace, one.source.version, one.proto, one.port), Purpose())
+        ours = orders.get(namespace)
+        order = ours.behind(one.source, one.proto, one.port) if ours else ""
+        return Purpose(order, found.workload) if order else found
 
     return purpose
 

@@ -15,7 +15,8 @@ class RefusedJson(TypedDict):
     ``packets`` and ``bytes`` are all that we know of, over every rebuild of the table that the
     daemon saw. ``since`` is when the earliest packet that we know of came, ``last`` the newest
     one (seconds since the epoch). ``name`` is what DNS calls the source, both ways; empty: not
-    known, or not asked. ``role`` and ``workload`` are empty where no listener was known there.
+    known, or not asked. ``role`` and ``workload`` are empty where no listener was known there;
+    ``role`` is ``ban``, ``limit`` or ``lockdown`` where one of those refused it.
     ``hint`` says in words what this may be, ``command`` what would let it in.
     """
 
