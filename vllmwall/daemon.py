@@ -37,6 +37,7 @@ from vllmwall.once import DOWN_MARKER
 from vllmwall.options import Options
 from vllmwall.passes import WallKeeper
 from vllmwall.peers import PeerList
+from vllmwall.questions.blocked import look as note_refusals
 from vllmwall.reflexes import follow, late_reactions
 from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts, TouchFacts
 from vllmwall.report.log import configure
@@ -199,6 +200,7 @@ class Daemon:
             self._count_lost_events()
             self._save_wall()
             self._noticing.look(self.keeper)
+            note_refusals(self)
             self.pass_error = None
         except Exception as error:  # whatever a user's process can provoke must not end us
             self.pass_error = f"the last pass failed: {error!r}; the walls that stand stay"

@@ -127,6 +127,7 @@ class Metrics:
             dict(daemon.happenings.counts),
             self._drops.by_role(refused.names),
             dict(_sources(refused)),
+            status.bans,
         )
 
 

@@ -140,6 +140,8 @@ def test_what_comes_is_shown_and_lines_fit_80_columns(node: Guarded, terminal: T
     cleaned = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", one) for one in lines]
     assert max(map(len, cleaned)) <= 80
     assert all(frame.count("\n") < 24 for frame in terminal.frames())
+    bad = [frame for frame in terminal.frames()[1:-1] if "q ends" not in frame]
+    assert [] == bad  # no line took two
 
 
 @pytest.mark.parametrize("size", [(40, 10), (200, 50), (10, 3)])

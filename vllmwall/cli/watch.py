@@ -67,7 +67,6 @@ def _print_once(look: WatchJson, *, as_json: bool) -> None:
 def _live(interval: float) -> None:
     """A first look that fails ends the command in words; a later one is shown, and tried again."""
     from rich.live import Live
-    from rich.text import Text
 
     from vllmwall.cli.picture import picture
 
@@ -77,15 +76,16 @@ def _live(interval: float) -> None:
     except ControlError as error:
         fail(str(error), exit_of(error))
     out, trouble, due = console(), "", time.monotonic() + interval
+    foot = f"q ends · every {interval:g} s"
+    first = picture(look, *out.size, foot=foot)
     with ExitStack() as held:
         woken = held.enter_context(_woken())
         live = held.enter_context(
-            Live(Text(), console=out, screen=True, auto_refresh=False, vertical_overflow="crop")
+            Live(first, console=out, screen=True, auto_refresh=False, vertical_overflow="crop")
         )
         held.enter_context(_keys_at_once())
         while True:
             size = out.size
-            foot = f"q ends · every {interval:g} s"
             live.update(picture(look, size.width, size.height, trouble, foot), refresh=True)
             if _is_ended(woken, due - time.monotonic()):
                 return

@@ -18,7 +18,8 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
     ("text", "expected"),
     [
         ('mod = "audit"', "1: mod: unknown key (did you mean mode?); allowed here: mode, peers, "
-         "policy, groups, workload, host, limits, log, guards, boot, daemon, control, audit"),
+         "policy, groups, workload, host, limits, log, guards, boot, daemon, control, "
+         "metrics, audit"),
         ("[host]\nlockdwn = true", "2: host.lockdwn: unknown key (did you mean lockdown?); "
          "allowed here: failsafe, lockdown, open, api_users"),
         ("[limits]\nburst = 3", "1: limits: burst does nothing without new_per_second"),

@@ -1,0 +1,226 @@
+"""`vllmwall explain` as an operator runs it, beside the packets that it speaks of."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from tests.cgroups import cgroup, inside
+from tests.kernel.guarded import PEERS, Guarded, guarded
+from tests.kernel.walls import entry, wall
+from tests.lab import NODE, PEER, STRANGER, Host, Lab
+from vllmwall.enforce.nftables import Nftables
+from vllmwall.model import Guard
+from vllmwall.report.explain_shapes import ExplainJson
+
+POLICY = "[policy]\ntcpstore = 'node'\nmetrics = ['monitoring', 'peers']\n"
+GROUPS = "[groups]\nmonitoring = ['198.51.100.0/24']\n"
+LISTEN = """
+import os, socket, sys, time
+made = socket.create_server(("", int(sys.argv[1])))
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def node(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A vLLM server with an API and an internal port, a rank, and something that is neither."""
+    with guarded(shared_lab, tmp_path_factory.mktemp("explain") / "node") as found:
+        found.configure(PEERS + POLICY + GROUPS)
+        found.ask("reload")
+        server = found.server(8000)
+        server.open("tcp", "0.0.0.0", 8000)
+        server.open("tcp", "::", 29600)
+        rank = found.rank()
+        rank.open("tcp", NODE[0], 29700)
+        rank.open("udp", "0.0.0.0", 29800)
+        rank.open("tcp", "127.0.0.1", 29900)
+        found.bystander().open("tcp", "0.0.0.0", 7000)
+        found.settled()
+        yield found
+
+
+def vllmwall(node: Guarded, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command line from outside the node's namespace, as on a host with containers."""
+    words = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    words += ["explain", *arguments]
+    words += ["--config", str(node.config), "--only-namespace", node.lab.node.path]
+    environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+
+
+def listening(host: Host, port: int, folder: Path | None = None) -> str:
+    """A process that listens, started in a cgroup; its pid."""
+    argv = [sys.executable, "-c", LISTEN, str(port)]
+    process = host.popen(inside(folder, argv) if folder else argv)
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def explain(node: Guarded, *arguments: str) -> ExplainJson:
+    """The answer as its published shape has it."""
+    done = vllmwall(node, *arguments, "--json")
+    assert done.stdout, done.stderr
+    answer = TypeAdapter(ExplainJson).validate_json(done.stdout)
+    assert {"open": 0, "closed": 8}.get(answer["verdict"], 9) == done.returncode
+    return answer
+
+
+def knock(host: Host, address: str, port: int) -> str:
+    """What a connection finds: open or closed."""
+    return "open" if host.connect(address, port) == "open" else "closed"
+
+
+@pytest.mark.parametrize("family", [0, 1])
+@pytest.mark.parametrize("who", ["peer", "stranger"])
+@pytest.mark.parametrize("port", [8000, 29600, 29700, 7000, 29900])
+def test_what_it_says_is_what_a_connection_finds(
+    node: Guarded, who: str, port: int, family: int
+) -> None:
+    """Peers and strangers, both families, public, internal, exact, loopback and no workload's."""
+    host = node.lab.peer if who == "peer" else node.lab.stranger
+    source = (PEER if who == "peer" else STRANGER)[family]
+    said = explain(node, source, str(port), "--to", NODE[family])["verdict"]
+    assert knock(host, NODE[family], port) == said
+
+
+def test_udp_has_a_verdict_of_its_own(node: Guarded) -> None:
+    """The port has no TCP listener: UDP is meant without a word."""
+    for source, verdict in ((PEER[0], "open"), (STRANGER[0], "closed")):
+        (answer,) = explain(node, source, "29800")["answers"]
+        assert ("udp", verdict) == (answer["proto"], answer["verdict"])
+
+
+def test_it_names_what_decides(node: Guarded) -> None:
+    """The rule, the elements, the socket, the workload, the audience's line and the peer's."""
+    (answer,) = explain(node, PEER[0], "29700")["answers"]
+    assert "open" == answer["verdict"]
+    assert answer["decided"] is not None
+    assert ("peers4", PEER[0]) == (answer["decided"]["set"], answer["decided"]["element"])
+    assert ["walled_addr4", "addr4", "peers4"] == [step["set"] for step in answer["way"]]
+    assert answer["socket"] is not None
+    assert answer["purpose"] is not None
+    assert (NODE[0], 29700) == (answer["socket"]["addr"], answer["socket"]["port"])
+    assert answer["purpose"]["root_pid"] in answer["socket"]["pids"]
+    assert "by default" in answer["purpose"]["audience_from"]
+    (source,) = answer["source_is"]
+    assert ("peers", "static", f"{PEER[0]}/32") == (
+        source["audience"],
+        source["kind"],
+        source["network"],
+    )
+    assert f"{node.config}:4" == source["where"]
+
+
+def test_roles_and_workloads_can_be_asked_about(node: Guarded) -> None:
+    """One answer a listener; the words peer and stranger stand for any of them."""
+    assert ["open"] == [one["verdict"] for one in explain(node, "stranger", "api")["answers"]]
+    both = explain(node, "stranger", "tiny")["answers"]
+    assert {8000: "open", 29600: "closed"} == {one["port"]: one["verdict"] for one in both}
+    assert "open" == explain(node, "peer", "tiny")["verdict"]
+    assert [8000] == [one["port"] for one in explain(node, "peer", "tiny/api")["answers"]]
+    done = vllmwall(node, "stranger", "tcpstore")
+    assert 1 == done.returncode
+    assert "Workloads: tiny, torch; roles: api" in done.stderr
+
+
+def test_a_port_at_which_nobody_listens_is_closed(node: Guarded) -> None:
+    """Also where the wall would let the packet through."""
+    (answer,) = explain(node, STRANGER[0], "81", "--to", NODE[0])["answers"]
+    assert ("closed", None) == (answer["verdict"], answer["socket"])
+    assert "nobody listens" in answer["reason"]
+
+
+def test_other_programs_chains_are_named_and_not_judged(node: Guarded) -> None:
+    """One that drops all does not change the verdict: it is beside it, with its policy."""
+    chain = "chain ip other c { type filter hook input priority 5; policy drop; }"
+    node.lab.node.run(["nft", f"add table ip other; add {chain}"])
+    try:
+        answer = explain(node, "stranger", "8000")
+    finally:
+        node.lab.node.run(["nft", "delete table ip other"])
+    assert "open" == answer["verdict"]
+    found = [(one["table"], one["hook"], one["priority"], one["policy"]) for one in answer["hooks"]]
+    assert [("ip other", "input", 5, "drop")] == found
+
+
+def test_an_nft_that_crashes_costs_a_line(node: Guarded, tmp_path: Path) -> None:
+    """What others put there is read by a child; the answer about our table stands."""
+    (tmp_path / "nft").write_text("#!/bin/sh\nkill -SEGV $$\n")
+    (tmp_path / "nft").chmod(0o755)
+    done = vllmwall(node, "stranger", "8000", path=str(tmp_path))
+    assert "nft ended with -11" in done.stdout
+    assert "OPEN  tcp 203.0.113.9 to 192.0.2.1:8000" in done.stdout
+    assert 0 == done.returncode
+
+
+def test_it_fits_80_columns(node: Guarded) -> None:
+    """On a terminal of that width."""
+    words = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    script = f"stty cols 80; {' '.join(words)} explain stranger 29600 --way"
+    shown = subprocess.run(
+        ["script", "-qec", script, "/dev/null"],
+        env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    assert "CLOSED" in shown
+    assert max(len(line.rstrip("\r")) for line in shown.split("\n")) <= 80
+
+
+def test_the_daemon_is_not_kept_waiting(node: Guarded) -> None:
+    """A question holds up the loop that closes ports: 50 ms at most."""
+    node.ask("explain", sources=["stranger"], target="29600")
+    took = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        node.ask("explain", sources=["stranger"], target="29600")
+        took.append(time.perf_counter() - begun)
+    assert min(took) < 0.05, took
+
+
+def test_the_socket_s_birth_counts_not_where_its_process_is(
+    lab: Lab, backend: Nftables, tmp_path: Path
+) -> None:
+    """A guard holds what was made in its cgroup; without a daemon the same is said."""
+    with cgroup(f"/vw-explain-{os.getpid()}") as born:
+        guard = Guard(1, born.stat().st_ino, f"/{born.name}")
+        backend.apply(lab.node.path, replace(wall(lab.node, []), guards=frozenset({guard})), None)
+        pid = listening(lab.node, 6000, born)
+        (born.parent / "cgroup.procs").write_text(pid)
+        found = Guarded(lab, tmp_path / "none")
+        (answer,) = explain(found, STRANGER[0], "6000")["answers"]
+        assert "closed" == knock(lab.stranger, NODE[0], 6000) == answer["verdict"]
+        assert "guarded" in answer["reason"]
+        assert "guarded_1" in [step["set"] for step in answer["way"]]
+        (answer,) = explain(found, PEER[0], "6000")["answers"]
+        assert "open" == knock(lab.peer, NODE[0], 6000) == answer["verdict"]
+        backend.remove(lab.node.path)
+
+
+def test_without_a_daemon_the_table_in_the_kernel_answers(
+    lab: Lab, backend: Nftables, tmp_path: Path
+) -> None:
+    """It says that no daemon answered; a wall that is not there is open, and said so."""
+    listening(lab.node, 6001)
+    found = Guarded(lab, tmp_path / "none")
+    backend.apply(lab.node.path, wall(lab.node, [entry(6001, "peers")]), None)
+    answer = explain(found, STRANGER[0], "6001")
+    assert (False, "closed") == (answer["daemon"], answer["verdict"])
+    assert "no daemon answers" in json.dumps(answer["problems"])
+    backend.remove(lab.node.path)
+    (answer_now,) = explain(found, STRANGER[0], "6001")["answers"]
+    assert ("open", "none") == (answer_now["verdict"], answer_now["wall"])
+    assert "no wall stands" in answer_now["reason"]
