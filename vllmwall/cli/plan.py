@@ -49,6 +49,8 @@ def show(out: Console, answer: PlanJson) -> None:
         out.print(f"{space['name']}: {space['action']} the wall", style="bold")
         if space["mode"] != space["was_mode"]:
             out.print(f"  ~ mode {space['was_mode']} → {space['mode']}", style="yellow")
+        for order in space["orders"]:
+            out.print(f"  ~ {order}", style="yellow")
         for entry in space["entries"]:
             mark, colour = _MARKS[entry["change"]]
             out.print(f"  {mark} {_entry(entry)}", style=colour)

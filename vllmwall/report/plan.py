@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 from vllmwall.model import Address, Network, Proto, Wall, WallEntry
@@ -14,6 +15,8 @@ from vllmwall.report.shapes import (
     NetworkChangeJson,
     PlanJson,
 )
+
+_BANNED = "banned"
 
 _Key = tuple[int, Proto, int, Address | None]
 
@@ -40,6 +43,7 @@ def _space_json(space: NamespaceFacts) -> NamespacePlanJson:
         "was_mode": standing.mode.value if standing else "down",
         "entries": _entries_json(_by_key(standing), _by_key(wanted)),
         "networks": _networks_json(_networks(standing), _networks(wanted)),
+        "orders": _orders_json(_orders(standing), _orders(wanted)),
     }
 
 
@@ -59,7 +63,30 @@ def _by_key(wall: Wall | None) -> Mapping[_Key, WallEntry]:
 
 
 def _networks(wall: Wall | None) -> Mapping[str, tuple[Network, ...]]:
-    return wall.networks if wall else {}
+    return {**wall.networks, _BANNED: wall.banned} if wall else {}
+
+
+def _orders(wall: Wall | None) -> Mapping[str, str]:
+    """What was ordered beside entries and networks, in words."""
+    if wall is None:
+        return {}
+    limits, log = wall.limits, wall.log
+    rate = f"{limits.new_per_second} a second" if limits and limits.new_per_second else ""
+    count = f"{limits.connections} at a time" if limits and limits.connections else ""
+    return {
+        "lockdown": "on" if wall.lockdown else "",
+        "open": " ".join(sorted(f"{proto.value}/{port}" for proto, port in wall.opened)),
+        "limits": ", ".join(filter(None, (rate, count))),
+        "log": f"group {log.group}, {log.per_second} a second" if log else "",
+    }
+
+
+def _orders_json(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name} {before.get(name) or 'off'} → {after.get(name) or 'off'}"
+        for name in (after or before)
+        if (before.get(name) or "") != (after.get(name) or "")
+    ]
 
 
 def _entries_json(
@@ -68,9 +95,16 @@ def _entries_json(
     found = []
     for key in sorted(before.keys() | after.keys(), key=repr):
         old, new = before.get(key), after.get(key)
-        if old != new and (one := new or old) is not None:
+        if not _is_same(old, new) and (one := new or old) is not None:
             found.append(_entry_json(one, old, new))
     return found
+
+
+def _is_same(old: WallEntry | None, new: WallEntry | None) -> bool:
+    """Limits are said once and not with each entry."""
+    return old == new or (
+        old is not None and new is not None and replace(old, limited=new.limited) == new
+    )
 
 
 def _entry_json(one: WallEntry, old: WallEntry | None, new: WallEntry | None) -> EntryChangeJson:

@@ -211,7 +211,11 @@ class NetworkChangeJson(TypedDict):
 
 
 class NamespacePlanJson(TypedDict):
-    """What would change in one network namespace. ``mode`` is the wanted one, ``was`` today's."""
+    """What would change in one network namespace. ``mode`` is the wanted one, ``was`` today's.
+
+    ``orders`` say in words what changes of lockdown, open ports, limits and the log. Bans are
+    networks of the audience ``banned``.
+    """
 
     inode: int
     name: str
@@ -220,6 +224,7 @@ class NamespacePlanJson(TypedDict):
     was_mode: str
     entries: list[EntryChangeJson]
     networks: list[NetworkChangeJson]
+    orders: list[str]
 
 
 class PlanJson(TypedDict):

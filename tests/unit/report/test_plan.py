@@ -6,6 +6,8 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from tests.unit.report.nodes import facts
+from vllmwall.limits import Limits
+from vllmwall.model import Proto
 from vllmwall.report.facts import NamespaceFacts
 from vllmwall.report.plan import plan_json
 
@@ -55,6 +57,30 @@ def test_networks_that_come_and_go_are_named() -> None:
     assert [{"audience": "peers", "add": ["10.0.0.0/24"], "remove": ["10.9.0.0/16"]}] == planned(
         standing=standing
     )["networks"]
+
+
+def test_orders_that_change_are_said_once() -> None:
+    """Lockdown and limits are not one change for each port, and bans are named."""
+    assert SPACE.wanted is not None
+    limited = frozenset(
+        replace(one, limited=one.audience == ("public",)) for one in SPACE.wanted.entries
+    )
+    wanted = replace(
+        SPACE.wanted,
+        entries=limited,
+        lockdown=True,
+        opened=frozenset({(Proto.UDP, 53), (Proto.TCP, 80)}),
+        limits=Limits(20, 40, 100),
+        banned=(ip_network("203.0.113.0/24"),),
+    )
+    found = planned(wanted=wanted)
+    assert (found["action"], found["entries"]) == ("change", [])
+    assert found["orders"] == [
+        "lockdown off → on",
+        "open off → tcp/80 udp/53",
+        "limits off → 20 a second, 100 at a time",
+    ]
+    assert found["networks"] == [{"audience": "banned", "add": ["203.0.113.0/24"], "remove": []}]
 
 
 def test_a_wall_that_nothing_wants_is_removed() -> None:
