@@ -108,3 +108,23 @@ def test_up_is_refused_with_and_without_a_daemon(node: Guarded) -> None:
     assert "open" == reach(node)
     assert 0 == vllmwall(node, "up", *alone).returncode
     assert "timeout" == reach(node)
+
+
+def test_lockdown_does_not_lock_out(node: Guarded) -> None:
+    """What ssh comes to is no workload's port, and lockdown would close it."""
+    node.configure(f"{PEERS}[host]\nlockdown = true\n")
+    client = node.lab.stranger.ipv4
+    assert is_refused(vllmwall(node, "reload", client=client))
+    assert "open" == reach(node)
+    node.configure(f"{PEERS}[host]\nlockdown = true\nfailsafe = ['tcp/{SSHD}']\n")
+    done = vllmwall(node, "reload", client=client)
+    assert 0 == done.returncode, done.stderr
+    assert "open" == reach(node)
+
+
+def test_a_ban_of_the_client_does_not_lock_out(node: Guarded) -> None:
+    """Whoever was banned and works on the node's console cannot close the door on others' ssh."""
+    client = node.lab.stranger.ipv4
+    done = vllmwall(node, "ban", client, client=client)
+    assert 1 == done.returncode, done.stdout
+    assert "open" == reach(node)

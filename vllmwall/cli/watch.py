@@ -80,10 +80,10 @@ def _live(interval: float) -> None:
     first = picture(look, *out.size, foot=foot)
     with ExitStack() as held:
         woken = held.enter_context(_woken())
+        held.enter_context(_keys_at_once())
         live = held.enter_context(
             Live(first, console=out, screen=True, auto_refresh=False, vertical_overflow="crop")
         )
-        held.enter_context(_keys_at_once())
         while True:
             size = out.size
             live.update(picture(look, size.width, size.height, trouble, foot), refresh=True)
@@ -157,7 +157,7 @@ def _keys_at_once() -> Iterator[None]:
 
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
+    tty.setcbreak(descriptor, termios.TCSADRAIN)  # what was pressed already counts
     try:
         yield
     finally:
