@@ -20,7 +20,7 @@ from vllmwall.model import Network
 from vllmwall.peers.written import replace_text
 
 FILE_NAME = "bans.json"
-MOST = 10_000
+MOST = 1000  # a wall with ten thousand takes nft 70 ms to change, and a new port waits for it
 _VERSION = 1
 
 

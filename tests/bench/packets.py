@@ -16,13 +16,13 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from tests.bench.programs import Conversation, built
 from tests.bench.rows import Goal, Row
 from tests.bench.stage import Stage, own_cgroup
-from tests.kernel.walls import entry, wall
+from tests.kernel.walls import entry, networks, wall
 from tests.lab import PEER, Host
 from vllmwall.enforce.nftables import Nftables
 from vllmwall.model import Guard, Wall
@@ -32,6 +32,7 @@ _PORTS = (10, 1000, 10000)
 _FIRST_PORT = 20000
 _PUBLIC_PORT = 8000
 _GUARDS = 100
+_BANS = 1000
 _FLAT_ENOUGH = Goal("≥", 0.97, "ratio")
 _UNITS = {"connect": 1e9, "bulk": 8.0}  # of a nanosecond's figure: 1/s, Gbit/s
 
@@ -131,7 +132,11 @@ def _rounds(stage: Stage, pairs: Conversation, servers: list[Server], verb: str)
 def _servers() -> list[Server]:
     walls = [Server(_wall_name(n), _walled(n), goal=_FLAT_ENOUGH) for n in _PORTS]
     chains = [Server(f"iptables, {n:,} rules", _chain(n)) for n in _PORTS]
-    return [Server("no firewall, again", _nothing), *walls, *chains]
+    ordered = [
+        Server(f"wall, {_PORTS[0]} ports, {_BANS:,} bans", _banning),
+        Server(f"wall, {_PORTS[0]} ports, lockdown", _locking),
+    ]
+    return [Server("no firewall, again", _nothing), *walls, *ordered, *chains]
 
 
 def _guarded_servers(stack: contextlib.ExitStack) -> list[Server]:
@@ -165,6 +170,20 @@ def _walled(ports: int) -> Callable[[Host], None]:
         _apply(host, wall(host, [entry(_FIRST_PORT + n, "peers") for n in range(ports)]))
 
     return prepare
+
+
+def _small(host: Host) -> Wall:
+    return wall(host, [entry(_FIRST_PORT + n, "peers") for n in range(_PORTS[0])])
+
+
+def _banning(host: Host) -> None:
+    """Somebody else is banned, a thousand times."""
+    banned = networks(*(f"10.{n >> 8}.{n & 255}.1" for n in range(_BANS)))
+    _apply(host, replace(_small(host), banned=banned))
+
+
+def _locking(host: Host) -> None:
+    _apply(host, replace(_small(host), lockdown=True))
 
 
 def _apply(host: Host, wanted: Wall) -> None:

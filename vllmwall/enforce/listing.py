@@ -159,8 +159,10 @@ def _ports(listing: _Listing, name: str, strange: list[str]) -> frozenset[int]:
 
 
 def _banned(listing: _Listing, strange: list[str]) -> tuple[Network, ...]:
-    titles = [f"set {orders.banned_set(family)}" for family in (4, 6)]
-    return merged(one for title in titles for one in _networks_of(listing, title, strange))
+    fours, sixes = (
+        _networks_of(listing, f"set {orders.banned_set(family)}", strange) for family in (4, 6)
+    )
+    return (*fours, *sixes)
 
 
 def _opened(listing: _Listing, strange: list[str]) -> frozenset[tuple[Proto, int]]:
@@ -229,12 +231,24 @@ def _networks(listing: _Listing, strange: list[str]) -> dict[str, tuple[Network,
     return {name: merged(networks) for name, networks in found.items()}
 
 
-def _networks_of(listing: _Listing, title: str, strange: list[str]) -> Iterator[Network]:
-    for element in listing.elements.get(title, ()):
+def _networks_of(listing: _Listing, title: str, strange: list[str]) -> tuple[Network, ...]:
+    networks, others = _read_networks(listing.elements.get(title, ()))
+    strange += (f"{title}: {element}" for element in others)
+    return networks
+
+
+# A thousand bans take 30 ms to read, and a new port changes none of them.
+@lru_cache(maxsize=32)
+def _read_networks(elements: tuple[str, ...]) -> tuple[tuple[Network, ...], tuple[str, ...]]:
+    """The networks of a set, merged, and the elements that are none."""
+    networks: list[Network] = []
+    strange: list[str] = []
+    for element in elements:
         try:
-            yield from _network(element)
+            networks += _network(element)
         except ValueError:
-            strange.append(f"{title}: {element}")
+            strange.append(element)
+    return merged(networks), tuple(strange)
 
 
 def _network(element: str) -> Iterator[Network]:

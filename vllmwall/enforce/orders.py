@@ -2,17 +2,21 @@
 
 - **Bans** come first, for every packet and not for SYNs alone: so a ban holds for UDP, for ports
   that are no workload's and for connections that could not be reset, without conntrack. An
-  interval set is asked for each packet of either family; what that costs is in the benchmark
-  (`packet path`). The rule is always there, so that a ban is one element and no rule changes.
+  interval set is asked for each packet of either family. Measured beside no firewall (2-core VM,
+  kernel 6.18; new connections and bulk, by ratio): 0.93 and 0.90 without these rules, 0.94 and
+  0.91 with them and no ban, 0.91 and 0.88 with 10,000 bans. The rules are always there, so that a
+  ban is one element and no rule changes.
   ICMP passes: without it no neighbour on the link could be found (IPv6), no path MTU be learnt,
   and the failsafe ports would be closed too.
 - **Lockdown** closes what has ports and no entry. TCP is judged by its SYN: answers to what this
   host opened pass, and so do connections from before, which conntrack would not know. For
-  UDP and the like conntrack tells answers apart; a table without lockdown has no such rule, so
-  that nothing is tracked for it. What has no ports (ICMP, IGMP, ESP, VRRP, tunnels) passes.
+  UDP and the like conntrack tells answers apart, which costs 6 of 100 connections a second; a
+  table without lockdown has no such rule, so that nothing is tracked for it. What has no ports
+  (ICMP, IGMP, ESP, VRRP, tunnels) passes.
 - **Limits** are asked at limited entries, for SYNs alone, peers excepted. A full ``rate`` set ends
   its rule: who comes then is not limited, and never is anybody refused for that. ``ct count`` needs
-  conntrack, so its rules are there only where ``connections`` is limited.
+  conntrack, so its rules are there only where ``connections`` is limited (9 of 100 connections a
+  second; the rate alone costs nothing that could be measured).
 - **The log** stands in `strangers`, before the drop, and says no more than ``per_second``.
 """
 
