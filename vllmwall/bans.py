@@ -6,7 +6,6 @@ that; a file that is damaged is moved aside and said, never a crash; everyone is
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from vllmwall.cidr import everyone_in, merged, parse_network, plain
 from vllmwall.config.trusted import read_trusted
 from vllmwall.model import Network
+from vllmwall.peers.clock import since_epoch
 from vllmwall.peers.written import replace_text
 
 FILE_NAME = "bans.json"
@@ -57,7 +57,7 @@ class _FileShape(BaseModel):
 class BanList:
     """The bans of this node, kept in ``files``: the first one there is read, all are written."""
 
-    def __init__(self, *files: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *files: Path, clock: Callable[[], float] = since_epoch) -> None:
         self._files = files
         self._clock = clock
         self.problems: tuple[str, ...] = ()
