@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.cgroups import inside
 from tests.lab import Host, Lab
 from vllmwall.control import ControlError, request
+from vllmwall.options import Options
 
 PATIENCE = 15.0  # seconds; far more than anything here needs on a busy machine
 PEERS = "[peers]\ncidrs = ['192.0.2.2/32', '2001:db8::2/128']\n"
@@ -164,7 +165,13 @@ class Guarded:
             command = ["unshare", "-m", "sh", "-c", f'{self.before}; exec "$@"', "sh", *command]
         host = self.on or self.lab.node
         environment = {**os.environ, **self.environment}
+        host._stack.callback(self._remove_instance)  # what a killed daemon leaves goes on tracing
         return host.popen(command, env=environment, output=self.log)
+
+    def _remove_instance(self) -> None:
+        name = Options(self.config, self.runtime).instance
+        with contextlib.suppress(OSError):
+            Path("/sys/kernel/tracing/instances", name).rmdir()
 
     def _answers(self) -> bool:
         assert self.process is not None

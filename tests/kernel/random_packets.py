@@ -118,12 +118,15 @@ class Range:
             self._raw[packet.family].sendto(content, (str(packet.destination), 0))
         return numbered
 
-    def fates(self, sent: dict[int, Packet], expected: dict[int, Verdict]) -> dict[int, Verdict]:
+    def fates(
+        self, sent: dict[int, Packet], expected: dict[int, frozenset[Verdict]]
+    ) -> dict[int, Verdict]:
         """What became of those that arrived, as soon as that is ``expected``, or in the end."""
         deadline = time.monotonic() + PATIENCE
         while True:
             found = self._fates(sent)
-            if found == expected or time.monotonic() > deadline:
+            is_expected = all(found.get(number) in those for number, those in expected.items())
+            if is_expected or time.monotonic() > deadline:
                 return found
             time.sleep(0.005)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -22,10 +23,11 @@ from tests.cgroups import cgroup, inside
 from tests.kernel.random_packets import Range, is_plain
 from tests.lab import NODE, Lab
 from tests.unit.enforce.strategies import walls
-from vllmwall.enforce.evaluation import Packet, Socket, Verdict, evaluate, read_table
+from vllmwall.enforce.evaluation import Judgement, Packet, Socket, Verdict, evaluate, read_table
 from vllmwall.enforce.evaluation.finding import reached
 from vllmwall.enforce.nftables import Nftables
-from vllmwall.model import Address, Guard, Listener, Mode, Proto, Wall
+from vllmwall.limits import Limits
+from vllmwall.model import Address, Guard, Listener, Mode, Proto, Wall, WallEntry
 from vllmwall.netns import inode_of
 
 A_NODE = ip_address(NODE[0]), ip_address(NODE[1])
@@ -42,6 +44,7 @@ BINDS = {
         ("::", 2222, False),
     ],
 }
+LISTENED = frozenset(port for binds in BINDS.values() for _, port, _ in binds)
 LISTEN = """
 import json, socket, sys
 held = []
@@ -98,9 +101,10 @@ def stage() -> Iterator[Stage]:
         stack.callback(target.close)
         seen: Counter[str] = Counter()
         yield Stage(target, tuple(found), found, guards, seen)
-    assert seen.total() > 4000, seen
+    assert seen["accept"] + seen["drop"] + seen["reject"] > 4000, seen
     assert {"accept", "drop", "reject"} <= seen.keys(), seen
-    assert seen["guarded drop"] > 50, seen
+    for kind in ("guarded drop", "lockdown", "banned", "limited"):
+        assert seen[kind] > 0, seen
 
 
 class _listening:  # noqa: N801 a context manager, used like a function
@@ -126,14 +130,38 @@ def guarded_walls(draw: st.DrawFn) -> Wall:
     wall = draw(walls())
     named = sorted(wall.networks.keys())
     audience = draw(st.sampled_from([("peers",), ("node",), (named[0],), tuple(named)]))
+    limits = draw(st.sampled_from([None, Limits(3, 2), Limits(connections=2), Limits(1, 1, 1)]))
     return replace(
         wall,
+        entries=_with_doors(draw, wall, limits),
+        limits=limits,
         mode=draw(st.sampled_from([Mode.ENFORCE, Mode.ENFORCE, Mode.AUDIT])),
         guards=frozenset(Guard(1, n) for n in draw(st.sets(st.integers(0, 1), min_size=1))),
         guard_audience=audience,
         failsafe=draw(st.frozensets(st.sampled_from([22, 2222, 7003]))),
+        lockdown=draw(st.sampled_from([False, False, True])),
+        banned=wall.banned if draw(st.booleans()) else (),
         answering=draw(st.booleans()),
     )
+
+
+def _with_doors(draw: st.DrawFn, wall: Wall, limits: Limits | None) -> frozenset[WallEntry]:
+    """The wall's own entries, and some for the node's addresses and for its listeners' ports."""
+    audiences = [("public",), ("public",), ("node",), *((name,) for name in sorted(wall.networks))]
+    places = product([4, 6, *A_NODE], sorted(LISTENED), [Proto.TCP, Proto.UDP])
+    found = {_place(one): replace(one, limited=False) for one in wall.entries}
+    for at, port, proto in draw(st.lists(st.sampled_from(list(places)), max_size=8)):
+        family = at if isinstance(at, int) else at.version
+        address = None if isinstance(at, int) else at
+        audience = draw(st.sampled_from(audiences))
+        limited = limits is not None and (proto, audience) == (Proto.TCP, ("public",))
+        one = WallEntry(family, proto, port, audience, address, limited=limited)
+        found.setdefault(_place(one), one)
+    return frozenset(found.values())
+
+
+def _place(one: WallEntry) -> tuple[object, ...]:
+    return one.family, one.proto, one.port, one.address
 
 
 @settings(
@@ -159,21 +187,26 @@ def test_the_evaluator_says_what_the_kernel_does(
         number: evaluate(table, replace(packet, socket=stage.socket(packet)))
         for number, packet in sent.items()
     }
-    expected = {number: one.verdict for number, one in judged.items()}
+    expected = {number: one.possible for number, one in judged.items()}
     seen = stage.range.fates(sent, expected)
     assert len(seen) > PACKETS * 0.8
     wrong = {
         number: (sent[number], judged[number].way, f"kernel: {verdict.value}")
         for number, verdict in seen.items()
-        if verdict is not expected[number]
+        if verdict not in expected[number]
     }
     assert {} == wrong
     stage.seen.update(verdict.value for verdict in seen.values())
-    stage.seen["guarded drop"] += sum(
-        any(step.set.startswith("guarded_") for step in judged[number].way)
-        for number, verdict in seen.items()
-        if verdict is Verdict.DROP
-    )
+    stage.seen.update(each for number in seen for each in _kinds(judged[number]))
+
+
+def _kinds(judged: Judgement) -> set[str]:
+    """What this packet was a test of, beside its verdict."""
+    chains = {step.chain for step in judged.way}
+    found = {name for name in ("lockdown", "banned", "limited") if name in chains}
+    if judged.verdict is Verdict.DROP and "unlisted" in chains:
+        found.add("guarded drop")
+    return found | ({"depends"} if judged.verdict is Verdict.DEPENDS else set())
 
 
 def _packet(random: Random, wall: Wall, sport: int) -> Packet:
@@ -192,9 +225,10 @@ def _door(random: Random, wall: Wall) -> tuple[str, Address, int]:
     """One that the wall speaks of, one at which somebody listens, or any; often a bit beside."""
     doors = [(e.proto.value, e.address or A_NODE[e.family // 6], e.port) for e in wall.entries]
     doors = [one for one in doors if is_plain(one[1]) or one[1] in A_NODE]
-    listened = [port for binds in BINDS.values() for _, port, _ in binds]
-    ports = [*listened, *wall.failsafe, 22, random.randint(1, 65535)]
+    ports = [*sorted(LISTENED), *wall.failsafe, 22, random.randint(1, 65535)]
     doors += [("tcp", random.choice(A_NODE), port) for port in random.sample(ports, 6)]
+    doors += [("udp", random.choice(A_NODE), port) for port in (68, 546, *wall.failsafe_udp)]
+    doors += [(proto.value, random.choice(A_NODE), port) for proto, port in wall.opened]
     proto, destination, port = random.choice(doors)
     beside = random.random()
     if beside < 0.1:
@@ -213,7 +247,8 @@ def _sources(random: Random, wall: Wall) -> list[Address]:
     """In the networks of the wall, at their edges, just outside, and anywhere."""
     found = [ip_address("198.51.100.7"), ip_address("2001:db8:50::7")]
     found += [ip_address(random.getrandbits(32)), ip_address(0x2A << 120 | random.getrandbits(120))]
-    for each in (one for name in sorted(wall.networks) for one in wall.networks[name]):
+    named = [one for name in sorted(wall.networks) for one in wall.networks[name]]
+    for each in (*named, *wall.banned):
         first, last = int(each.network_address), int(each.broadcast_address)
         for value in (first, last, first - 1, last + 1, random.randint(first, last)):
             if 0 <= value < 1 << each.max_prefixlen:

@@ -134,6 +134,19 @@ def test_roles_and_workloads_can_be_asked_about(node: Guarded) -> None:
     assert "Workloads: tiny, torch; roles: api" in done.stderr
 
 
+def test_a_ban_is_named_and_decides(node: Guarded) -> None:
+    """At the public API too, with the reason that was given."""
+    node.ask("bans.add", networks=["198.51.100.66/32"], reason="scans")
+    try:
+        (answer,) = explain(node, "198.51.100.66", "api")["answers"]
+    finally:
+        node.ask("bans.remove", networks=["198.51.100.66/32"])
+    assert ("closed", "the source is banned") == (answer["verdict"], answer["reason"])
+    assert ("banned4", "198.51.100.66") == (answer["way"][0]["set"], answer["way"][0]["element"])
+    kinds = {one["kind"]: one["name"] for one in answer["source_is"]}
+    assert {"ban": "scans", "group": "monitoring"} == kinds
+
+
 def test_a_port_at_which_nobody_listens_is_closed(node: Guarded) -> None:
     """Also where the wall would let the packet through."""
     (answer,) = explain(node, STRANGER[0], "81", "--to", NODE[0])["answers"]

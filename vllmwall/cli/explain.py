@@ -111,7 +111,7 @@ def show(out: Console, answer: ExplainJson, *, way: bool) -> None:
         out.print()
         out.print("Not evaluated: other programs' chains that such a packet meets too", style="dim")
         for hook in answer["hooks"]:
-            out.print(f"  {_hook(hook)}", style="dim")
+            out.print(f"  {_hook(hook)}", style="yellow" if hook["policy"] == "drop" else "dim")
 
 
 def _show_answer(out: Console, one: AnswerJson, *, way: bool) -> None:
@@ -176,8 +176,9 @@ def _purpose(one: PurposeJson) -> Iterator[Row]:
 
 
 def _source(one: SourceJson) -> str:
-    where = one["where"] or f"{one['kind']} {one['name']}"
-    return f"{one['network']} of {one['audience']} ({where}{_until(one['expires'])})"
+    where = one["where"] or f"{one['kind']} {one['name']}".strip()
+    what = "banned" if one["kind"] == "ban" else f"of {one['audience']}"
+    return f"{one['network']} {what} ({where}{_until(one['expires'])})"
 
 
 def _until(expires: float | None) -> str:

@@ -111,15 +111,27 @@ class Libnftables:
     def _command(self, path: str, script: str, output: str) -> str:
         with self._lock:
             handle = self._handle(path).handle
-            code, printed, complaint = _cmd(handle, script, output)
-            if code != 0 and _MISSING not in complaint:
-                # Once more as a file: nft 1.0.6 names the line only then.
-                with _as_file(script) as include:
-                    code, printed, complaint = _cmd(handle, include, output)
+            with self._some_to_spare():
+                code, printed, complaint = _cmd(handle, script, output)
+                if code != 0 and _MISSING not in complaint:
+                    # Once more as a file: nft 1.0.6 names the line only then.
+                    with _as_file(script) as include:
+                        code, printed, complaint = _cmd(handle, include, output)
         if code == 0:
             return printed
         refused = NotThereError if _MISSING in complaint else EnforceError
         raise refused(_plain(complaint) or f"libnftables returned {code}, no more", script)
+
+    @contextlib.contextmanager
+    def _some_to_spare(self) -> Iterator[None]:
+        """Descriptors for the script and for the socket that the library opens for itself
+        (src/iface.c): it ends the process where it gets none."""
+        while self._reserved:
+            os.close(self._reserved.pop())
+        try:
+            yield
+        finally:
+            self._fill_reserve()
 
     def _handle(self, path: str) -> _Kept:
         inode = inode_of(path)

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllmwall.bans import FILE_NAME, BanList
 from vllmwall.config import DROP_INS, load
 from vllmwall.config.origins import of_audience, of_network
 from vllmwall.control import Json
@@ -73,7 +74,8 @@ def explain_once(
     """
     config = load(config_path)
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
-    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)))
+    bans = BanList(runtime_dir / FILE_NAME)
+    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     keeper.down = (runtime_dir / DOWN_MARKER).exists()
     node = keeper.observer.observe()
     keeper.recognition = recognize(node, config.lessons())
@@ -219,7 +221,7 @@ def _owner(keeper: WallKeeper, listener: Listener) -> OwnerFacts:
 
 
 def _memberships(keeper: WallKeeper, source: Address) -> Iterator[SourceJson]:
-    """The peer sources and the groups that hold the source."""
+    """The peer sources, the groups and the bans that hold the source."""
     files = keeper.config.files
     for one in keeper.peers.sources():
         for network in _holding(one.networks, source):
@@ -241,6 +243,16 @@ def _memberships(keeper: WallKeeper, source: Address) -> Iterator[SourceJson]:
                 "network": str(network),
                 "where": of_network(files, ("groups", name), network),
                 "expires": None,
+            }
+    for ban in keeper.bans.bans():
+        for network in _holding((ban.network,), source):
+            yield {
+                "audience": "banned",
+                "kind": "ban",
+                "name": ban.reason,
+                "network": str(network),
+                "where": "",
+                "expires": ban.expires,
             }
 
 

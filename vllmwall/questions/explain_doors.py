@@ -213,13 +213,15 @@ def _some_hosts(network: Network) -> Iterator[Address]:
 
 
 def _strangers(keeper: WallKeeper) -> list[Address]:
-    """Of the addresses that documentation may use, one of each family that is in no audience."""
+    """Of the addresses that documentation may use, one of each family that nothing here names."""
     groups = [one for networks in keeper.policy.groups.values() for one in networks]
-    known = [*keeper.peers.networks(), *groups]
+    known = [*keeper.peers.networks(), *groups, *keeper.bans.networks()]
     found: dict[int, Address] = {}
     for address in map(ip_address, _STRANGERS):
         if not any(address.version == one.version and address in one for one in known):
             found.setdefault(address.version, address)
     if not found:
-        raise ControlError("failed", "there is no stranger: peers and groups hold every address")
+        raise ControlError(
+            "failed", "peers, groups and bans name every address: who is a stranger?"
+        )
     return [found[version] for version in sorted(found)]

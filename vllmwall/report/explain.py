@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from vllmwall.model import Address, LabelledListener, Listener, Mode, Proto, Workload
+from vllmwall.model import PUBLIC, Address, LabelledListener, Listener, Mode, Proto, Workload
 from vllmwall.report.explain_shapes import (
     EXPLAIN_VERSION,
     AnswerJson,
@@ -140,6 +140,8 @@ def _why_let_in(facts: AnswerFacts) -> str:
         return f"the wall lets it in: {network}"
     if any(step["set"] in ("any4", "any6", "addr4", "addr6") for step in facts.wall.way):
         return "the wall lets everyone in there"
+    if facts.owner.audience == (PUBLIC,):
+        return "its audience is everyone, so the wall has no rule for this port"
     if _met(facts, "guarded") and facts.wall.decided and facts.wall.decided["chain"] == "guarded":
         return "a failsafe port: no guard closes it"
     return "the wall has no rule for this port"

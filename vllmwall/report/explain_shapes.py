@@ -25,8 +25,9 @@ class StepJson(TypedDict):
 
 
 class SourceJson(TypedDict):
-    """One reason why the source is in an audience. ``where`` is ``file:line``, as far as it is
-    known; ``expires`` is in seconds since the epoch; None: it stays."""
+    """One reason why the source is in an audience, or ``banned``. ``kind``: static, file, dns,
+    runtime, group or ban. ``where`` is ``file:line``, as far as it is known; ``expires`` is in
+    seconds since the epoch; None: it stays."""
 
     audience: str
     kind: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -100,6 +101,11 @@ def answer(*those: AnswerFacts) -> ExplainJson:
         ),
         (facts(WallFacts("accept", (step("guarded"),))), "open", "failsafe"),
         (facts(WallFacts("accept", (step("input", "policy accept"),))), "open", "no rule for"),
+        (
+            replace(facts(WallFacts("accept")), owner=OwnerFacts(audience=("public",))),
+            "open",
+            "its audience is everyone",
+        ),
     ],
 )
 def test_every_end_has_a_verdict_and_a_reason(asked: AnswerFacts, verdict: str, words: str) -> None:

@@ -19,6 +19,7 @@ from vllmwall.enforce.evaluation import (
     evaluate,
     read_table,
 )
+from vllmwall.limits import KernelLog, Limits
 from vllmwall.model import Guard, Mode, Proto, Wall, WallEntry
 
 PEER, STRANGER, NODE = (ip_address(f"192.0.2.{n}") for n in (2, 9, 1))
@@ -63,6 +64,9 @@ def packet(port: int = 29500, source: object = STRANGER, **changes: object) -> P
     [
         (packet(29500, PEER), Verdict.ACCEPT),
         (packet(29500, STRANGER), Verdict.DROP),
+        (packet(29500, "192.0.2.3"), Verdict.ACCEPT),
+        (packet(29500, "192.0.2.4"), Verdict.DROP),
+        (packet(29500, PEER, proto="udp"), Verdict.ACCEPT),
         (packet(29500, STRANGER, flags=frozenset({"ack"})), Verdict.DROP),
         (packet(29500, STRANGER, interface="lo"), Verdict.ACCEPT),
         (packet(29500, STRANGER, proto="udp"), Verdict.ACCEPT),
@@ -94,6 +98,49 @@ def test_the_exact_address_counts_and_the_family() -> None:
     assert Verdict.ACCEPT is evaluate(table, other).verdict
     nft_writes = read_table(listing().replace("2001:db8::1:0 .", "2001:db8::0.1.0.0 ."))
     assert Verdict.DROP is evaluate(nft_writes, six).verdict
+
+
+ORDERED = replace(
+    WALL,
+    entries=WALL.entries | {WallEntry(4, Proto.TCP, 9000, ("public",), limited=True)},
+    banned=(ip_network("203.0.113.0/24"),),
+    failsafe_udp=frozenset({53}),
+    lockdown=True,
+    opened=frozenset({(Proto.TCP, 443)}),
+    limits=Limits(5, 10, 20),
+    log=KernelLog(5),
+    answering=False,
+)
+BANNED = "203.0.113.255"
+
+
+@pytest.mark.parametrize(
+    ("tried", "expected"),
+    [
+        (packet(443, BANNED), Verdict.DROP),
+        (packet(443, "203.0.114.0"), Verdict.ACCEPT),
+        (packet(22, BANNED), Verdict.ACCEPT),
+        (packet(53, BANNED, proto="udp"), Verdict.ACCEPT),
+        (packet(53, BANNED), Verdict.DROP),
+        (packet(0, BANNED, proto="icmp", dport=None), Verdict.ACCEPT),
+        (packet(9000, STRANGER), Verdict.DEPENDS),
+        (packet(9000, PEER), Verdict.ACCEPT),
+        (packet(444, PEER), Verdict.DROP),
+        (packet(444, PEER, flags=frozenset({"syn", "ack"})), Verdict.ACCEPT),
+        (packet(444, PEER, flags=frozenset({"syn", "psh"})), Verdict.DROP),
+        (packet(444, PEER, proto="udp"), Verdict.DROP),
+        (packet(444, PEER, proto="udp", state="established"), Verdict.ACCEPT),
+        (packet(22, STRANGER), Verdict.ACCEPT),
+        (packet(22, STRANGER, proto="udp"), Verdict.DROP),
+        (packet(68, STRANGER, proto="udp", sport=67), Verdict.ACCEPT),
+        (packet(68, STRANGER, proto="udp"), Verdict.DROP),
+        (packet(1, STRANGER, proto="esp", dport=None), Verdict.ACCEPT),
+        (packet(444, STRANGER, proto="sctp"), Verdict.DROP),
+    ],
+)
+def test_orders_do_what_they_say(tried: Packet, expected: Verdict) -> None:
+    """Bans, lockdown, limits, failsafe ports and the log, in one table."""
+    assert expected is evaluate(read_table(listing(ORDERED)), tried).verdict
 
 
 def test_audit_mode_lets_strangers_in() -> None:
@@ -216,7 +263,10 @@ def test_a_table_with_strange_declarations_is_refused(text: str) -> None:
         read_table(text)
 
 
-@pytest.mark.parametrize("element", ["x", "192.0.2.0/33", "192.0.2.9 . tcp", "192.0.2.1-fd00::"])
+@pytest.mark.parametrize(
+    "element",
+    ["x", "192.0.2.0/33", "192.0.2.1/24", "192.0.2.9 . tcp", "192.0.2.1-fd00::", "192.0.2.0/x"],
+)
 def test_an_element_that_cannot_be_read_is_refused(element: str) -> None:
     """It could be the one that counts."""
     text = listing().replace("192.0.2.2/31", f"192.0.2.2/31, {element}")

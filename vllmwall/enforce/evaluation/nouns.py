@@ -109,3 +109,10 @@ class Judgement:
     def way(self) -> tuple[Step, ...]:
         """The steps that matched: the rules that led here."""
         return tuple(step for step in self.trail if step.matched is not False)
+
+    @property
+    def possible(self) -> frozenset[Verdict]:
+        """The verdicts that can come of it: one, unless it depends."""
+        if self.verdict is not Verdict.DEPENDS:
+            return frozenset({self.verdict})
+        return frozenset(one for outcome in self.outcomes for one in outcome.possible)

@@ -7,9 +7,9 @@ does not match then, whatever it compares with (NFT_BREAK).
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_network
 
 from vllmwall.enforce.evaluation.nouns import Packet
 from vllmwall.model import Address
@@ -63,13 +63,24 @@ def _ancestor(level: int) -> Callable[[Packet], Value | None]:
 
 
 def _address(family: int, of: Callable[[Packet], Address]) -> Selector:
+    """By hand: walls can have thousands of networks, and `ip_network` takes ten times as long."""
+    kind, bits = (socket.AF_INET, 32) if family == 4 else (socket.AF_INET6, 128)
+
+    def number(text: str) -> int:
+        try:
+            return int.from_bytes(socket.inet_pton(kind, text), "big")
+        except OSError as error:
+            raise ValueError(text) from error
+
     def read(text: str) -> Range:
         first, dash, last = text.partition("-")
-        network = ip_network(first)
-        end = ip_network(last).network_address if dash else network.broadcast_address
-        if {network.version, end.version} != {family}:
+        if dash:
+            return number(first), number(last)
+        address, slash, length = text.partition("/")
+        low, free = number(address), bits - int(length) if slash else 0
+        if free < 0 or low & (1 << free) - 1:
             raise ValueError(text)
-        return int(network.network_address), int(end)
+        return low, low | (1 << free) - 1
 
     return Selector(lambda packet: int(of(packet)) if packet.family == family else None, read)
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from tests.kernel.guarded import Guarded, eventually
-from tests.kernel.test_blocked import PRIVATE, command, listen, other_rank, run
+from tests.kernel.test_who_knocks import PRIVATE, command, listen, other_rank, run
 from tests.lab import Lab
 from vllmwall.report.learn_shapes import LearnFactsJson, LearnJson
 
