@@ -117,7 +117,7 @@ def test_the_api_that_another_firewall_closes_is_named(
         server.open("tcp", "0.0.0.0", API)
         eventually(lambda: f"API port {API}" in doctor(node, place.command([])), "it is named")
         remedy = doctor(node, place.command([]))[f"API port {API}"][2]
-        with pytest.raises(OSError, match="timed out|No route"):
+        with pytest.raises(OSError, match=r"timed out|No route"):
             lab.stranger.dial(lab.node.ipv4, API)
         place.run(["sh", "-ec", remedy])
         assert f"API port {API}" not in doctor(node, place.command([]))
