@@ -16,7 +16,8 @@ from fnmatch import translate
 from pathlib import Path
 
 from vllmwall.cgroups import SLICE, comes_again
-from vllmwall.model import Guard, Lesson
+from vllmwall.lessons import Lesson
+from vllmwall.model import Guard
 
 _MOST = 4096
 

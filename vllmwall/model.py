@@ -13,12 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import Literal
 
@@ -284,30 +279,6 @@ class Recognition:
 
     workloads: tuple[Workload, ...]
     unclaimed: tuple[Listener, ...]
-
-
-@dataclass(frozen=True)
-class Match:
-    """How a taught workload is found. Every field that is set must hold.
-
-    ``exe`` and ``cgroup`` and ``unit`` and ``image`` are globs; ``argv`` is a glob over the
-    command line joined by spaces.
-    """
-
-    exe: str | None = None
-    argv: str | None = None
-    unit: str | None = None
-    image: str | None = None
-    cgroup: str | None = None
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """One ``[[workload]]`` of the configuration: software that vllmwall does not know by itself."""
-
-    name: str
-    match: Match
-    api_ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import pytest
 
 from vllmwall.arming import Armed
 from vllmwall.cgroups import SLICE
-from vllmwall.model import Guard, Lesson, Match
+from vllmwall.lessons import Lesson, Match
+from vllmwall.model import Guard
 
 HOME, AWAY = 4026531840, 4026532008
 UNIT = "/system.slice/vllm.service"

@@ -35,7 +35,8 @@ from vllmwall.config.values import (
     UnixGroup,
     WorkloadName,
 )
-from vllmwall.model import PEERS, PUBLIC, Lesson, Match, Mode, Network, Policy, Role
+from vllmwall.lessons import Lesson, Match
+from vllmwall.model import PEERS, PUBLIC, Mode, Network, Policy, Role
 
 
 class PeersSection(Section):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vllmwall.model import Lesson, Node, Process, Recognition
+from vllmwall.lessons import Lesson
+from vllmwall.model import Node, Process, Recognition
 from vllmwall.recognize import kv, lmdeploy, ray, sglang, taught, torch, vllm
 from vllmwall.recognize.claims import StackRules
 from vllmwall.recognize.survey import is_claimed_alone, survey_node

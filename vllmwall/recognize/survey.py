@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vllmwall.cgroups import SLICE, is_within
+from vllmwall.lessons import Lesson
 from vllmwall.model import (
     Label,
     LabelledListener,
-    Lesson,
     Listener,
     Node,
     Process,

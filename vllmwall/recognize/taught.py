@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from fnmatch import translate
 
-from vllmwall.model import Label, Lesson, Process, Proto, Role, Stack
+from vllmwall.lessons import Lesson
+from vllmwall.model import Label, Process, Proto, Role, Stack
 from vllmwall.recognize.claims import Candidate, Scene, Sighting, StackRules, label, unknown
 from vllmwall.recognize.fingerprints import library_label
 

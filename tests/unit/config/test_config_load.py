@@ -7,7 +7,8 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from vllmwall.config import DEFAULT_PATH, Config, load
-from vllmwall.model import Lesson, Match, Mode, Proto, Role
+from vllmwall.lessons import Lesson, Match
+from vllmwall.model import Mode, Proto, Role
 
 
 def test_a_missing_configuration_works(etc: Path) -> None:

@@ -10,7 +10,8 @@ import shlex
 from ipaddress import ip_address
 from itertools import count
 
-from vllmwall.model import Lesson, Listener, Node, Process, Proto, RaySession, Recognition, Role
+from vllmwall.lessons import Lesson
+from vllmwall.model import Listener, Node, Process, Proto, RaySession, Recognition, Role
 from vllmwall.recognize import recognize
 
 NAMESPACE = 4026531840
