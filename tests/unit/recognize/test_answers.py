@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-import time
-
 from node_builder import node, process, renamed, roles, seen, tcp, unix
 
 from vllmwall.model import Node, Policy, Role, Stack
@@ -99,15 +95,10 @@ def busy_node(processes: int = 2000, listeners: int = 500) -> Node:
     return node(*parts)
 
 
-def test_a_busy_node_takes_milliseconds() -> None:
-    """2,000 processes and 500 listeners: the budget is 15 ms, best of several on a busy box."""
-    crowded = busy_node()
-    best = 1.0
-    gc.collect()
-    for _ in range(15):
-        start = time.thread_time()
-        recognition = recognize(crowded)
-        best = min(best, time.thread_time() - start)
-    assert len(recognition.workloads) == 10
-    print(f"\n2,000 processes, 500 listeners: {best * 1000:.1f} ms")
-    assert best < 0.030 or sys.gettrace() is not None  # coverage makes it ten times slower
+def test_a_busy_node_is_counted_right() -> None:
+    """2,000 processes and 500 listeners; what it takes is in `make bench ONLY=pass`."""
+    recognition = recognize(busy_node())
+    assert (10, 500) == (
+        len(recognition.workloads),
+        sum(len(one.listeners) for one in recognition.workloads),
+    )
