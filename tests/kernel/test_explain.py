@@ -134,6 +134,22 @@ def test_roles_and_workloads_can_be_asked_about(node: Guarded) -> None:
     assert "Workloads: tiny, torch; roles: api" in done.stderr
 
 
+def test_another_address_of_the_node_is_another_door(node: Guarded) -> None:
+    """A socket for one address has a rule for that one, and none for the rest."""
+    (answer,) = explain(node, STRANGER[0], "29700", "--to", "192.0.2.99")["answers"]
+    assert ("192.0.2.99", "accept", None) == (answer["address"], answer["wall"], answer["socket"])
+    (answer,) = explain(node, STRANGER[0], "29700")["answers"]
+    assert (NODE[0], "drop") == (answer["address"], answer["wall"])
+
+
+def test_what_is_bound_to_loopback_is_closed_to_other_hosts(node: Guarded) -> None:
+    """The wall has no rule for it and needs none; from the host itself it is open."""
+    (answer,) = explain(node, PEER[0], "29900")["answers"]
+    assert "closed" == answer["verdict"]
+    assert "bound to loopback" in answer["reason"]
+    assert "open" == explain(node, "127.0.0.1", "29900")["verdict"]
+
+
 def test_a_ban_is_named_and_decides(node: Guarded) -> None:
     """At the public API too, with the reason that was given."""
     node.ask("bans.add", networks=["198.51.100.66/32"], reason="scans")
@@ -191,6 +207,24 @@ def test_it_fits_80_columns(node: Guarded) -> None:
     ).stdout
     assert "CLOSED" in shown
     assert max(len(line.rstrip("\r")) for line in shown.split("\n")) <= 80
+
+
+def test_many_answers_come_in_parts_and_all_of_them(node: Guarded) -> None:
+    """A role has hundreds of listeners; the daemon is asked about a few at a time."""
+    rank = node.rank()
+    ports = range(31000, 31020)
+    for port in ports:
+        rank.open("tcp", "::", port)
+    node.settled()
+    answer = explain(node, "stranger", "torch", "--proto", "tcp")
+    assert {(port, family) for port in ports for family in (4, 6)} <= {
+        (one["port"], 6 if ":" in one["source"] else 4) for one in answer["answers"]
+    }
+    assert answer["total"] == len(answer["answers"])
+    part = node.ask("explain", sources=["stranger"], target="torch")
+    assert len(part["answers"]) < answer["total"]  # type: ignore[arg-type]
+    rank.kill()
+    node.settled()
 
 
 def test_the_daemon_is_not_kept_waiting(node: Guarded) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _COLOURS = {"open": "bold green", "closed": "bold red", "depends": "bold yellow"}
 _EXITS = {"open": Exit.OK, "closed": Exit.CLOSED}
 _WORDS = frozenset({"peer", "stranger"})
+_MOST = 256  # answers
 Row = tuple[str, str]
 
 
@@ -77,15 +78,36 @@ def explain(
         "proto": proto,
         "to": to,
     }
-    answer = asked("explain", arguments)
-    if answer is None:
-        answer = _by_ourselves(config, only_namespace, arguments)
-    found = _with_hooks(cast("ExplainJson", answer))
+    found = _with_hooks(_answered(config, only_namespace, arguments))
     if as_json:
         print_json(found)
     else:
         show(console(), found, way=way)
     sys.exit(_EXITS.get(found["verdict"], Exit.UNDECIDED))
+
+
+def _answered(config: str, only: tuple[str, ...], arguments: dict[str, object]) -> ExplainJson:
+    """All answers, in parts: the daemon has other things to do between two of them."""
+    from vllmwall.report.explain import worst
+
+    whole: ExplainJson | None = None
+    while whole is None or len(whole["answers"]) < min(whole["total"], _MOST):
+        skip = {"skip": len(whole["answers"]) if whole else 0}
+        answer = asked("explain", {**arguments, **skip})
+        if answer is None:
+            answer = _by_ourselves(config, only, {**arguments, **skip})
+        part = cast("ExplainJson", answer)
+        if whole is None:
+            whole = part
+        elif part["answers"]:
+            whole["answers"] += part["answers"]
+        else:  # listeners went meanwhile
+            break
+    whole["verdict"] = worst(one["verdict"] for one in whole["answers"])
+    if whole["total"] > _MOST:
+        problem = f"{whole['total']} answers, of which the first {_MOST} are shown: ask about less"
+        whole["problems"].append(problem)
+    return whole
 
 
 def source_of(text: str) -> tuple[list[str], int | None]:

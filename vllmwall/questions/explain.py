@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ from vllmwall.enforce.evaluation import (
 )
 from vllmwall.enforce.evaluation.finding import reached
 from vllmwall.enforce.nftables import Nftables
-from vllmwall.model import PEERS, Address, Listener, Network, Proto
+from vllmwall.model import PEERS, Address, Listener, Network, Proto, Role
 from vllmwall.observe.births import ancestors, birth_cgroups
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.passes import WallKeeper
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from vllmwall.daemon import Daemon
 
 DOWN_MARKER = "down"  # as `vllmwall.once` has it, which lies above
-MOST = 64  # answers: a role can have hundreds of listeners
+AT_ONCE = 8  # answers, 3 ms each: a role can have hundreds of listeners, and the loop waits
 _read = lru_cache(maxsize=4)(read_table)
 
 
@@ -84,73 +85,97 @@ def explain_once(
 
 
 def explained(keeper: WallKeeper, asked: Asked) -> ExplainJson:
-    """The answer. Raises ControlError."""
-    found = [one for door in doors(keeper, asked) for one in _answers(keeper, asked, door)]
-    problems = [f"{len(found)} answers; the first {MOST} are shown"] if len(found) > MOST else []
-    if keeper.down:
-        problems.append("the walls are down on request: vllmwall up")
-    return explain_json(socket.gethostname(), time.time(), found[:MOST], problems)
+    """Some of the answers, from the one that was asked for on. Raises ControlError."""
+    seen = _Seen(keeper)
+    every = [pair for door in doors(keeper, asked) for pair in _packets(asked, door, seen)]
+    found = [_answer(seen, *pair) for pair in every[asked.skip : asked.skip + AT_ONCE]]
+    problems = ["the walls are down on request: vllmwall up"] if keeper.down else []
+    return explain_json(socket.gethostname(), time.time(), found, len(every), problems)
 
 
-def _answers(keeper: WallKeeper, asked: Asked, door: Door) -> Iterator[AnswerFacts]:
-    """One for each source; sources of a family that finds no way there, only if all are so."""
-    own = own_of(keeper, door.namespace)
+@dataclass
+class _Seen:
+    """What one question reads, each thing once."""
+
+    keeper: WallKeeper
+    tables: dict[int, str] = field(default_factory=dict)
+    addresses: dict[int, tuple[Address, ...]] = field(default_factory=dict)
+    audiences: dict[Role, str] = field(default_factory=dict)
+
+    def table(self, namespace: int) -> str:
+        """Empty where none stands. Raises OSError, KeyError and EnforceError."""
+        if namespace not in self.tables:
+            backend = self.keeper.backend
+            if not isinstance(backend, Nftables):
+                raise EnforceError(f"the table of {backend.name} cannot be evaluated")
+            path = self.keeper.observer.namespaces.path(namespace)
+            self.tables[namespace] = backend.listed(path)
+        return self.tables[namespace]
+
+    def own(self, namespace: int) -> tuple[Address, ...]:
+        """The namespace's own addresses."""
+        if namespace not in self.addresses:
+            self.addresses[namespace] = own_of(self.keeper, namespace)
+        return self.addresses[namespace]
+
+    def audience_from(self, role: Role) -> str:
+        """The line that says who may connect to a role."""
+        if role not in self.audiences:
+            self.audiences[role] = of_audience(self.keeper.config.files, role)
+        return self.audiences[role]
+
+
+def _packets(asked: Asked, door: Door, seen: _Seen) -> list[tuple[Door, Packet]]:
+    """One for each source; where none is of a family that finds a way there, the first all the
+    same, with ends of two families: that is what is wrong with it."""
+    own = seen.own(door.namespace)
     every = [
-        (source, destination(door, source, own, asked.to)) for source in sources(keeper, asked, own)
+        Packet(
+            source,
+            destination(door, source, own, asked.to),
+            door.proto.value,
+            door.port,
+            asked.source_port or 0,
+            frozenset({"syn"} if door.proto is Proto.TCP else ()),
+            interface="lo" if source in own or source.is_loopback else "",
+        )
+        for source in sources(seen.keeper, asked, own)
     ]
-    fitting = [(source, to) for source, to in every if source.version == to.version]
-    for source, to in fitting or every[:1]:
-        yield _answer(keeper, asked, door, source, to)
+    fitting = [one for one in every if one.family == one.destination.version]
+    return [(door, one) for one in fitting or every[:1]]
 
 
-def _answer(
-    keeper: WallKeeper, asked: Asked, door: Door, source: Address, to: Address
-) -> AnswerFacts:
-    here = source in own_of(keeper, door.namespace) or source.is_loopback
-    packet = Packet(
-        source,
-        to,
-        door.proto.value,
-        door.port,
-        asked.source_port or 0,
-        frozenset({"syn"} if door.proto is Proto.TCP else ()),
-        interface="lo" if here else "",
-    )
-    same_family = source.version == to.version
+def _answer(seen: _Seen, door: Door, packet: Packet) -> AnswerFacts:
+    keeper = seen.keeper
+    exists = packet.family == packet.destination.version
     return AnswerFacts(
         namespace=keeper.observer.namespaces.name(door.namespace),
         mode=keeper.policy.mode,
         proto=door.proto,
-        source=source,
-        source_is=tuple(_memberships(keeper, source)),
-        destination=to,
+        source=packet.source,
+        source_is=tuple(_memberships(keeper, packet.source)),
+        destination=packet.destination,
         port=door.port,
-        wall=_judge(keeper, door, packet) if same_family else WallFacts("unknown"),
+        wall=_judge(seen, door, packet) if exists else WallFacts("unknown"),
         listener=door.listener,
-        owner=_owner(keeper, door.listener) if door.listener else OwnerFacts(),
-        here=here,
+        owner=_owner(seen, door.listener) if door.listener else OwnerFacts(),
+        here=packet.interface == "lo",
     )
 
 
-def _judge(keeper: WallKeeper, door: Door, packet: Packet) -> WallFacts:
+def _judge(seen: _Seen, door: Door, packet: Packet) -> WallFacts:
     """What the table in the kernel does to it."""
     try:
-        text = _listed(keeper, door.namespace)
+        text = seen.table(door.namespace)
         if not text:
             return WallFacts("none")
-        found = evaluate(_read(text), _with_socket(keeper, door, packet))
+        found = evaluate(_read(text), _with_socket(seen.keeper, door, packet))
     except NotUnderstoodError as error:
         return WallFacts("unknown", why=str(error))
     except (OSError, KeyError, EnforceError) as error:
         return WallFacts("unknown", why=f"it cannot be read: {error}")
-    outcomes = tuple(one.verdict.value for one in found.outcomes)
+    outcomes = tuple(sorted(one.value for one in found.possible)) if found.outcomes else ()
     return WallFacts(found.verdict.value, tuple(_steps(found)), outcomes)
-
-
-def _listed(keeper: WallKeeper, namespace: int) -> str:
-    if not isinstance(keeper.backend, Nftables):
-        raise EnforceError(f"the table of {keeper.backend.name} cannot be evaluated")
-    return keeper.backend.listed(keeper.observer.namespaces.path(namespace))
 
 
 def _steps(judgement: Judgement) -> Iterator[StepJson]:
@@ -198,7 +223,8 @@ def _likely(keeper: WallKeeper, listener: Listener | None) -> Iterator[str]:
             yield process.cgroup
 
 
-def _owner(keeper: WallKeeper, listener: Listener) -> OwnerFacts:
+def _owner(seen: _Seen, listener: Listener) -> OwnerFacts:
+    keeper = seen.keeper
     process = next(filter(None, map(keeper.observer.process, listener.pids)), None)
     command, cgroup = (process.comm, process.cgroup) if process else ("", "")
     user = _user(listener.uid)
@@ -215,7 +241,7 @@ def _owner(keeper: WallKeeper, listener: Listener) -> OwnerFacts:
         workload,
         labelled,
         keeper.policy.audience_of(role),
-        of_audience(keeper.config.files, role),
+        seen.audience_from(role),
         next(skipped, ""),
     )
 

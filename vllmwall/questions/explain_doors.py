@@ -22,7 +22,8 @@ _HOSTS_LOOKED_AT = 16
 @dataclass(frozen=True)
 class Asked:
     """The question. ``sources`` are addresses, ``peer`` or ``stranger``; ``target`` a port, a
-    role, a workload or workload/role; ``namespace`` and ``proto`` empty: any."""
+    role, a workload or workload/role; ``namespace`` and ``proto`` empty: any. ``skip``: how many of
+    the answers are known already."""
 
     sources: tuple[str, ...]
     target: str
@@ -30,6 +31,7 @@ class Asked:
     namespace: str = ""
     proto: str = ""
     to: Address | None = None
+    skip: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,16 @@ def asked_of(arguments: Json) -> Asked:
         destination = ip_address(str(to)) if to else None
     except ValueError as error:
         raise ControlError("bad-request", str(error)) from error
+    if (proto := str(arguments.get("proto") or "")) not in ("", "tcp", "udp"):
+        raise ControlError("bad-request", f"proto: tcp or udp, not {proto!r}")
     return Asked(
         tuple(dict.fromkeys(map(str, sources))),
         str(arguments.get("target", "")),
         port if isinstance(port, int) else None,
         str(arguments.get("namespace") or ""),
-        str(arguments.get("proto") or ""),
+        proto,
         destination,
+        skip if isinstance(skip := arguments.get("skip"), int) and skip > 0 else 0,
     )
 
 

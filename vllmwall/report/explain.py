@@ -73,21 +73,32 @@ class AnswerFacts:
 
 
 def explain_json(
-    host: str, now: float, answers: Iterable[AnswerFacts], problems: Collection[str]
+    host: str,
+    now: float,
+    answers: Iterable[AnswerFacts],
+    total: int,
+    problems: Collection[str],
 ) -> ExplainJson:
-    """The whole, without the hooks of other tables, which whoever asks adds."""
+    """The whole, without the hooks of other tables, which whoever asks adds. ``total``: how many
+    answers there are, of which these are some."""
     listed = [answer_json(one) for one in answers]
-    found = {one["verdict"] for one in listed}
     return {
         "version": EXPLAIN_VERSION,
         "host": host,
         "time": now,
         "daemon": True,
-        "verdict": next((one for one in _WORST if one in found), "unknown"),
+        "verdict": worst(one["verdict"] for one in listed),
+        "total": total,
         "answers": listed,
         "hooks": [],
         "problems": list(problems),
     }
+
+
+def worst(verdicts: Iterable[ExplainVerdict]) -> ExplainVerdict:
+    """The verdict on several answers."""
+    found = set(verdicts)
+    return next((one for one in _WORST if one in found), "unknown")
 
 
 def answer_json(facts: AnswerFacts) -> AnswerJson:

@@ -104,6 +104,7 @@ class HookJson(TypedDict):
 
 class ExplainJson(TypedDict):
     """The answer to `vllmwall explain`. ``verdict``: of all answers, ``closed`` where one is.
+    ``total`` is how many answers there are; more than 256 are not shown.
 
     ``daemon`` False: no daemon answered, so roles were recognized just now, and what only the
     daemon remembers is missing.
@@ -114,6 +115,7 @@ class ExplainJson(TypedDict):
     time: float
     daemon: bool
     verdict: ExplainVerdict
+    total: int
     answers: list[AnswerJson]
     hooks: list[HookJson]
     problems: list[str]

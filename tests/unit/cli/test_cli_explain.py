@@ -58,7 +58,7 @@ def facts(
 
 def answer(*those: AnswerFacts) -> ExplainJson:
     """The answer of a daemon."""
-    made = explain_json("node1", 0.0, those, [])
+    made = explain_json("node1", 0.0, those, len(those), [])
     return TypeAdapter(ExplainJson).validate_python(made)
 
 
