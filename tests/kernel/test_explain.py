@@ -150,6 +150,16 @@ def test_what_is_bound_to_loopback_is_closed_to_other_hosts(node: Guarded) -> No
     assert "open" == explain(node, "127.0.0.1", "29900")["verdict"]
 
 
+def test_one_namespace_can_be_asked_about(node: Guarded) -> None:
+    """By the name that `status` gives it; another name is refused with those that there are."""
+    name = Path(node.lab.node.path).name
+    (answer,) = explain(node, PEER[0], "29700", "--namespace", name)["answers"]
+    assert (name, "open") == (answer["namespace"], answer["verdict"])
+    done = vllmwall(node, PEER[0], "29700", "--namespace", "elsewhere")
+    assert 1 == done.returncode
+    assert f"no network namespace 'elsewhere' with a process in it; try {name}" in done.stderr
+
+
 def test_a_ban_is_named_and_decides(node: Guarded) -> None:
     """At the public API too, with the reason that was given."""
     node.ask("bans.add", networks=["198.51.100.66/32"], reason="scans")
