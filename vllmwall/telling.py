@@ -17,12 +17,16 @@ def tell_change(log: FilteringBoundLogger, namespace: str, change: Change) -> No
     """One change that we made, and the connections that it ended."""
     before, after = change.before, change.after
     entries, guards = (before.entries, before.guards) if before else (frozenset(), frozenset())
+    added, removed = _ports(after.entries - entries), _ports(entries - after.entries)
+    was_banned = before.banned if before else ()
     log.info(
         "wall put up" if before is None else "wall changed",
         namespace=namespace,
-        added=_ports(after.entries - entries),
-        removed=_ports(entries - after.entries),
+        added=", ".join(sorted(added - removed)),
+        changed=", ".join(sorted(added & removed)),
+        removed=", ".join(sorted(removed - added)),
         guarded=_paths(after.guards - guards),
+        banned=", ".join(str(one) for one in after.banned if one not in was_banned),
     )
     severed = change.severed.connections
     if severed:
@@ -50,8 +54,8 @@ def tell_failure(log: FilteringBoundLogger, namespace: str, why: str) -> None:
     log.error("the wall could not be changed; what stood stays", namespace=namespace, error=why)
 
 
-def _ports(entries: Iterable[WallEntry]) -> str:
-    return ", ".join(sorted({f"{one.proto.value}/{one.port}" for one in entries}))
+def _ports(entries: Iterable[WallEntry]) -> set[str]:
+    return {f"{one.proto.value}/{one.port}" for one in entries}
 
 
 def _paths(guards: Iterable[Guard]) -> str:

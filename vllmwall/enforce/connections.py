@@ -62,6 +62,10 @@ class Connection:
     entry: Refusing | None = None
     handle: bytes = field(default=b"", repr=False, compare=False)
 
+    def __str__(self) -> str:
+        """For the log: who was connected to what."""
+        return f"{_end(self.remote, self.remote_port)} to {_end(self.local, self.local_port)}"
+
 
 def handles(diag: socket.socket, ports: Collection[int]) -> Iterator[tuple[bytes, int]]:
     """The handle and the owner's uid of every connection, at least those at these local ports
@@ -120,6 +124,10 @@ def is_here(route: socket.socket, address: Address) -> bool:
         if error.errno not in _NO_ROUTE:
             raise
         return False
+
+
+def _end(address: Address, port: int) -> str:
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
 
 
 @lru_cache(maxsize=4096)

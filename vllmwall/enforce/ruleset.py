@@ -36,6 +36,10 @@ Why the table looks as it does (DESIGN §7):
   SYNs a second, none since. In this order: a socket that the first rule finds, the next ones
   find too. Not where the kernel delivers to no local socket (IPVS), nor through a VRF, whose
   sockets this lookup does not find. ``answering`` is a set, so that no rule has to change.
+- One SYN no guard sees: one whose four numbers are those of a connection that this host closed in
+  the last minute. The lookup finds what is left of that (TIME_WAIT), which has no cgroup
+  (nft_socket_eval, net/netfilter/nft_socket.c). Refusing those would hurt busy servers that are
+  no workloads. The listener's own rule, half a millisecond later, refuses its packets.
 - What an operator orders beside that (bans, lockdown, limits, the log) is in `orders`. A change of
   bans is one of elements; the rest comes from the configuration, and a change of that replaces
   the table, since it changes rules.
