@@ -75,6 +75,14 @@ docs: $(PRODUCT) ## write the generated pages and samples anew
 man: $(PRODUCT) ## man pages and shell completions into build/
 	@$(BIN)/python packaging/manpages.py build
 
+.PHONY: deb rpm packages
+deb: $(PRODUCT) ## the Debian package into dist/
+	@packaging/build deb
+rpm: $(PRODUCT) ## the RPM package into dist/
+	@packaging/build rpm
+packages: $(PRODUCT) ## both, and what is in them (CycloneDX)
+	@packaging/build deb rpm
+
 .PHONY: clean
 clean: ## remove what make made, virtual environments too
 	@rm -rf .venv .venv-torch .venv-vllm .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -61,7 +61,7 @@ def wait_apart(rollback: Sequence[str], seconds: float) -> str:
 
     Raises OSError when nobody can.
     """
-    command = [sys.executable, "-m", "vllmwall.cli", *rollback]
+    command = [*_as_we_were_started(), *rollback]
     if _SYSTEMD.is_dir():
         timer = ["systemd-run", "--quiet", "--collect", f"--unit={_UNIT}-{secrets.token_hex(4)}"]
         timer += [f"--on-active={seconds:g}s", "--timer-property=AccuracySec=100ms"]
@@ -77,3 +77,11 @@ def wait_apart(rollback: Sequence[str], seconds: float) -> str:
         cwd="/",
     )
     return "a process of its own"
+
+
+def _as_we_were_started() -> list[str]:
+    """The interpreter, its options and our script: a package's are isolated from `-m vllmwall`."""
+    if Path(sys.argv[0]).name in ("main.py", "vllmwall"):
+        without_arguments = len(sys.orig_argv) - len(sys.argv) + 1
+        return [sys.executable, *sys.orig_argv[1:without_arguments]]
+    return [sys.executable, "-m", "vllmwall.cli"]

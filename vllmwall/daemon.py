@@ -215,7 +215,7 @@ class Daemon:
         self.measures.full.observe(seconds)
         self.last_pass = PassFacts(time.time(), seconds * 1000, reason)
         self.metrics.after_pass()
-        self._supervisor.tell_once(f"READY=1\nSTATUS={self._status_line()}")
+        self._supervisor.tell_once(self._word_for_systemd())
 
     def _until_a_peer_expires(self) -> float | None:
         now = self.keeper.peers.now()
@@ -390,7 +390,11 @@ class Daemon:
     def _name(self, namespace: int) -> str:
         return self.keeper.observer.namespaces.name(namespace)
 
-    def _status_line(self) -> str:
+    def _word_for_systemd(self) -> str:
+        """Ready once our own wall stands; until then what keeps it from standing."""
+        own = self.keeper.observer.namespaces.own
+        if failure := self.pass_error or dict(self.keeper.walls.failures()).get(own):
+            return f"STATUS={failure.partition(chr(10))[0]}"
         workloads = self.keeper.recognition.workloads
         listeners = sum(len(workload.listeners) for workload in workloads)
-        return f"{len(workloads)} workloads, {listeners} listeners guarded"
+        return f"READY=1\nSTATUS={len(workloads)} workloads, {listeners} listeners guarded"

@@ -20,19 +20,24 @@ class Supervisor:
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _WATCHDOG_SECONDS
-            self.tell("WATCHDOG=1")
+            _notify("WATCHDOG=1")
 
     def tell_once(self, text: str) -> None:
-        """Not again what was told last."""
+        """Not again what was told last: READY=1 once, and again after each RELOADING=1."""
         if text != self._told:
             self.tell(text)
         self._told = text
 
     def tell(self, text: str) -> None:
         """Say it."""
-        from systemd import daemon
+        self._told = ""
+        _notify(text)
 
-        daemon.notify(text)
+
+def _notify(text: str) -> None:
+    from systemd import daemon
+
+    daemon.notify(text)
 
 
 def longest_sleep() -> float:
