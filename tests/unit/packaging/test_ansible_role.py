@@ -41,14 +41,15 @@ def test_the_linter_is_content() -> None:
     run("ansible-lint", "--offline", "--profile", "production", "-q", ".")
 
 
-@pytest.mark.parametrize("more", ["", "[policy]\nmetrics = ['peers']\n"])
-def test_what_it_writes_loads(more: str, tmp_path: Path) -> None:
+def test_what_it_writes_loads(tmp_path: Path) -> None:
     """Beside the package's own file, to which its peers are added."""
     peers = ["10.0.0.0/24", "fd00:10::/64"]
     written = tmp_path / "conf.d" / "50-ansible.toml"
     written.parent.mkdir()
     (tmp_path / "vllmwall.toml").write_text("[peers]\ncidrs = ['192.0.2.7/32']\n")
-    values = json.dumps({"vllmwall_peers": peers, "vllmwall_config": more})
+    values = json.dumps(
+        {"vllmwall_peers": peers, "vllmwall_config": "[policy]\nmetrics = ['peers']"}
+    )
     arguments = f"src={ROLE / 'templates/ansible.toml.j2'} dest={written} mode=0644"
     local = ["-i", "localhost,", "-c", "local", "localhost"]
     local += ["-e", f"ansible_python_interpreter={sys.executable}"]
