@@ -30,6 +30,7 @@ from vllmwall.model import (
     Wall,
 )
 from vllmwall.observe import Observer
+from vllmwall.observe.eyesight import why_blind
 from vllmwall.observe.namespaces import every_namespace
 from vllmwall.observe.processes import read_cgroup
 from vllmwall.peers import PeerList
@@ -78,6 +79,7 @@ class WallKeeper:
         self.recognition = Recognition((), ())
         self.members: frozenset[int] = frozenset()
         self.guarding = Guarding()
+        self.blind = ""
         self.decision = Decision({}, ())
         self.walls = Walls(
             self.backend,
@@ -202,6 +204,7 @@ class WallKeeper:
             skipped=self.decision.skipped,
             down=self.down,
             guarding=self.guarding,
+            blind=self.blind,
             problems=(*problems, *self._failures()),
             bans=len(self.bans.bans()),
         )
@@ -232,6 +235,8 @@ class WallKeeper:
 
     def _think(self, node: Node) -> None:
         """The pure half. A namespace that could not be read keeps the wall it has."""
+        own = self.observer.namespaces.own
+        self.blind = why_blind(one for one in node.listeners if one.namespace == own)
         self.recognition = self._in_scope(recognize(node, self._lessons), node, self.policy)
         self.observer.keep(self.recognition)
         self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)

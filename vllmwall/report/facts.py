@@ -107,7 +107,7 @@ class StatusFacts:
     ``down`` is True after `vllmwall down`. ``users`` maps uids to login names. ``problems``
     are further lines for people (a pass that failed, a backend that had to rebuild).
     ``daemon`` is None when a one-shot command asks without a daemon. ``bans`` counts those in
-    force.
+    force. ``blind`` says why there can be workloads that were not seen.
     """
 
     host: str
@@ -126,6 +126,7 @@ class StatusFacts:
     problems: tuple[str, ...] = ()
     users: Mapping[int, str] = field(default_factory=dict)
     bans: int = 0
+    blind: str = ""
 
     @property
     def mode(self) -> Literal["enforce", "audit", "down"]:

@@ -70,7 +70,8 @@ def is_safe(facts: StatusFacts) -> bool | None:
     states = {wall_state(space) for space in facts.namespaces}
     if states & {"missing", "differs"} or any(_unguarded(facts)):
         return False
-    return None if "unknown" in states or not facts.namespaces else True
+    is_known = facts.namespaces and "unknown" not in states and not facts.blind
+    return True if is_known else None
 
 
 def verdict(facts: StatusFacts) -> str:
@@ -85,6 +86,8 @@ def verdict(facts: StatusFacts) -> str:
         return f"NOT safe: the wall is not as it must be in {names}. The next pass repairs it."
     if missing := list(_unguarded(facts)):
         return f"NOT safe: no rule stands for {', '.join(one.where for one in missing[:4])}"
+    if facts.blind:
+        return f"Unknown: {facts.blind}"
     if is_safe(facts) is None:
         names = ", ".join(space.name for space in facts.namespaces) or "any namespace"
         return f"Unknown: the wall could not be read back in {names}"

@@ -117,4 +117,7 @@ def test_no_capability_is_asked_for_in_vain(
         rank(node, place)  # first: it was root's until it dropped that, and could be read then
         node.start()
         assert stranger == lab.stranger.connect(NODE, PORT)
+        status = node.ask("status")
+        assert (not left_out) == (status["safe"] is True), "open, and called safe"
+        assert left_out in str(status["verdict"]) or left_out == "NET_ADMIN"
         node.stop()
