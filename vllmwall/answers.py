@@ -20,6 +20,7 @@ from vllmwall.observe.recording import dump
 from vllmwall.peers import PeerError, PeerList
 from vllmwall.questions import COMMANDS
 from vllmwall.questions.lockout import refuse_lockout, would_lock_out
+from vllmwall.report.change_shapes import CHANGES_VERSION
 from vllmwall.report.facts import NamespaceFacts, StatusFacts
 from vllmwall.report.plan import plan_json
 from vllmwall.report.status import status_json
@@ -119,7 +120,7 @@ class Answers:
 
     def _down(self, _: Json) -> Json:
         removed = self._daemon.set_down(is_down=True)
-        return {"removed": removed}
+        return {"version": CHANGES_VERSION, "removed": removed}
 
     def _guard(self, arguments: Json) -> Json:
         """The asker's own cgroup, before it starts a job in it."""
@@ -134,7 +135,7 @@ class Answers:
         }
 
     def _list_peers(self, _: Json) -> Json:
-        return {"peers": status_json(self._facts())["peers"]}
+        return {"peers": {"version": CHANGES_VERSION, **status_json(self._facts())["peers"]}}
 
     def _add_peers(self, arguments: Json) -> Json:
         peers = self._daemon.keeper.peers

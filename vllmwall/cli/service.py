@@ -21,6 +21,7 @@ from vllmwall.cli.daemonless import (
 from vllmwall.cli.exits import Exit
 from vllmwall.cli.ssh import ssh_connection
 from vllmwall.cli.terminal import ask, console, print_json
+from vllmwall.report.change_shapes import CHANGES_VERSION
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -80,14 +81,14 @@ def check(path: str, as_json: bool) -> None:
         if as_json:
             fields = ("file", "line", "key", "message")
             problems = [{key: getattr(one, key) for key in fields} for one in error.problems]
-            print_json({"ok": False, "problems": problems})
+            print_json({"version": CHANGES_VERSION, "ok": False, "files": [], "problems": problems})
         else:
             for problem in error.problems:
                 console().print(str(problem), style="red")
         sys.exit(Exit.BAD_CONFIG)
     files = [str(file) for file in config.files]
     if as_json:
-        print_json({"ok": True, "files": files, "problems": []})
+        print_json({"version": CHANGES_VERSION, "ok": True, "files": files, "problems": []})
     else:
         console().print(f"Good: {', '.join(files) or f'{path} is not there; defaults'}")
 
@@ -143,7 +144,10 @@ def down(only_namespace: tuple[str, ...], as_json: bool) -> None:
         from vllmwall.once import down_once
 
         with errors_in_words():
-            answer = {"removed": down_once(runtime_dir(), only_namespace)}
+            answer = {
+                "version": CHANGES_VERSION,
+                "removed": down_once(runtime_dir(), only_namespace),
+            }
     if as_json:
         print_json(answer)
         return

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -66,15 +67,24 @@ def _nftables() -> Diagnosis:
     except (OSError, EnforceError) as error:
         why = f"the kernel does not take our table: {first_line(error)}"
         return fail(subject, why, "a kernel with nf_tables, nft_socket and nft_reject_inet")
-    return ok(subject, f"the kernel takes our table; libnftables is {_library()}")
+    return ok(subject, f"the kernel takes our table; {_library()}; {_nft()}")
 
 
 def _library() -> str:
     """The file that the library came from, which says its version."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         if "libnftables" in line:
-            return str(Path(line.split()[-1]).resolve())
-    return "linked in"
+            return f"libnftables is {Path(line.split()[-1]).resolve()}"
+    return "libnftables is linked in"
+
+
+def _nft() -> str:
+    """What the command says of itself; we need it at boot only, and people for looking."""
+    try:
+        done = subprocess.run(["nft", "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "there is no nft command, which vllmwall-boot.service needs"
+    return done.stdout.strip()
 
 
 def _ownership() -> Diagnosis:

@@ -5,9 +5,8 @@ Imports nothing of ours but the model.
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from vllmwall.model import LabelledListener, Listener, Policy, Recognition, Workload
+from vllmwall.report.typed import TypedDict
 
 
 class EvidenceOut(TypedDict):
@@ -50,6 +49,7 @@ class WorkloadOut(TypedDict):
 class RecognitionOut(TypedDict):
     """The whole answer."""
 
+    version: int
     workloads: list[WorkloadOut]
     unclaimed: list[UnclaimedOut]
 
@@ -57,6 +57,7 @@ class RecognitionOut(TypedDict):
 def recognition_json(recognition: Recognition, policy: Policy) -> RecognitionOut:
     """The recognition in plain values, with each role's audience by ``policy``."""
     return RecognitionOut(
+        version=1,
         workloads=[_workload(one, policy) for one in recognition.workloads],
         unclaimed=[_place(one) for one in recognition.unclaimed],
     )
