@@ -202,10 +202,10 @@ class ControlServer:
         try:
             asked = json.loads(line)
             command = asked.pop("command")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ControlError("bad-request", "not a JSON object with a command") from error
-        if command not in READING | CHANGING:
-            raise ControlError("bad-request", f"unknown command {command!r}")
+        if not isinstance(command, str) or command not in READING | CHANGING:
+            raise ControlError("bad-request", f"unknown command {str(command)[:40]!r}")
         if command in CHANGING and asker.uid not in (0, os.geteuid()):
             raise ControlError("denied", f"{command} needs root")
         if command in ABOUT_ASKER:

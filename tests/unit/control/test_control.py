@@ -147,3 +147,22 @@ def test_who_may_read_may_not_change(path: Path) -> None:
     assert ["ok", "denied", "denied"] == [
         as_nobody(path, command) for command in ("status", "down", "peers.add")
     ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"command": ["status"]}',
+        b'{"command": {}}',
+        b"[" * 50_000,
+        b"\xff\xfe",
+        b"null",
+        b"{}",
+        b"1e999",
+    ],
+    ids=["a list", "an object", "a deep one", "no text", "null", "no command", "infinity"],
+)
+def test_no_line_ends_the_daemon(path: Path, line: bytes) -> None:
+    """Whoever may ask may send anything; it is answered, and so is who asks next."""
+    assert b'"bad-request"' in raw(path, line + b"\n")
+    assert {"command": "status"} == request("status", None, path)
