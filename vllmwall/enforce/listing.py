@@ -24,7 +24,7 @@ from ipaddress import (
 
 from vllmwall.cidr import merged
 from vllmwall.enforce import orders, ruleset
-from vllmwall.enforce.backend import AlteredWall, Counters, EnforceError, Refusal
+from vllmwall.enforce.backend import AlteredWall, EnforceError
 from vllmwall.enforce.names import (
     LOCKDOWN,
     STRANGERS,
@@ -42,11 +42,6 @@ _ELEMENTS = "\t\telements = {"
 _KEY = r"(?:(?P<address>\S+) \. )?(?P<proto>tcp|udp) \. (?P<port>\d+)"
 _MAPPING = re.compile(rf'{_KEY}(?: comment "(?P<note>[^"]*)")? : (?P<verdict>.+)')
 _WALLED = re.compile(_KEY)
-_REFUSED = re.compile(
-    r"(?P<source>\S+) \. (?P<proto>tcp|udp) \. (?P<port>\d+)\b.*"
-    r"\bcounter packets (?P<packets>\d+) bytes (?P<bytes>\d+)"
-)
-_TOTAL = re.compile(r"^\t\tcounter packets (\d+) bytes (\d+) (?:drop|accept)$", re.MULTILINE)
 # Whoever owns the table protects it; newer versions of nft name the owner behind the brace.
 _OWNED = re.compile(r"^\tflags (?:owner|persist|owner,\s*persist)\n|(?<=\{) # progname .*$", re.M)
 
@@ -99,31 +94,6 @@ def read_wall(text: str, namespace: int, spelled: Callable[[str], str] = str) ->
         return wall
     shown = {each.name: getattr(wall, each.name) for each in fields(wall)}
     return AlteredWall(**shown, differences=tuple(strange))
-
-
-def read_counters(text: str) -> Counters:
-    """The counters that full listings of the last chain and the memories show."""
-    listing = _take_apart(text)
-    total = _TOTAL.search(text)
-    refusals = [
-        _refusal(found)
-        for name in ruleset.MEMORIES
-        for element in listing.elements.get(f"set {name}", ())
-        if (found := _REFUSED.match(element))
-    ]
-    refusals.sort(key=lambda refusal: -refusal.packets)
-    packets, bytes_ = (int(each) for each in total.groups()) if total else (0, 0)
-    return Counters(packets, bytes_, tuple(refusals))
-
-
-def _refusal(found: re.Match[str]) -> Refusal:
-    return Refusal(
-        ip_address(found["source"]),
-        Proto(found["proto"]),
-        int(found["port"]),
-        int(found["packets"]),
-        int(found["bytes"]),
-    )
 
 
 def _take_apart(text: str) -> _Listing:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 
 import pytest
 
 from vllmwall.enforce import ruleset
-from vllmwall.enforce.backend import AlteredWall, Counters, Refusal
-from vllmwall.enforce.listing import read_counters, read_wall
+from vllmwall.enforce.backend import AlteredWall
+from vllmwall.enforce.listing import read_wall
 from vllmwall.model import Mode, Proto, Wall, WallEntry
 
 ENTRIES = frozenset(
@@ -84,24 +83,3 @@ def test_an_ipv6_range_is_read() -> None:
 def test_the_mode_is_read_from_what_happens_to_strangers() -> None:
     """Not from the comment, which is for people."""
     assert _altered("counter drop", "counter accept").mode is Mode.AUDIT
-
-
-COUNTED = Path(__file__).with_name("golden") / "counters.txt"
-
-
-def test_refusals_come_busiest_first() -> None:
-    """All are counted; sources are listed with what they tried."""
-    assert read_counters(COUNTED.read_text()) == Counters(
-        12,
-        700,
-        (
-            Refusal(ip_address("203.0.113.8"), Proto.TCP, 29500, 9, 540),
-            Refusal(ip_address("203.0.113.9"), Proto.UDP, 29500, 2, 66),
-            Refusal(ip_address("2001:db8::9"), Proto.TCP, 80, 1, 80),
-        ),
-    )
-
-
-def test_nothing_counted_is_zero() -> None:
-    """A chain that somebody emptied counts nothing."""
-    assert read_counters("table inet vllmwall {\n\tchain strangers {\n\t}\n}\n") == Counters()
