@@ -1,8 +1,9 @@
 """A throw-away host with a real systemd: this machine's own root, booted by systemd-nspawn.
 
 What the box writes lies in an overlay, so it lives over a reboot of the box and is gone with the
-test. It has cgroups and a network of its own; one cable leads to a host of the lab. It boots no
-further than basic.target, so that no service of the machine runs twice.
+test. It has cgroups and a network of its own; one cable leads to a host of the lab. With this
+machine's root it boots no further than basic.target, so that no service of it runs twice; another
+root (`tests.system.debian`) boots whole.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ _numbers = itertools.count()
 class Box:
     """One such host. `box` makes it and takes it away."""
 
-    def __init__(self, folder: Path, neighbour: Host) -> None:
+    def __init__(self, folder: Path, neighbour: Host, target: str = "basic.target") -> None:
         self.root = folder / "root"
+        self._target = target
         self._neighbour = neighbour
         self._cable = f"vwbox{os.getpid() % 100000}"
         self._console = folder / "console"
@@ -71,7 +73,12 @@ class Box:
     def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command inside to its end."""
         command = self.inside(*argv)
-        return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=check, timeout=90)
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """Start a command inside, with pipes to it. The caller ends it."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self.inside(*argv), stdin=pipe, stdout=pipe, text=True)
 
     def inside(self, *argv: str) -> list[str]:
         """The command line that runs ``argv`` inside."""
@@ -98,7 +105,7 @@ class Box:
         nspawn += ["--private-network", f"--network-veth-extra={self._cable}:host0"]
         nspawn += [f"--bind-ro={path}" for path in {REPOSITORY, Path(sys.base_prefix)}]
         nspawn += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot"]
-        inside = cgroups.inside(self._cgroup(), [*nspawn, "systemd.unit=basic.target"])
+        inside = cgroups.inside(self._cgroup(), [*nspawn, f"systemd.unit={self._target}"])
         return ["nsenter", f"--net={self._neighbour.path}", *inside]
 
     def _streams(self) -> dict[str, object]:
@@ -150,17 +157,18 @@ class Box:
 
 
 @contextlib.contextmanager
-def box(folder: Path, neighbour: Host) -> Iterator[Box]:
-    """A box that has not booted yet, beside a host of the lab."""
+def box(folder: Path, neighbour: Host, root: Path | None = None) -> Iterator[Box]:
+    """A box that has not booted yet, beside a host of the lab; ``root`` None: this machine's."""
     parts = [folder / name for name in ("written", "work", "root")]
     for part in parts:
         part.mkdir()
-    options = f"lowerdir=/,upperdir={parts[0]},workdir={parts[1]}"
+    options = f"lowerdir={root or '/'},upperdir={parts[0]},workdir={parts[1]}"
     subprocess.run(["mount", "-t", "overlay", "vwbox", "-o", options, parts[2]], check=True)
-    made = Box(folder, neighbour)
+    made = Box(folder, neighbour, "multi-user.target" if root else "basic.target")
     try:
         for unit in _MASKED:
             link = made.root / "etc/systemd/system" / f"{unit}.service"
+            link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
             link.symlink_to("/dev/null")
         yield made

@@ -14,24 +14,12 @@ from tests.kernel.hammer import hammer
 from tests.kernel.walls import everywhere
 from tests.lab import Lab
 from tests.system.box import ADDRESS, REPOSITORY, Box
+from tests.system.units import NETWORK, UNITS
 from vllmwall.enforce.boot import boot_script
 from vllmwall.model import Wall
 
-UNITS = "/etc/systemd/system"
 SCRIPT = "/var/lib/vllmwall/boot.nft"
 SLICE = "/sys/fs/cgroup/vllmwall.slice"
-NETWORK = f"""[Unit]
-DefaultDependencies=no
-After=network-pre.target
-Before=network.target
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=sh -c "ip address add {ADDRESS}/32 dev host0; ip link set lo up; ip link set host0 up"
-ExecStart=ip route add default dev host0 scope link
-[Install]
-WantedBy=sysinit.target
-"""
 SERVER = f"""[Unit]
 DefaultDependencies=no
 [Service]

@@ -37,6 +37,7 @@ _COMMANDS = {
     "prove": "vllmwall.cli.prove",
     "run": "vllmwall.cli.run",
     "daemon": "vllmwall.cli.service",
+    "install-units": "vllmwall.cli.install_units",
     "snapshot": "vllmwall.cli.recordings",
     "recognize": "vllmwall.cli.recordings",
     "completion": "vllmwall.cli.completion",
@@ -52,7 +53,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)
+        command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
 

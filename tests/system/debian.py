@@ -1,0 +1,60 @@
+"""Debian roots for boxes, and the packages that are put into them. Made once, kept in .cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from tests.system.box import REPOSITORY
+
+_INCLUDED = "systemd,systemd-sysv,dbus,nftables,libnftables1,iproute2,netbase,procps,python3"
+OLD, NEW = "0.0.9", "0.1.0"
+"""Versions of one length: what tells them apart in a package is a byte, not a size or a date."""
+
+
+@lru_cache
+def root(suite: str) -> Path:
+    """A bootable root of that suite, with what our package depends on. Skips where none can be."""
+    made = REPOSITORY / ".cache/roots" / f"{suite}-{zlib.crc32(_INCLUDED.encode()):08x}"
+    if not made.exists():
+        _require("mmdebstrap")
+        unready = made.with_suffix(".unready")
+        shutil.rmtree(unready, ignore_errors=True)
+        unready.parent.mkdir(parents=True, exist_ok=True)
+        command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={_INCLUDED}"]
+        command += ["--quiet", '--aptopt=APT::Install-Recommends "false"']
+        command += ['--aptopt=Acquire::Languages "none"', "--dpkgopt=path-exclude=/usr/share/man/*"]
+        command += [suite, str(unready)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+        if done.returncode != 0:
+            _cannot(f"no root of Debian {suite}: {done.stderr.strip()[-500:]}")
+        unready.rename(made)
+    return made
+
+
+@lru_cache
+def package(kind: str, version: str) -> Path:
+    """The .deb or .rpm of this tree, as ``version``. Skips where nfpm is not to be had."""
+    environment = {**os.environ, "VERSION": version}
+    command = [str(REPOSITORY / "packaging/build"), kind]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert 0 == done.returncode, done.stderr
+    (built,) = (REPOSITORY / "dist").glob(f"vllmwall[-_]{version}-1*.{kind}")
+    return built
+
+
+def _require(program: str) -> None:
+    if shutil.which(program) is None:
+        _cannot(f"{program} is not installed (apt-get install {program})")
+
+
+def _cannot(reason: str) -> None:
+    pytest.skip(f"PACKAGES ARE NOT TESTED ON A REAL SYSTEM: {reason}")

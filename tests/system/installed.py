@@ -1,0 +1,104 @@
+"""A node with our package on it, and a job whose ports tell whether it guards."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from tests.lab import Lab
+from tests.system.box import ADDRESS, REPOSITORY, Box
+from tests.system.units import NETWORK, UNITS
+
+API, INTERNAL = 8000, 29600
+_JOB = f"""[Service]
+ExecStart=/usr/bin/python3 {REPOSITORY}/tests/system/job.py
+Restart=always
+[Install]
+WantedBy=multi-user.target
+"""
+_TAUGHT = """[[workload]]
+name = "job"
+match = { unit = "job.service" }
+api_ports = [8000]
+"""
+_PATIENCE = 30.0
+
+
+class Node:
+    """A box on which the package is installed by its own tools."""
+
+    def __init__(self, lab: Lab, host: Box) -> None:
+        self.lab = lab
+        self.box = host
+        self.said = ""
+
+    def prepare(self) -> None:
+        """A network, a job and what we are taught about it; before the first boot."""
+        self.box.write(f"{UNITS}/network.service", NETWORK)
+        self.box.write(f"{UNITS}/job.service", _JOB)
+        units = ["network.service", "job.service"]
+        enable = ["systemctl", "--quiet", f"--root={self.box.root}", "enable", *units]
+        subprocess.run(enable, check=True)
+        self.configure("")
+
+    def configure(self, more: str) -> None:
+        """Beside what it is taught; nobody reads it until the next reload."""
+        self.box.write("/etc/vllmwall/conf.d/job.toml", _TAUGHT + more)
+
+    def put(self, package: Path) -> str:
+        """A package file, where the node can see it."""
+        inside = f"/srv/{package.name}"
+        self.box.write(inside, "")
+        (self.box.root / inside.lstrip("/")).write_bytes(package.read_bytes())
+        return inside
+
+    def install(self, package: Path) -> str:
+        """Install or upgrade; what the tool said. There is no network to download from."""
+        command = ["apt-get", "install", "-y", "--no-install-recommends"]
+        done = self.box.run(*command, self.put(package), check=False)
+        assert 0 == done.returncode, done.stdout + done.stderr
+        return done.stdout
+
+    def status(self) -> dict[str, object]:
+        """What the daemon says, as root."""
+        said = self.box.run("vllmwall", "status", "--json", check=False).stdout
+        return cast("dict[str, object]", json.loads(said))
+
+    def daemon_pid(self) -> int:
+        """Systemd's word; 0: none runs."""
+        return int(self.box.run("systemctl", "show", "-P", "MainPID", "vllmwall").stdout)
+
+    def reached(self, port: int) -> str:
+        """From outside, by a stranger: ``open``, ``refused`` or ``timeout``."""
+        return self.lab.stranger.connect(ADDRESS, port)
+
+    def guards(self) -> bool:
+        """By packets: the API is open, what is internal is not."""
+        return (self.reached(API), self.reached(INTERNAL)) == ("open", "timeout")
+
+    def talk(self) -> socket.socket:
+        """A connection through the API's port."""
+        return self.lab.stranger.dial(ADDRESS, API)
+
+    def eventually(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for it; fail with the journal."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with suppress(ValueError, subprocess.CalledProcessError):
+                if condition():
+                    return
+            assert time.monotonic() < deadline, f"not: {what}\n{self.box.journal()[-4000:]}"
+            time.sleep(0.05)
+
+
+def answers(connection: socket.socket) -> bool:
+    """Whether a connection still carries words both ways."""
+    connection.settimeout(3)
+    connection.sendall(b"still there?")
+    return connection.recv(64) == b"still there?"

@@ -1,0 +1,260 @@
+"""The Debian package on real Debian systems: installed, used, upgraded, rebooted, removed.
+
+The tests share a node for each suite, in the order in which a node lives; each one leaves it
+guarding, but for the last one, which leaves nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel.hammer import hammer
+from tests.lab import Lab
+from tests.system import debian
+from tests.system.box import ADDRESS, REPOSITORY, box
+from tests.system.installed import API, INTERNAL, Node, answers
+
+pytestmark = pytest.mark.timeout(280)  # the first one makes a root and builds packages
+TORCH = REPOSITORY / ".venv-torch/bin/python"
+WORST_EXPOSURE = 32  # tenths, as `systemd-analyze security` counts
+WATCHDOG = "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=1s\n"
+NOT_LOOKED_AT = ("/proc", "/sys", "/work", "/srv", "/tmp", "/var/log", "/run/log", str(REPOSITORY))
+LISTENER = (
+    "import socket, sys; s = socket.create_server(('0.0.0.0', 29700)); "
+    "print('ready', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def node(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Node]:
+    """A booted Debian with the package of before on it."""
+    root = debian.root(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    with Lab() as lab, box(folder, lab.stranger, root) as host:
+        made = Node(lab, host)
+        made.prepare()
+        host.boot()
+        assert ("open", "open") == (made.reached(API), made.reached(INTERNAL))
+        made.said = made.install(debian.package("deb", debian.OLD))
+        yield made
+
+
+def test_installing_is_all_it_takes(node: Node) -> None:
+    """It runs, is ready, guards, leaves the API open and says so in three lines."""
+    assert node.guards()
+    state = node.box.run("systemctl", "is-active", "vllmwall.service", "vllmwall.slice").stdout
+    assert ["active", "active"] == state.split()
+    assert node.said.splitlines()[-3:] == (
+        (REPOSITORY / "packaging/root/welcome").read_text().splitlines()
+    )
+    assert f"version {debian.OLD}" in node.box.run("vllmwall", "--version").stdout
+    line = node.box.run("systemctl", "show", "-P", "StatusText", "vllmwall").stdout
+    assert "1 workloads, 2 listeners guarded\n" == line
+
+
+def test_everything_works_inside_the_sandbox(node: Node) -> None:
+    """Events from tracefs, guards for slices, and the doctor has nothing to mend."""
+    status = node.status()
+    assert "tracefs" == status["daemon"]["events"], status["daemon"]  # type: ignore[index]
+    run = ["vllmwall", "run", "--", "/usr/bin/python3", "-c", LISTENER]
+    job = node.box.start(*run)
+    assert job.stdout and "ready\n" == job.stdout.readline()
+    assert "timeout" == node.reached(29700)
+    job.communicate()
+    doctor = node.box.run("vllmwall", "doctor", "--json", check=False).stdout
+    assert '"fail"' not in doctor, doctor
+
+
+def test_containers_namespaces_are_walled_from_the_sandbox(node: Node) -> None:
+    """Those named in /run/netns after the daemon started, too."""
+    node.box.run("ip", "netns", "add", "container")
+    taught = node.box.start(
+        *("ip", "netns", "exec", "container", "systemd-run", "--scope", "--quiet"),
+        *("--unit=job2.scope", "/usr/bin/python3", "-c", LISTENER),
+    )
+    assert taught.stdout and "ready\n" == taught.stdout.readline()
+    node.configure('[[workload]]\nname = "two"\nmatch = { unit = "job2.scope" }\napi_ports = [1]\n')
+    node.box.run("vllmwall", "reload", check=False)
+    listed = ("ip", "netns", "exec", "container", "nft", "list", "table", "inet", "vllmwall")
+    node.eventually(lambda: "29700" in node.box.run(*listed).stdout, "a wall in the container")
+    taught.communicate()
+    node.box.run("ip", "netns", "delete", "container")
+    node.configure("")
+
+
+def test_peers_come_and_are_cut_off_again(node: Node) -> None:
+    """A connection that is refused from now on ends: SOCK_DESTROY from the sandbox."""
+    stranger = node.lab.stranger.ipv4
+    node.box.run("vllmwall", "peers", "add", stranger, "--save")
+    assert stranger in "".join(
+        file.read_text() for file in (node.box.root / "etc/vllmwall").rglob("*.toml")
+    )
+    assert "open" == node.reached(INTERNAL)
+    connection = node.lab.stranger.dial(ADDRESS, INTERNAL)
+    assert answers(connection)
+    node.box.run("vllmwall", "peers", "remove", stranger, "--save", check=False)
+    node.eventually(node.guards, "the stranger is one again")
+    with connection, pytest.raises(OSError):
+        answers(connection)
+
+
+def test_a_flushed_wall_is_put_right(node: Node) -> None:
+    """As `systemctl restart nftables` does it, with Debian's own configuration."""
+    restarted = node.box.run("systemctl", "restart", "nftables", check=False)
+    assert 0 == restarted.returncode, restarted.stderr
+    node.eventually(node.guards, "the wall is back")
+
+
+def test_prometheus_is_answered_from_the_sandbox(node: Node) -> None:
+    """On loopback, and in a file where node_exporter looks for it."""
+    folder = node.box.root / "var/lib/prometheus/node-exporter"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = "/var/lib/prometheus/node-exporter/vllmwall.prom"
+    node.configure(f'[metrics]\nlisten = "127.0.0.1:9837"\ntextfile = "{file}"\n')
+    node.box.run("systemctl", "restart", "vllmwall")  # the folder was not there before
+    get = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9837/metrics').read())"
+    assert "vllmwall_" in node.box.run("/usr/bin/python3", "-c", get).stdout
+    node.eventually(lambda: "vllmwall_" in (folder / "vllmwall.prom").read_text(), "the file")
+    node.configure("")
+    node.box.run("systemctl", "reload", "vllmwall")
+
+
+def test_real_torch_is_guarded(node: Node) -> None:
+    """The store of torchrun, by packets; of this repository's own torch."""
+    if node.box.run(str(TORCH), "-c", "import torch", check=False).returncode != 0:
+        pytest.skip("no .venv-torch that runs in the box")
+    train = [str(TORCH), "-m", "torch.distributed.run", "--nproc-per-node=1", "--master-port=29500"]
+    train += ["--master-addr=127.0.0.1", f"{REPOSITORY}/tests/workloads/train.py", "--steps=9999"]
+    node.box.run("systemd-run", "--quiet", "--unit=train", *train, "--pause=0.5")
+    listens = ("ss", "-Hltn", "sport = :29500")
+    node.eventually(lambda: node.box.run(*listens).stdout, "torch listens")
+    assert "timeout" == node.reached(29500)
+    node.eventually(lambda: "step 2" in node.box.journal(), "torch trains")
+    node.box.run("systemctl", "stop", "train")
+
+
+def test_reload_says_whether_it_worked(node: Node) -> None:
+    """An exit status for a bad configuration, and the old one stays."""
+    assert 0 == node.box.run("systemctl", "reload", "vllmwall").returncode
+    node.configure("[policy]\nnonsense = 5\n")
+    assert 0 != node.box.run("systemctl", "reload", "vllmwall", check=False).returncode
+    assert node.guards()
+    node.configure("")
+    assert 0 == node.box.run("systemctl", "reload", "vllmwall").returncode
+    assert "active" == node.box.run("systemctl", "is-active", "vllmwall").stdout.strip()
+
+
+@pytest.mark.parametrize("number", ["KILL", "STOP"])
+def test_a_daemon_that_dies_or_hangs_is_replaced(node: Node, number: str) -> None:
+    """By systemd, with the wall standing all the while and connections alive."""
+    node.box.write("/etc/systemd/system/vllmwall.service.d/watchdog.conf", WATCHDOG)
+    node.box.run("systemctl", "daemon-reload")
+    node.box.run("systemctl", "restart", "vllmwall")
+    before, connection = node.daemon_pid(), node.talk()
+    tried, opened = while_hammered(node, lambda: replace(node, number, before))
+    assert (True, 0) == (tried > 500, opened)
+    with connection:
+        assert answers(connection)
+
+
+def replace(node: Node, number: str, before: int) -> None:
+    node.box.run("systemctl", "kill", "--kill-whom=main", f"--signal={number}", "vllmwall")
+    node.eventually(lambda: node.daemon_pid() not in (0, before), "a new daemon")
+    node.eventually(lambda: node.status()["safe"], "it is ready")
+
+
+def test_an_upgrade_drops_nothing_and_opens_nothing(node: Node) -> None:
+    """New code runs (not the old one's .pyc), edits stay, a connection through the API too."""
+    config = node.box.root / "etc/vllmwall/vllmwall.toml"
+    edited = config.read_text() + "\n# edited\n"
+    config.write_text(edited)
+    before, connection = node.daemon_pid(), node.talk()
+    new = debian.package("deb", debian.NEW)
+    tried, opened = while_hammered(node, lambda: node.install(new))
+    assert (True, 0) == (tried > 500, opened)
+    with connection:
+        assert answers(connection)
+    assert edited == config.read_text()
+    assert node.daemon_pid() not in (0, before)
+    assert f"version {debian.NEW}" in node.box.run("vllmwall", "--version").stdout
+    assert debian.NEW == node.status()["daemon"]["version"]  # type: ignore[index]
+
+
+def test_what_root_disabled_stays_so(node: Node) -> None:
+    """Over an upgrade, too; neither is it started."""
+    node.box.run("systemctl", "disable", "--now", "vllmwall.service")
+    node.box.run("dpkg", "--install", node.put(debian.package("deb", debian.NEW)))
+    said = node.box.run("systemctl", "is-enabled", "vllmwall.service", check=False).stdout
+    assert "disabled" == said.strip()
+    assert 0 == node.daemon_pid()
+    node.box.run("systemctl", "enable", "--now", "vllmwall.service")
+
+
+def test_no_stranger_comes_in_over_a_reboot(node: Node) -> None:
+    """The wall of before stands before the network does; then the daemon takes it over."""
+    node.eventually(node.guards, "it guards before")
+    node.box.power_off()
+    booting = threading.Thread(target=node.box.boot)
+    tried, opened = while_hammered(node, booting.start, booting.join)
+    assert (True, 0) == (tried > 500, opened)
+    node.eventually(node.guards, "it guards after")
+    journal = node.box.journal()
+    assert "ordering cycle" not in journal
+
+
+def test_the_unit_is_as_closed_as_it_can_be(node: Node) -> None:
+    """Found by measuring, so that no line goes unnoticed."""
+    limit = f"--threshold={WORST_EXPOSURE}"
+    done = node.box.run("systemd-analyze", "security", limit, "vllmwall.service", check=False)
+    assert 0 == done.returncode, done.stdout[-300:]
+    granted = node.box.run("systemctl", "show", "-P", "CapabilityBoundingSet", "vllmwall").stdout
+    assert len(granted.split()) <= 5
+    units = ("vllmwall.service", "vllmwall-boot.service", "vllmwall-flush.service")
+    said = node.box.run("systemd-analyze", "verify", "--man=no", *units, check=False).stderr
+    assert "vllmwall" not in said
+
+
+def test_it_is_quick_and_small(node: Node) -> None:
+    """Far above what is measured, since machines that test are busy: see the benchmarks."""
+    node.box.run("systemctl", "restart", "vllmwall")
+    status = node.box.run("cat", f"/proc/{node.daemon_pid()}/status").stdout
+    (resident,) = [int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line]
+    asked = [f"--property={one}TimestampMonotonic" for one in ("InactiveExit", "ActiveEnter")]
+    shown = node.box.run("systemctl", "show", *asked, "vllmwall").stdout.split()
+    begun, ready = sorted(int(one.partition("=")[2]) for one in shown)
+    print(f"ready after {(ready - begun) / 1e6:.2f} s, {resident / 1024:.0f} MB resident")
+    assert resident < 64 * 1024
+    assert ready - begun < 4e6
+
+
+def test_purging_leaves_nothing(node: Node) -> None:
+    """No file, no unit, no group, no rule, no trace instance; and the port is open again."""
+    node.box.run("apt-get", "purge", "-y", "vllmwall")
+    assert ("open", "open") == (node.reached(API), node.reached(INTERNAL))
+    look = (
+        r"find / -xdev \( -path /proc -o -path /sys -o -path /var/log -o -path /work -o -path /srv"
+    )
+    look += r" -o -path /tmp -o -path /run/log \) -prune -o -iname '*vllmwall*' -print"
+    left = node.box.run("sh", "-c", look).stdout.splitlines()
+    kept = ("/var/lib/apt/", "/var/cache/", "/etc/systemd/system/vllmwall.service.d")
+    assert [] == [one for one in left if not one.startswith(kept)]
+    assert "vllmwall" not in node.box.run("nft", "list", "ruleset").stdout
+    assert "vllmwall" not in node.box.run("systemctl", "list-units", "--all").stdout
+    assert "vllmwall" not in node.box.run("ls", "/sys/kernel/tracing/instances").stdout.split()
+    assert "" == node.box.run("getent", "group", "vllmwall", check=False).stdout
+
+
+def while_hammered(node: Node, *steps: object) -> tuple[int, int]:
+    """Take steps while a stranger hammers what is internal: how often it tried and got in."""
+    todo = list(steps)
+
+    def next_step() -> None:
+        if todo:
+            todo.pop(0)()  # type: ignore[operator]
+
+    return hammer(node.lab.stranger, "tcp", (ADDRESS, INTERNAL), 8.0, next_step)

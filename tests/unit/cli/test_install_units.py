@@ -1,0 +1,43 @@
+"""`vllmwall install-units`: units for who has us from pip or pipx."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+RUN = [sys.executable, "-m", "vllmwall.cli", "install-units", "--directory"]
+
+
+def test_units_start_this_installation(tmp_path: Path) -> None:
+    """Not /usr/bin/vllmwall, which only a package has; everything else is as packages have it."""
+    done = subprocess.run([*RUN, str(tmp_path)], capture_output=True, text=True, check=False)
+    if "a package is installed" in done.stderr:
+        pytest.skip(done.stderr)
+    assert 0 == done.returncode, done.stderr
+    written = (tmp_path / "vllmwall.service").read_text()
+    assert f"ExecStart={sys.executable} -m vllmwall.cli daemon\n" in written
+    assert f"ExecReload={sys.executable} -m vllmwall.cli reload\n" in written
+    original = (REPOSITORY / "systemd/vllmwall.service").read_text()
+    assert written.count("\n") == original.count("\n")
+    assert {"vllmwall.service", "vllmwall-boot.service", "vllmwall.slice"} == {
+        one.name for one in tmp_path.iterdir()
+    }
+    subprocess.run([*RUN, str(tmp_path), "--remove"], check=True, capture_output=True)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_wheel_has_the_units(tmp_path: Path) -> None:
+    """They lie outside the Python package in the repository."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-deps"]
+    pip += ["--wheel-dir", str(tmp_path), str(REPOSITORY)]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        service = archive.read("vllmwall/units/vllmwall.service")
+    assert service == (REPOSITORY / "systemd/vllmwall.service").read_bytes()
