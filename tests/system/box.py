@@ -103,7 +103,7 @@ class Box:
         nspawn = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--capability=all"]
         nspawn += [f"--directory={self.root}", f"--machine={self._name}", "--console=pipe"]
         nspawn += ["--private-network", f"--network-veth-extra={self._cable}:host0"]
-        nspawn += [f"--bind-ro={path}" for path in {REPOSITORY, Path(sys.base_prefix)}]
+        nspawn += [f"--bind-ro={path}" for path in _binds()]
         nspawn += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot"]
         inside = cgroups.inside(self._cgroup(), [*nspawn, f"systemd.unit={self._target}"])
         return ["nsenter", f"--net={self._neighbour.path}", *inside]
@@ -154,6 +154,13 @@ class Box:
             assert self._process.poll() is None, f"the box ended before {what}:\n{shown}"
             assert time.monotonic() < deadline, f"not within {_PATIENCE:g} s: {what}\n{shown}"
             time.sleep(0.005)
+
+
+def _binds() -> set[Path]:
+    """What tests run from inside, at the same paths."""
+    torch = REPOSITORY / ".venv-torch"
+    elsewhere = {torch.resolve()} if torch.is_symlink() and torch.exists() else set()
+    return {REPOSITORY, Path(sys.base_prefix), *elsewhere}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import pytest
 from tests.system.box import REPOSITORY
 
 _INCLUDED = "systemd,systemd-sysv,dbus,nftables,libnftables1,iproute2,netbase,procps,python3"
+_MORE = {"trixie": ",rpm,dnf,createrepo-c"}  # for the .rpm
 OLD, NEW = "0.0.9", "0.1.0"
 """Versions of one length: what tells them apart in a package is a byte, not a size or a date."""
 
@@ -21,13 +22,14 @@ OLD, NEW = "0.0.9", "0.1.0"
 @lru_cache
 def root(suite: str) -> Path:
     """A bootable root of that suite, with what our package depends on. Skips where none can be."""
-    made = REPOSITORY / ".cache/roots" / f"{suite}-{zlib.crc32(_INCLUDED.encode()):08x}"
+    included = _INCLUDED + _MORE.get(suite, "")
+    made = REPOSITORY / ".cache/roots" / f"{suite}-{zlib.crc32(included.encode()):08x}"
     if not made.exists():
         _require("mmdebstrap")
         unready = made.with_suffix(".unready")
         shutil.rmtree(unready, ignore_errors=True)
         unready.parent.mkdir(parents=True, exist_ok=True)
-        command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={_INCLUDED}"]
+        command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={included}"]
         command += ["--quiet", '--aptopt=APT::Install-Recommends "false"']
         command += ['--aptopt=Acquire::Languages "none"', "--dpkgopt=path-exclude=/usr/share/man/*"]
         command += [suite, str(unready)]

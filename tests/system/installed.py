@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+from tests.kernel.hammer import hammer
 from tests.lab import Lab
 from tests.system.box import ADDRESS, REPOSITORY, Box
 from tests.system.units import NETWORK, UNITS
@@ -28,6 +29,10 @@ match = { unit = "job.service" }
 api_ports = [8000]
 """
 _PATIENCE = 30.0
+
+
+NOT_LOOKED_AT = ("/proc", "/sys", "/srv", "/tmp", "/var/log", "/run/log", str(REPOSITORY))
+NOT_OURS = ("/var/lib/apt/", "/var/cache/")
 
 
 class Node:
@@ -65,6 +70,12 @@ class Node:
         assert 0 == done.returncode, done.stdout + done.stderr
         return done.stdout
 
+    def rpm(self, verb: str, package: Path) -> str:
+        """As `install`, by rpm: the names of what we depend on are another distribution's."""
+        done = self.box.run("rpm", verb, "--nodeps", self.put(package), check=False)
+        assert 0 == done.returncode, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
     def status(self) -> dict[str, object]:
         """What the daemon says, as root."""
         said = self.box.run("vllmwall", "status", "--json", check=False).stdout
@@ -73,6 +84,18 @@ class Node:
     def daemon_pid(self) -> int:
         """Systemd's word; 0: none runs."""
         return int(self.box.run("systemctl", "show", "-P", "MainPID", "vllmwall").stdout)
+
+    def left(self) -> list[str]:
+        """What is on the node that has our name: files, units, rules, groups."""
+        elsewhere = " -o ".join(f"-path {one}" for one in NOT_LOOKED_AT)
+        look = rf"find / -xdev \( {elsewhere} \) -prune -o -iname '*vllmwall*' -print"
+        files = self.box.run("sh", "-c", look).stdout.splitlines()
+        others = "nft list ruleset; systemctl list-units --all --plain; getent group; "
+        others += "ls /sys/kernel/tracing/instances | grep -x vllmwall"
+        lines = self.box.run("sh", "-c", others, check=False).stdout.splitlines()
+        return [one for one in files if not one.startswith(NOT_OURS)] + [
+            one for one in lines if "vllmwall" in one
+        ]
 
     def reached(self, port: int) -> str:
         """From outside, by a stranger: ``open``, ``refused`` or ``timeout``."""
@@ -95,6 +118,17 @@ class Node:
                     return
             assert time.monotonic() < deadline, f"not: {what}\n{self.box.journal()[-4000:]}"
             time.sleep(0.05)
+
+
+def while_hammered(node: Node, *steps: Callable[[], object]) -> tuple[int, int]:
+    """Take steps while a stranger hammers what is internal: how often it tried and got in."""
+    todo = list(steps)
+
+    def next_step() -> None:
+        if todo:
+            todo.pop(0)()
+
+    return hammer(node.lab.stranger, "tcp", (ADDRESS, INTERNAL), 8.0, next_step)
 
 
 def answers(connection: socket.socket) -> bool:
