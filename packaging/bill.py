@@ -18,7 +18,7 @@ _COPYRIGHT = """Format: https://www.debian.org/doc/packaging-manuals/copyright-f
 Upstream-Name: vllmwall
 
 Files: *
-Copyright: the authors of vllmwall
+Copyright: 2026 the authors of vllmwall
 License: Apache-2.0
  On Debian systems the whole text is in /usr/share/common-licenses/Apache-2.0.
 """

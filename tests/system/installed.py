@@ -28,7 +28,7 @@ name = "job"
 match = { unit = "job.service" }
 api_ports = [8000]
 """
-_PATIENCE = 30.0
+_PATIENCE = 45.0
 
 
 NOT_LOOKED_AT = ("/proc", "/sys", "/srv", "/tmp", "/var/log", "/run/log", str(REPOSITORY))
@@ -47,6 +47,8 @@ class Node:
         """A network, a job and what we are taught about it; before the first boot."""
         self.box.write(f"{UNITS}/network.service", NETWORK)
         self.box.write(f"{UNITS}/job.service", _JOB)
+        self.box.write("/etc/hosts", "127.0.0.1 localhost node\n")
+        self.box.write("/etc/hostname", "node\n")
         units = ["network.service", "job.service"]
         enable = ["systemctl", "--quiet", f"--root={self.box.root}", "enable", *units]
         subprocess.run(enable, check=True)
