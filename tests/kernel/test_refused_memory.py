@@ -17,9 +17,7 @@ from vllmwall.model import Proto, Wall, WallEntry
 pytestmark = pytest.mark.kernel
 
 TOTAL = re.compile(r"^\t\tcounter packets (\d+) bytes (\d+) drop$", re.MULTILINE)
-REFUSED = re.compile(
-    r"([0-9a-f.:]+) \. (tcp|udp) \. (\d+) [^,]*?counter packets (\d+) bytes (\d+)"
-)
+REFUSED = re.compile(r"([0-9a-f.:]+) \. (tcp|udp) \. (\d+) [^,]*?counter packets (\d+) bytes (\d+)")
 PORTS = ((Proto.TCP, 29500), (Proto.TCP, 65535), (Proto.UDP, 5353))
 
 
