@@ -15,6 +15,7 @@ from pathlib import Path
 SLICE = "/vllmwall.slice"
 """Whatever runs in here is guarded, because the operator put it there."""
 
+_FIRST_NAMESPACE = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO, linux/proc_ns.h
 _UNIT = re.compile(r".+\.(?:service|scope)")
 _SHARED = re.compile(r"session-.+\.scope|init\.scope|user@.*\.service|(?:.+_)?slurmstepd\.scope")
 _SLURM_STEP = re.compile(r"step_.+")  # system.slice/slurmstepd.scope/job_7/step_0, Slurm 22.05
@@ -56,6 +57,21 @@ def number_of(path: str, mount: Path) -> int | None:
     with suppress(OSError, ValueError):
         return os.stat(folder_of(path, mount)).st_ino  # noqa: PTH116 hot, tiny
     return None
+
+
+def our_name_for(path: str, number: int, mount: Path) -> str | None:
+    """How our cgroup namespace names the cgroup that the kernel's first one calls ``path``.
+
+    A box or a container sees a part of the hierarchy as if it were the whole. None: another part.
+    """
+    parts = path.split("/")
+    names = ("/" + "/".join(parts[start:]) for start in range(1, len(parts)))
+    return next((name for name in names if number_of(name, mount) == number), None)
+
+
+def in_first_namespace(namespace: str = "/proc/self/ns/cgroup") -> bool:
+    """Whether our paths are those of the kernel's events."""
+    return os.stat(namespace).st_ino == _FIRST_NAMESPACE  # noqa: PTH116
 
 
 def level_of(path: str) -> int:

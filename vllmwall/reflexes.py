@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from vllmwall.cgroups import level_of
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.model import PUBLIC, Address, Guard, Proto, Role, Wall, WallEntry
 from vllmwall.observe import thread_group
 from vllmwall.observe.events import (
+    UNNAMED,
     CgroupEvent,
     CloseEvent,
     Event,
@@ -46,14 +48,18 @@ class Followed:
 
 def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
     """Do what cannot wait, and read what the events are about."""
-    listens = [
-        (one, one.tid if one.tid in keeper.members else thread_group(one.tid))
-        for one in events
-        if isinstance(one, ListenEvent)
-    ]
     for cgroup in events:
         if isinstance(cgroup, CgroupEvent):
             close_cgroup(keeper, cgroup)
+    unnamed = any(isinstance(one, ListenEvent) and one.tid == UNNAMED for one in events)
+    unnamed = unnamed or any(isinstance(one, ExecEvent) and one.pid == UNNAMED for one in events)
+    searched = unnamed and keeper.observer.search()
+    listens = [
+        (one, pid)
+        for one in events
+        if isinstance(one, ListenEvent)
+        for pid in _who(keeper, one)
+    ]
     read, reactions, waiting = time.monotonic(), [], []
     for listen, pid in listens:
         if close_port(keeper, listen, pid):
@@ -65,12 +71,19 @@ def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
     closed = [one.port for one in events if isinstance(one, CloseEvent)]
     for port in dict.fromkeys(closed):
         keeper.observer.observe_close(port)
-    execs = list(dict.fromkeys(one.pid for one in events if isinstance(one, ExecEvent)))
+    execs = list(dict.fromkeys(one.pid for one in events if isinstance(one, ExecEvent) and one.pid))
     begun = [pid for pid in execs[:_EXECS_AT_ONCE] if _begins_a_workload(keeper, pid)]
     lost = any(isinstance(one, LostEvents) for one in events) or len(execs) > _EXECS_AT_ONCE
-    why = "lost events" if lost else ""
-    quick = bool(listens or closed or begun)
+    why = "lost events" if lost else "processes without a name" if unnamed > searched else ""
+    quick = bool(listens or closed or begun or searched)
     return Followed(quick, why, tuple(reactions), tuple(waiting))
+
+
+def _who(keeper: WallKeeper, event: ListenEvent) -> tuple[int, ...]:
+    """The processes that it is about."""
+    if event.tid == UNNAMED:
+        return keeper.observer.owners(event.port)
+    return (event.tid if event.tid in keeper.members else thread_group(event.tid),)
 
 
 def late_reactions(keeper: WallKeeper, followed: Followed) -> Iterator[float]:
@@ -110,11 +123,12 @@ def close_port(keeper: WallKeeper, event: ListenEvent, pid: int) -> bool:
 
 def close_cgroup(keeper: WallKeeper, event: CgroupEvent) -> None:
     """Close a cgroup that was just made, if one of its path shall be guarded."""
-    spaces = keeper.armed.namespaces(event.path)
-    if not spaces or keeper.why_no_guards:
+    path = keeper.observer.cgroup_path(event.path, event.id)
+    spaces = keeper.armed.namespaces(path) if path else frozenset()
+    if not path or not spaces or keeper.why_no_guards:
         return
-    keeper.armed.expect(event.path, spaces)
-    guard = frozenset({Guard(event.level, event.id, event.path)})
+    keeper.armed.expect(path, spaces)
+    guard = frozenset({Guard(level_of(path), event.id, path)})
     for inode in spaces:
         with suppress(OSError, KeyError, EnforceError):
             keeper.walls.close(inode, frozenset(), guard)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from vllmwall.cgroups import mount_point, number_of
+from vllmwall.cgroups import in_first_namespace, mount_point, number_of, our_name_for
 from vllmwall.model import Listener, Node, Process, RaySession, Recognition
 from vllmwall.observe.files import ray_sessions
 from vllmwall.observe.namespaces import Namespaces
@@ -34,6 +35,8 @@ class Observer:
         self._workload_pids: frozenset[int] = frozenset()
         self._ray_sessions: tuple[RaySession, ...] = ()
         self._cgroups: Path | None = None
+        self._names_cgroups_as_we_do = in_first_namespace()
+        self._next_search = 0.0
 
     def observe(self) -> Node:
         """Read the whole node."""
@@ -49,6 +52,23 @@ class Observer:
         self._look_inside(self._workload_pids)
         self._table.note_moves(self._workload_pids)
         return self.node()
+
+    def search(self) -> bool:
+        """Read the whole node, if that takes a tenth of our time at most; whether it did.
+
+        For events that do not say whose they are. Raises OSError as `observe` does.
+        """
+        begun = time.monotonic()
+        if begun < self._next_search:
+            return False
+        self.observe()
+        self._next_search = begun + 10 * (time.monotonic() - begun)
+        return True
+
+    def owners(self, port: int) -> tuple[int, ...]:
+        """Who listens on ``port``, as it was last read."""
+        found = (one.pids for one in self._listeners.values() if one.port == port)
+        return tuple({pid for pids in found for pid in pids})
 
     def process(self, pid: int) -> Process | None:
         """A process as it was last read."""
@@ -81,6 +101,13 @@ class Observer:
             return {}
         numbers = {path: number_of(path, mount) for path in paths}
         return {path: number for path, number in numbers.items() if number is not None}
+
+    def cgroup_path(self, path: str, number: int) -> str | None:
+        """Our path of a cgroup that an event named; None: it lies outside of what we see."""
+        if self._names_cgroups_as_we_do:
+            return path
+        mount = self._cgroups = self._cgroups or mount_point()
+        return our_name_for(path, number, mount) if mount else None
 
     def note_exec(self, pid: int) -> Process | None:
         """Read a program that has just started, before it can rename itself."""

@@ -10,6 +10,7 @@ cgroup/cgroup_mkdir (Linux 4.13).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from vllmwall.model import Address
+from vllmwall.observe.eyesight import in_first_pid_namespace
 
 TRACEFS_MOUNTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _LISTEN_STATE, _CLOSE_STATE = 10, 7  # TCP_LISTEN and TCP_CLOSE, net/tcp_states.h
@@ -29,6 +31,11 @@ _READ_BYTES = 1 << 13  # what is asked for is allocated, and the kernel gives a 
 _LITTLE = 1 << 11
 _READS = 64  # at a time: a storm of events must not keep the loop from its other work
 _BACKLOGS_KEPT = 1024
+_DAEMONS = 9  # on one machine: its own, and those of its containers
+
+UNNAMED = 0
+"""Stands for a process in events of a machine of whose PID namespaces we do not see the first:
+the kernel names processes as that one does (LXC, systemd-nspawn, a container without hostPID)."""
 
 _FILTERS = {
     # An accepted connection, a clone of the listener, leaves LISTEN too (tcp_v4_syn_recv_sock).
@@ -56,6 +63,7 @@ _LOST = re.compile(r"LOST (\d+) EVENTS")
 class ListenEvent:
     """Thread ``tid`` put a socket into LISTEN on ``port``; ``backlog`` as it asked for it.
 
+    ``tid`` is `UNNAMED` where the kernel's names are not ours.
     ``at`` is when, on the clock of `time.monotonic`; None: the kernel did not say.
     """
 
@@ -76,7 +84,7 @@ class CloseEvent:
 
 @dataclass(frozen=True)
 class ExecEvent:
-    """Process ``pid`` started a program whose name is one that a launcher can have."""
+    """Process ``pid`` (or `UNNAMED`) started a program whose name a launcher can have."""
 
     pid: int
 
@@ -107,22 +115,17 @@ class EventsUnavailableError(Exception):
 class TraceEvents:
     """The private tracefs instance ``name``; a stale one of the same name is taken over.
 
+    Tracefs is the machine's: where a daemon of the host, or of another container, lives on an
+    instance of that name, this one is called ``name.2``, and so on.
     Raises EventsUnavailableError when tracefs is not mounted, locked down or lacks the events.
     """
 
     def __init__(self, name: str) -> None:
-        self._folder = _tracefs() / "instances" / name
         self._backlogs: dict[int, int] = {}
         self._rest = ""
         self._says_when = False
-        try:
-            self._folder.mkdir(exist_ok=True)
-            # Only one may read: while another daemon lives on this instance it is left alone.
-            self._pipe = os.open(
-                self._folder / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            )
-        except OSError as error:
-            raise _unavailable(error) from error
+        self._names_as_we_do = in_first_pid_namespace()
+        self._folder, self._pipe = _open_first(_tracefs() / "instances" / name)
         try:
             self._configure()
         except OSError as error:
@@ -205,7 +208,7 @@ class TraceEvents:
             self._note_backlog(task, text)
             return None
         if name == "sched_process_exec":
-            return ExecEvent(task)
+            return ExecEvent(self._named(task))
         if name == "inet_sock_set_state" and "IPPROTO_TCP" in text:
             return self._state_event(task, text, match.group(2))
         if name == "cgroup_mkdir":
@@ -225,10 +228,28 @@ class TraceEvents:
             return None
         family, port, ipv4, ipv6, state = found.groups()
         if state != "TCP_LISTEN":
-            return CloseEvent(task, int(port))
+            return CloseEvent(self._named(task), int(port))
         address = _address(ipv6 if family == "AF_INET6" else ipv4)
         at = float(when) if self._says_when else None
-        return ListenEvent(task, int(port), self._backlogs.pop(task, None), address, at)
+        backlog = self._backlogs.pop(task, None)
+        return ListenEvent(self._named(task), int(port), backlog, address, at)
+
+    def _named(self, task: int) -> int:
+        return task if self._names_as_we_do else UNNAMED
+
+
+def _open_first(folder: Path) -> tuple[Path, int]:
+    """An instance that nobody reads, and the pipe to read it."""
+    names = [folder, *(folder.with_name(f"{folder.name}.{n}") for n in range(2, _DAEMONS + 1))]
+    for one in names:
+        try:
+            one.mkdir(exist_ok=True)
+            # Only one may read (EBUSY), so this tells a living daemon's from a stale one.
+            return one, os.open(one / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EBUSY or one is names[-1]:
+                raise _unavailable(error) from error
+    raise AssertionError("a loop over no names")
 
 
 @lru_cache(maxsize=256)  # nearly always one of the two wildcards

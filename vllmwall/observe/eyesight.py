@@ -34,9 +34,14 @@ def why_blind(
     if missing:
         return f"other users' processes cannot be looked into without {' and '.join(missing)}"
     hidden = [one for one in listeners if not one.pids]
-    if hidden and os.stat(pid_namespace).st_ino != _FIRST_PID_NAMESPACE:  # noqa: PTH116
+    if hidden and not in_first_pid_namespace(pid_namespace):
         return (
             f"{len(hidden)} sockets here belong to processes that cannot be seen, as "
             f"{hidden[0].where}: run where all of the node's processes are (hostPID)"
         )
     return ""
+
+
+def in_first_pid_namespace(pid_namespace: str = "/proc/self/ns/pid") -> bool:
+    """Whether our numbers of processes are the kernel's own."""
+    return os.stat(pid_namespace).st_ino == _FIRST_PID_NAMESPACE  # noqa: PTH116

@@ -29,6 +29,7 @@ from vllmwall.observe.events import (
 )
 
 NAME = f"vwtest-{os.getpid()}"
+MOUNTS = events.TRACEFS_MOUNTS
 FORGED = "x-77 [001] ..... 2.0: inet_sock_set_state: family=AF_INET protocol=IPPROTO_TCP sport=80"
 
 
@@ -76,17 +77,28 @@ def test_a_stale_instance_is_taken_over_and_taken_away(trace: TraceEvents) -> No
     """A killed daemon leaves its instance behind; the next one uses it."""
     os.close(trace.fileno())
     TraceEvents(NAME).close()
-    assert not any((mount / "instances" / NAME).exists() for mount in events.TRACEFS_MOUNTS)
+    assert not any((mount / "instances" / NAME).exists() for mount in MOUNTS)
 
 
 def test_the_instance_of_a_living_daemon_is_left_alone(trace: TraceEvents) -> None:
-    """A second daemon must not make the first one blind."""
+    """A second daemon, of a container for one, gets its own; neither makes the other blind."""
+    second = TraceEvents(NAME)
+    try:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            for one in (trace, second):
+                wait_for(one, lambda event: isinstance(event, ListenEvent))
+    finally:
+        second.close()
+    assert not any((mount / "instances" / f"{NAME}.2").exists() for mount in MOUNTS)
+
+
+def test_too_many_daemons_are_told(trace: TraceEvents, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon then polls, and status says why."""
+    monkeypatch.setattr(events, "_DAEMONS", 1)
     with pytest.raises(EventsUnavailableError, match="busy"):
         TraceEvents(NAME)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        wait_for(trace, lambda one: isinstance(one, ListenEvent))
 
 
 def test_no_tracefs_is_said_with_the_reason(

@@ -1,0 +1,82 @@
+"""A daemon whose PID and cgroup namespaces are not the machine's first, as in LXC and nspawn.
+
+The kernel's events name processes and cgroups as the first namespaces do, so there they say that
+something happened, and not to whom.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel.hammer import hammer
+from tests.lab import Lab
+from tests.system.box import ADDRESS, REPOSITORY, Box
+from tests.system.units import NETWORK, UNITS
+
+TORCH = REPOSITORY / ".venv-torch/bin/python"
+JOB = f"""[Unit]
+DefaultDependencies=no
+StartLimitIntervalSec=0
+[Service]
+ExecStart={sys.executable} {REPOSITORY}/tests/system/server.py 29500
+[Install]
+WantedBy=sysinit.target
+"""
+TAUGHT = '[[workload]]\nname = "job"\nmatch = { unit = "job.service" }\n'
+
+
+@pytest.fixture
+def daemon(host: Box) -> Iterator[Box]:
+    """A host whose daemon guards and knows of job.service, which does not run yet."""
+    host.write(f"{UNITS}/network.service", NETWORK)
+    host.write(f"{UNITS}/job.service", JOB)
+    host.write("/etc/vllmwall/vllmwall.toml", TAUGHT)
+    host.boot()
+    host.run("systemctl", "start", "network")
+    command = [sys.executable, "-m", "vllmwall.cli", "daemon"]
+    path = f"--setenv=PYTHONPATH={REPOSITORY}"
+    host.run("systemd-run", "--unit=wall", "--service-type=notify", path, *command)
+    yield host
+    print(host.journal()[-3000:])
+
+
+def test_a_unit_that_starts_is_guarded_before_it_runs(lab: Lab, daemon: Box) -> None:
+    """By the number of its cgroup, whatever the kernel's path of it is."""
+    verbs = iter(["start", *["restart"] * 8])
+
+    def again() -> None:
+        if verb := next(verbs, None):
+            daemon.run("systemctl", verb, "job.service")
+        time.sleep(0.3)
+
+    tried, opened = hammer(lab.stranger, "tcp", (ADDRESS, 29500), 6.0, again)
+    assert (True, 0) == (tried > 1000, opened)
+    assert "open" == daemon_itself(daemon, 29500)
+
+
+def test_a_process_that_no_event_names_is_found_at_once(lab: Lab, daemon: Box) -> None:
+    """Real torch is guarded while it still loads."""
+    if not TORCH.exists():
+        pytest.skip("no .venv-torch (make .venv-torch/ready)")
+    train = [str(TORCH), "-m", "torch.distributed.run", "--nproc-per-node=1", "--master-port=29501"]
+    train += ["--master-addr=127.0.0.1", f"{REPOSITORY}/tests/workloads/train.py", "--steps=9999"]
+    todo = [lambda: daemon.run("systemd-run", "--quiet", "--unit=train", *train, "--pause=0.5")]
+
+    def start() -> None:
+        if todo:
+            todo.pop()()
+        time.sleep(0.1)
+
+    tried, opened = hammer(lab.stranger, "tcp", (ADDRESS, 29501), 12.0, start)
+    assert (True, 0) == (tried > 1000, opened)
+    assert "open" == daemon_itself(daemon, 29501)
+
+
+def daemon_itself(host: Box, port: int) -> str:
+    """Whether something listens there at all: asked from inside."""
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {port}), 2); print('open')"
+    return host.run(sys.executable, "-c", connect, check=False).stdout.strip()
