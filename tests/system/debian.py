@@ -20,9 +20,12 @@ OLD, NEW = "0.0.9", "0.1.0"
 
 
 @lru_cache
-def root(suite: str) -> Path:
-    """A bootable root of that suite, with what our package depends on. Skips where none can be."""
-    included = _INCLUDED + _MORE.get(suite, "")
+def root(suite: str, *more: str) -> Path:
+    """A bootable root of that suite, with what our package depends on and ``more`` packages.
+
+    Skips where none can be.
+    """
+    included = ",".join((_INCLUDED + _MORE.get(suite, ""), *more))
     made = REPOSITORY / ".cache/roots" / f"{suite}-{zlib.crc32(included.encode()):08x}"
     if not made.exists():
         _require("mmdebstrap")
