@@ -55,10 +55,7 @@ def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
     unnamed = unnamed or any(isinstance(one, ExecEvent) and one.pid == UNNAMED for one in events)
     searched = unnamed and keeper.observer.search()
     listens = [
-        (one, pid)
-        for one in events
-        if isinstance(one, ListenEvent)
-        for pid in _who(keeper, one)
+        (one, pid) for one in events if isinstance(one, ListenEvent) for pid in _who(keeper, one)
     ]
     read, reactions, waiting = time.monotonic(), [], []
     for listen, pid in listens:

@@ -26,7 +26,12 @@ ExecStart={sys.executable} {REPOSITORY}/tests/system/server.py 29500
 [Install]
 WantedBy=sysinit.target
 """
-TAUGHT = '[[workload]]\nname = "job"\nmatch = { unit = "job.service" }\n'
+TAUGHT = """[daemon]
+full_pass_seconds = 600
+[[workload]]
+name = "job"
+match = { unit = "job.service" }
+"""
 
 
 @pytest.fixture
