@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from vllmwall.cgroups import in_first_namespace, mount_point, number_of, our_name_for
 from vllmwall.model import Listener, Node, Process, RaySession, Recognition
+from vllmwall.observe.eyesight import in_first_pid_namespace
 from vllmwall.observe.files import ray_sessions
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.observe.owners import OwnerIndex
@@ -36,6 +37,7 @@ class Observer:
         self._ray_sessions: tuple[RaySession, ...] = ()
         self._cgroups: Path | None = None
         self._names_cgroups_as_we_do = in_first_namespace()
+        self._names_processes_as_we_do = in_first_pid_namespace()
         self._next_search = 0.0
 
     def observe(self) -> Node:
@@ -144,7 +146,9 @@ class Observer:
 
     def _add(self, listener: Listener, backlog: int | None) -> None:
         key = (listener.namespace, listener.inode)
-        if backlog is not None:
+        # Of an event without a name only the port fits: another box's socket may be meant.
+        is_its_own = self._names_processes_as_we_do or backlog == listener.queue_limit
+        if backlog is not None and is_its_own:
             self._backlogs[key] = backlog
         known = self._listeners.get(key)
         pids = known.pids if known and set(listener.pids) <= set(known.pids) else listener.pids
