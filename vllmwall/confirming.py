@@ -9,7 +9,7 @@ it has what stood before come back.
 from __future__ import annotations
 
 import json
-import secrets
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Unconfirmed:
 
 def note(runtime_dir: Path, what: str, until: float) -> Unconfirmed:
     """Remember that a change is about to be made. Raises OSError."""
-    made = Unconfirmed(secrets.token_hex(8), what, until)
+    made = Unconfirmed(os.urandom(8).hex(), what, until)
     runtime_dir.mkdir(parents=True, exist_ok=True)
     unready = runtime_dir / f"{_FILE}.new"
     unready.write_text(json.dumps(asdict(made)))
@@ -63,7 +63,7 @@ def wait_apart(rollback: Sequence[str], seconds: float) -> str:
     """
     command = [*_as_we_were_started(), *rollback]
     if _SYSTEMD.is_dir():
-        timer = ["systemd-run", "--quiet", "--collect", f"--unit={_UNIT}-{secrets.token_hex(4)}"]
+        timer = ["systemd-run", "--quiet", "--collect", f"--unit={_UNIT}-{os.urandom(4).hex()}"]
         timer += [f"--on-active={seconds:g}s", "--timer-property=AccuracySec=100ms"]
         with suppress(OSError, subprocess.SubprocessError):
             subprocess.run([*timer, *command], check=True, timeout=10, capture_output=True)

@@ -17,8 +17,6 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 
-from structlog.typing import FilteringBoundLogger
-
 from vllmwall import __version__
 from vllmwall.alone import alone_in
 from vllmwall.answers import Answers
@@ -40,7 +38,7 @@ from vllmwall.peers import PeerList
 from vllmwall.questions.blocked import look as note_refusals
 from vllmwall.reflexes import follow, late_reactions
 from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts, TouchFacts
-from vllmwall.report.log import configure
+from vllmwall.report.log import Logger, configure
 from vllmwall.saved_wall import SavedWall
 from vllmwall.supervisor import Supervisor, longest_sleep
 from vllmwall.telling import tell_change, tell_failure, tell_touch
@@ -74,9 +72,7 @@ def run(options: Options) -> int:
         return 1
 
 
-def _run_alone(
-    options: Options, config: Config, log: FilteringBoundLogger, happenings: Happenings
-) -> int:
+def _run_alone(options: Options, config: Config, log: Logger, happenings: Happenings) -> int:
     with alone_in(options.runtime_dir) as alone:
         if not alone:
             log.error("another vllmwall daemon runs", runtime_dir=str(options.runtime_dir))
@@ -96,7 +92,7 @@ class Daemon:
         self,
         options: Options,
         config: Config,
-        log: FilteringBoundLogger,
+        log: Logger,
         happenings: Happenings,
     ) -> None:
         self.options = options

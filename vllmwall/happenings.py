@@ -7,7 +7,7 @@ the ring had to give up is counted, and a daemon that started anew has another `
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ class Happenings:
     """The ring. ``counts`` are all events since the daemon started, by kind."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self.epoch = secrets.token_hex(8)
+        self.epoch = os.urandom(8).hex()
         self.counts: Counter[str] = Counter()
         self._ring: deque[Happening] = deque(maxlen=kept)
         self._newest = 0

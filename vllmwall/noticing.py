@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from structlog.typing import FilteringBoundLogger
-
 from vllmwall.model import PUBLIC, Listener, Mode, Network, Proto, Wall, Workload, WorkloadId
 from vllmwall.passes import WallKeeper
+from vllmwall.report.log import Logger
 
 _Place = tuple[WorkloadId, int, str]
 
@@ -37,7 +36,7 @@ class _Seen:
 class Noticing:
     """Compares each full pass with the one before it and logs the difference."""
 
-    log: FilteringBoundLogger
+    log: Logger
     _workloads: dict[WorkloadId, Workload] = field(default_factory=dict)
     _listeners: dict[_Place, _Seen] = field(default_factory=dict)
     _guards: frozenset[tuple[str, str]] = frozenset()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from structlog.typing import FilteringBoundLogger
-
 from vllmwall.enforce.watch import Touch
 from vllmwall.model import Guard, WallEntry
+from vllmwall.report.log import Logger
 from vllmwall.walls import Change
 
 _SHOWN = 8
 
 
-def tell_change(log: FilteringBoundLogger, namespace: str, change: Change) -> None:
+def tell_change(log: Logger, namespace: str, change: Change) -> None:
     """One change that we made, and the connections that it ended."""
     before, after = change.before, change.after
     entries, guards = (before.entries, before.guards) if before else (frozenset(), frozenset())
@@ -38,7 +37,7 @@ def tell_change(log: FilteringBoundLogger, namespace: str, change: Change) -> No
         )
 
 
-def tell_touch(log: FilteringBoundLogger, namespace: str, touch: Touch) -> None:
+def tell_touch(log: Logger, namespace: str, touch: Touch) -> None:
     """A commit of another program that touched our table."""
     log.warning(
         "another program touched our table",
@@ -49,7 +48,7 @@ def tell_touch(log: FilteringBoundLogger, namespace: str, touch: Touch) -> None:
     )
 
 
-def tell_failure(log: FilteringBoundLogger, namespace: str, why: str) -> None:
+def tell_failure(log: Logger, namespace: str, why: str) -> None:
     """A change that the kernel did not take."""
     log.error("the wall could not be changed; what stood stays", namespace=namespace, error=why)
 

@@ -24,8 +24,6 @@ from vllmwall.cli.terminal import ask, console, print_json
 from vllmwall.report.change_shapes import CHANGES_VERSION
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from vllmwall.report.shapes import StatusJson
 
 force_option = click.option(
@@ -57,8 +55,6 @@ def daemon(
     log_level: str | None,
 ) -> None:
     """Guard this node until SIGTERM. The walls stay up when it ends."""
-    # structlog imports rich where it finds it: 4 MB and more that stay for a daemon's life.
-    sys.modules.setdefault("rich", cast("ModuleType", None))
     from vllmwall.daemon import run
     from vllmwall.options import Options
 

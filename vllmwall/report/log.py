@@ -15,20 +15,25 @@ from contextlib import suppress
 from io import TextIOBase
 from typing import TextIO, cast
 
-import structlog
+from vllmwall.absent import absent
+
+# structlog imports rich and, through asyncio, ssl where it finds them: 9 MB for a daemon's life.
+with absent("rich", "ssl"):
+    import structlog
 
 KINDS = ("auto", "journal", "json", "console")
 LEVELS = ("debug", "info", "warning", "error")
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
 
 Event = MutableMapping[str, object]
+Logger = structlog.typing.FilteringBoundLogger
 
 
 def configure(
     kind: str = "auto",
     level: str = "info",
     also: Callable[[Mapping[str, object]], None] = lambda record: None,
-) -> structlog.typing.FilteringBoundLogger:
+) -> Logger:
     """Set the log up and return the logger. ``kind`` is one of `KINDS`.
 
     ``also`` gets every record, whatever its level: its text is under ``event``.
@@ -46,7 +51,7 @@ def configure(
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Errors())),
         cache_logger_on_first_use=True,
     )
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    logger: Logger = structlog.get_logger()
     return logger
 
 
