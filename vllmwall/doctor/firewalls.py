@@ -13,9 +13,11 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from vllmwall.doctor.diagnosis import Diagnosis, ok, warn
 from vllmwall.enforce.ruleset import TABLE
+from vllmwall.observe.published import published_ports
 
 _PATIENCE = 5  # seconds
 _OURS = frozenset({TABLE, f"{TABLE}_standin"})
@@ -42,7 +44,7 @@ def beside_us(api_ports: Sequence[int]) -> Iterator[Diagnosis]:
         chains = ()
     yield from _ufw(api_ports)
     yield from _firewalld(api_ports)
-    yield from _docker()
+    yield from _published()
     yield from _dropping(chains)
     if chains:
         names = ", ".join(sorted({one.table for one in chains if one.hook == "input"})) or "none"
@@ -91,16 +93,16 @@ def _firewalld(api_ports: Iterable[int]) -> Iterator[Diagnosis]:
             yield warn(f"API port {port}", "firewalld does not name it, so it refuses it", remedy)
 
 
-def _docker() -> Iterator[Diagnosis]:
-    for tool in ("iptables", "iptables-legacy"):
-        for line in (_printed([f"{tool}-save", "-t", "nat"]) or "").splitlines():
-            found = re.search(r"-A DOCKER\b.* --dport (\d+).* -j DNAT --to-destination (\S+)", line)
-            if found:
-                yield ok(
-                    f"published port {found[1]}",
-                    f"Docker hands it on to {found[2]}, past the input hook of this host; where a "
-                    "workload listens there, the wall inside its network namespace judges it",
-                )
+def _published() -> Iterator[Diagnosis]:
+    for (proto, port), those in groupby(published_ports(), lambda one: (one.proto, one.port)):
+        ways = [(one.by, one.to) for one in those]
+        whose = " and ".join(dict.fromkeys(by for by, _ in ways))
+        where = ", ".join(to for _, to in ways)
+        yield ok(
+            f"published port {port}{'' if proto == 'tcp' else f'/{proto}'}",
+            f"{whose} hands it on to {where}, past the input hook of this host; where a "
+            "workload listens there, the wall inside its network namespace judges it",
+        )
 
 
 def _dropping(chains: Iterable[BaseChain]) -> Iterator[Diagnosis]:
