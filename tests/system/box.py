@@ -104,6 +104,7 @@ class Box:
         nspawn += [f"--directory={self.root}", f"--machine={self._name}", "--console=pipe"]
         nspawn += ["--private-network", f"--network-veth-extra={self._cable}:host0"]
         nspawn += [f"--bind-ro={path}" for path in _binds()]
+        nspawn += ["--system-call-filter=@keyring bpf"]  # a container engine needs them, too
         nspawn += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot"]
         inside = cgroups.inside(self._cgroup(), [*nspawn, f"systemd.unit={self._target}"])
         return ["nsenter", f"--net={self._neighbour.path}", *inside]
