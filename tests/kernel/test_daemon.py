@@ -332,6 +332,24 @@ def test_without_tracefs_the_daemon_polls_and_says_so(lab: Lab, tmp_path: Path) 
         eventually(lambda: walled(node, 29500), "the stranger is refused")
 
 
+def test_a_system_that_names_no_protocols_is_guarded(lab: Lab, tmp_path: Path) -> None:
+    """A slim image without /etc/protocols: nft reads and prints numbers there."""
+    hide = "mount --bind /dev/null /etc/protocols"
+    with guarded(lab, tmp_path, before=hide) as node:
+        node.config.write_text("[host]\nlockdown = true\n" + PEERS)
+        node.ask("reload")
+        node.rank().open("tcp", lab.node.ipv4, 29500)
+        node.rank().open("udp", "0.0.0.0", 29501)
+        node.ask("bans.add", networks=[lab.stranger.ipv4], force=True)
+        eventually(lambda: len(listeners(node)) == 2, "both are found")
+        assert {"stands"} == {one["rule"] for one in listeners(node)}
+        assert [] == node.ask("status")["problems"]
+        assert "timeout" == lab.stranger.connect(lab.node.ipv4, 29500)
+        assert "open" == lab.peer.connect(lab.node.ipv4, 29500)
+        answer = node.ask("explain", sources=[lab.stranger.ipv4], target="29500")
+        assert ["closed"] == [one["verdict"] for one in answer["answers"]]  # type: ignore[union-attr]
+
+
 def test_a_workload_in_another_namespace_is_walled_there(lab: Lab, tmp_path: Path) -> None:
     """A container: the daemon sits outside and puts the wall inside."""
     outside = lab.host("outside", "192.0.2.77", "2001:db8::77")

@@ -52,6 +52,23 @@ _SYN = re.compile(
 
 _RESET = "meta l4proto tcp reject with tcp reset"  # some versions name the protocol
 
+# Where no /etc/protocols is, as in a slim image, nft prints numbers. And where one is, its names:
+# not those that nft's own grammar has and that we write.
+_PROTOCOL = re.compile(
+    r"(?<=l4proto )\d+|(?<=l4proto != )\d+|(?<=[{,] )(?:\d+|icmpv6)(?=(?:, \w+)* \} accept)"
+    r"|(?<= )(?:6|17)(?= \. \d)"
+)
+_NAMES = {
+    "1": "icmp",
+    "6": "tcp",
+    "17": "udp",
+    "33": "dccp",
+    "58": "ipv6-icmp",
+    "132": "sctp",
+    "136": "udplite",
+    "icmpv6": "ipv6-icmp",
+}
+
 _Key = tuple[Address | None, Proto, int]
 
 
@@ -81,7 +98,7 @@ def read_wall(text: str, namespace: int, spelled: Callable[[str], str] = str) ->
         frozenset(_guards(listing, strange)),
         _guard_audience(listing),
         _ports(listing, orders.FAILSAFE, strange),
-        listing.elements.get(_ANSWERING) == ("tcp",),
+        listing.elements.get(_ANSWERING) in (("tcp",), ("6",)),
         _banned(listing, strange),
         _ports(listing, orders.FAILSAFE_UDP, strange),
         f"chain {LOCKDOWN}" in listing.blocks,
@@ -108,7 +125,8 @@ def _take_apart(text: str) -> _Listing:
 
 def _plainly(body: str) -> str:
     """Rules as `ruleset` writes them, whichever version of nft printed them."""
-    return _SYN.sub(ruleset.SYN, body).replace(_RESET, "reject with tcp reset")
+    named = _PROTOCOL.sub(lambda found: _NAMES.get(found[0], found[0]), body)
+    return _SYN.sub(ruleset.SYN, named).replace(_RESET, "reject with tcp reset")
 
 
 def _guards(listing: _Listing, strange: list[str]) -> Iterator[Guard]:

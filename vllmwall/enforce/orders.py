@@ -168,7 +168,7 @@ def _failsafe() -> Iterator[str]:
 
 def _banned() -> Iterator[str]:
     yield from _failsafe()
-    yield "meta l4proto { icmp, ipv6-icmp } accept"
+    yield "meta l4proto { icmp, icmpv6 } accept"
     yield f"goto {STRANGERS}"
 
 
