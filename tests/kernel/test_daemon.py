@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.guarded import PATIENCE, PEERS, Guarded, eventually, guarded
+from tests.kernel.guarding import unit, wait_for_guard
 from tests.lab import Lab
 from vllmwall.control import ControlError
 
@@ -335,11 +336,12 @@ def test_without_tracefs_the_daemon_polls_and_says_so(lab: Lab, tmp_path: Path) 
 def test_a_system_that_names_no_protocols_is_guarded(lab: Lab, tmp_path: Path) -> None:
     """A slim image without /etc/protocols: nft reads and prints numbers there."""
     hide = "mount --bind /dev/null /etc/protocols"
-    with guarded(lab, tmp_path, before=hide) as node:
+    with unit() as cgroup, guarded(lab, tmp_path, before=hide) as node:
         node.config.write_text("[host]\nlockdown = true\n" + PEERS)
         node.ask("reload")
         node.rank().open("tcp", lab.node.ipv4, 29500)
-        node.rank().open("udp", "0.0.0.0", 29501)
+        node.rank(cgroup).open("udp", "0.0.0.0", 29501)
+        wait_for_guard(node, cgroup)
         node.ask("bans.add", networks=[lab.stranger.ipv4], force=True)
         eventually(lambda: len(listeners(node)) == 2, "both are found")
         assert {"stands"} == {one["rule"] for one in listeners(node)}
