@@ -350,6 +350,9 @@ def test_a_system_that_names_no_protocols_is_guarded(lab: Lab, tmp_path: Path) -
         assert "open" == lab.peer.connect(lab.node.ipv4, 29500)
         answer = node.ask("explain", sources=[lab.stranger.ipv4], target="29500")
         assert ["closed"] == [one["verdict"] for one in answer["answers"]]  # type: ignore[union-attr]
+        node.configure(PEERS)
+        node.ask("reload")  # out of lockdown the wall answers where nobody listens
+        assert [] == node.ask("status")["problems"]
 
 
 def test_a_workload_in_another_namespace_is_walled_there(lab: Lab, tmp_path: Path) -> None:
