@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from vllmwall import __version__
 from vllmwall.cidr import parse_network
-from vllmwall.config import DROP_INS, ConfigError, load
+from vllmwall.config import DROP_INS, ConfigError
+from vllmwall.config.apart import Reading
 from vllmwall.control import ControlError, Json
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.model import Network
@@ -91,7 +92,7 @@ class Answers:
         daemon = self._daemon
         options = daemon.options
         try:
-            config = load(options.config)
+            config = Reading(options.config).settings()
         except ConfigError as error:
             raise ControlError("failed", f"{error}\nThe configuration in force stays.") from error
         peers = PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS)

@@ -6,13 +6,13 @@ that; a file that is damaged is moved aside and said, never a crash; everyone is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
-
+from vllmwall import records
 from vllmwall.cidr import everyone_in, merged, parse_network, plain
 from vllmwall.config.trusted import read_trusted
 from vllmwall.model import Network
@@ -36,22 +36,6 @@ class Ban:
     since: float
     expires: float | None = None
     reason: str = ""
-
-
-class _BanShape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    network: str
-    since: FiniteFloat
-    expires: FiniteFloat | None
-    reason: str
-
-
-class _FileShape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    version: int
-    bans: list[_BanShape]
 
 
 class BanList:
@@ -145,31 +129,34 @@ def _read(file: Path) -> dict[Network, Ban]:
     content = read_trusted(file)
     if content.complaint is not None:
         raise ValueError(content.complaint)
-    said = _FileShape.model_validate_json(content.text)
-    if said.version != _VERSION:
-        raise ValueError(f"version {said.version}, and this vllmwall writes {_VERSION}")
-    bans = [
-        Ban(parse_network(one.network), one.since, one.expires, one.reason) for one in said.bans
-    ]
+    said = records.parsed(content.text, "version", "bans")
+    if said["version"] != _VERSION:
+        raise ValueError(f"version {said['version']}, and this vllmwall writes {_VERSION}")
+    bans = list(map(_ban, records.records(said["bans"], "network", "since", "expires", "reason")))
     if everyone_in(one.network for one in bans):
         raise ValueError("it bans everyone")
     return {one.network: one for one in bans}
 
 
+def _ban(said: records.Record) -> Ban:
+    return Ban(
+        parse_network(records.text(said["network"])),
+        records.moment(said["since"]),
+        records.end(said["expires"]),
+        records.text(said["reason"]),
+    )
+
+
 def _text_of(bans: Iterable[Ban]) -> str:
-    shapes = [
-        _BanShape(network=str(one.network), since=one.since, expires=one.expires, reason=one.reason)
-        for one in bans
-    ]
-    return _FileShape(version=_VERSION, bans=shapes).model_dump_json(indent=1) + "\n"
+    said = [{**asdict(one), "network": str(one.network)} for one in bans]
+    return json.dumps({"version": _VERSION, "bans": said}, indent=1) + "\n"
 
 
 def _aside(file: Path, error: Exception) -> str:
     """Move a file out of the way that is of no use; what to tell people."""
-    count = f"({error.error_count()} errors)" if isinstance(error, ValidationError) else error
     kept = file.with_name(f"{file.name}.bad")
     try:
         file.replace(kept)
     except OSError:
-        return f"{file} is of no use: {count}. No ban of it counts"
-    return f"{file} is of no use: {count}; moved to {kept}. No ban of it counts"
+        return f"{file} is of no use: {error}. No ban of it counts"
+    return f"{file} is of no use: {error}; moved to {kept}. No ban of it counts"

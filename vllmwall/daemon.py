@@ -21,7 +21,8 @@ from vllmwall import __version__
 from vllmwall.alone import alone_in
 from vllmwall.answers import Answers
 from vllmwall.bans import BanList
-from vllmwall.config import DROP_INS, Config, ConfigError, load
+from vllmwall.config import DROP_INS, ConfigError
+from vllmwall.config.apart import Reading
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
 from vllmwall.happenings import Happenings
@@ -40,6 +41,7 @@ from vllmwall.reflexes import follow, late_reactions
 from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts, TouchFacts
 from vllmwall.report.log import Logger, configure
 from vllmwall.saved_wall import SavedWall
+from vllmwall.settings import Settings
 from vllmwall.supervisor import Supervisor, longest_sleep
 from vllmwall.telling import tell_change, tell_failure, tell_touch
 
@@ -52,18 +54,21 @@ _RETRY_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0  # with DNS, at start and reload; a later answer comes with its own pass
 
 
-def run(options: Options) -> int:
-    """Run until SIGTERM or SIGINT; the exit status. The walls stay up when it ends."""
+def run(options: Options, reading: Reading | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. The walls stay up when it ends.
+
+    ``reading``: of the configuration, if it has begun.
+    """
     try:
-        config = load(options.config)
+        config = (reading or Reading(options.config)).settings()
     except ConfigError as error:
         configure(options.log or "auto").error(
             "no usable configuration; the walls that stand stay", problems=str(error)
         )
         return 2
     happenings = Happenings()
-    level = options.log_level or config.daemon.log_level
-    log = configure(options.log or config.daemon.log, level, happenings.note)
+    level = options.log_level or config.log_level
+    log = configure(options.log or config.log, level, happenings.note)
     try:
         return _run_alone(options, config, log, happenings)
     except Exception as error:  # loud and in one line; a start anew is the unit's business
@@ -72,7 +77,7 @@ def run(options: Options) -> int:
         return 1
 
 
-def _run_alone(options: Options, config: Config, log: Logger, happenings: Happenings) -> int:
+def _run_alone(options: Options, config: Settings, log: Logger, happenings: Happenings) -> int:
     with alone_in(options.runtime_dir) as alone:
         if not alone:
             log.error("another vllmwall daemon runs", runtime_dir=str(options.runtime_dir))
@@ -91,7 +96,7 @@ class Daemon:
     def __init__(
         self,
         options: Options,
-        config: Config,
+        config: Settings,
         log: Logger,
         happenings: Happenings,
     ) -> None:
@@ -123,7 +128,7 @@ class Daemon:
         )
         self._events = open_events(options.instance, _POLL_SECONDS)
         self._control = ControlServer(
-            options.runtime_dir / "control.sock", Answers(self).answer, config.control.group
+            options.runtime_dir / "control.sock", Answers(self).answer, config.control_group
         )
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals: list[int] = []
@@ -134,7 +139,7 @@ class Daemon:
         self._lost = 0
         self.touched: deque[TouchFacts] = deque(maxlen=_TOUCHES_KEPT)
         self._reason = "start"
-        self.on_trial: Config | None = None  # what comes back unless its successor is confirmed
+        self.on_trial: Settings | None = None  # what comes back unless its successor is confirmed
 
     def run(self) -> None:
         """Until a signal says stop."""
@@ -178,7 +183,7 @@ class Daemon:
 
     def full_pass(self, reason: str) -> None:
         """One full pass; a node that cannot be read is said loudly and changes nothing."""
-        interval = self.keeper.config.daemon.full_pass_seconds
+        interval = self.keeper.config.full_pass_seconds
         self._due_full = time.monotonic() + (
             interval if self._events.name == "tracefs" else _POLL_SECONDS
         )
@@ -223,7 +228,7 @@ class Daemon:
         before, self.save_error = self.save_error, None
         try:
             if self._saved is not None:
-                self._saved.keep(self.keeper, fenced=self.keeper.config.boot.fence)
+                self._saved.keep(self.keeper, fenced=self.keeper.config.boot_fence)
         except OSError as error:
             self.save_error = f"the wall for the next boot could not be saved: {error}"
             if self.save_error != before:
@@ -246,7 +251,7 @@ class Daemon:
         """Take the configuration anew. Raises ConfigError; the one in force stays then."""
         self._supervisor.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            config = load(self.options.config)
+            config = Reading(self.options.config).settings()
             self.keeper.configure(config)
             self.config_loaded = time.time()
             self.config_problems = ()

@@ -23,8 +23,8 @@ from vllmwall.report.metrics import Drops, MetricFacts
 from vllmwall.scrapes import ScrapeServer, listening_on
 
 if TYPE_CHECKING:
-    from vllmwall.config.models import MetricsSection
     from vllmwall.daemon import Daemon
+    from vllmwall.settings import MetricsSettings
 
 OTHER = "other"
 _FRESH_SECONDS = 1.0
@@ -38,7 +38,7 @@ class Metrics:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._section: MetricsSection | None = None
+        self._section: MetricsSettings | None = None
         self._server: ScrapeServer | None = None
         self._drops = DropCounts()
         self._page = b""
@@ -88,7 +88,7 @@ class Metrics:
             self._server.close()
         self._server = None
 
-    def _open(self, section: MetricsSection) -> None:
+    def _open(self, section: MetricsSettings) -> None:
         self.close()
         self._section = section
         if not section.listen:
@@ -99,7 +99,7 @@ class Metrics:
 
         try:
             listening = listening_on(
-                section.listen, group_id(self._daemon.keeper.config.control.group)
+                section.listen, group_id(self._daemon.keeper.config.control_group)
             )
         except OSError as error:
             self._say("listen", f"{section.listen}: {error.strerror or error}")

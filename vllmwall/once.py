@@ -29,7 +29,7 @@ def up_once(
 ) -> Json:
     """One full pass; its status. Raises ConfigError, OSError, EnforceError, and ControlError
     where it would end the ssh connection that ``arguments`` name."""
-    config = load(config_path)
+    config = load(config_path).settings()
     runtime_dir.mkdir(parents=True, exist_ok=True)
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
     peers.refresh(peers.now())
@@ -45,7 +45,7 @@ def up_once(
 
 def plan_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) -> PlanJson:
     """What `up_once` would change. Raises ConfigError and OSError."""
-    config = load(config_path)
+    config = load(config_path).settings()
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
     bans = BanList(runtime_dir / FILE_NAME)
     keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)

@@ -15,7 +15,6 @@ from pathlib import Path
 from vllmwall.arming import Armed
 from vllmwall.bans import BanList
 from vllmwall.cgroups import SLICE, is_within, job_of
-from vllmwall.config import Config
 from vllmwall.decide import Decision, bare_wall, decide
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
 from vllmwall.enforce.watch import Watch
@@ -41,6 +40,7 @@ from vllmwall.report.facts import (
     NamespaceFacts,
     StatusFacts,
 )
+from vllmwall.settings import Settings
 from vllmwall.walls import Change, Walls
 
 
@@ -61,7 +61,7 @@ class WallKeeper:
     ``armed_file`` remembers over restarts which units were guarded. ``bans`` are in every wall.
     """
 
-    config: Config
+    config: Settings
     peers: PeerList
     backend: Backend
     only: frozenset[int] = frozenset()
@@ -88,12 +88,12 @@ class WallKeeper:
             self._tell_failure,
         )
 
-    def configure(self, config: Config) -> None:
+    def configure(self, config: Settings) -> None:
         """Take another configuration; it counts from the next pass on."""
         self.config = config
-        self.policy = config.policy()
-        self._lessons = config.lessons()
-        self.armed.configure(config.guards.units, self._lessons)
+        self.policy = config.policy
+        self._lessons = config.lessons
+        self.armed.configure(config.guarded_units, self._lessons)
 
     def full_pass(self) -> None:
         """Read everything, put every wall right, and read each of them back.
@@ -161,7 +161,7 @@ class WallKeeper:
     @property
     def why_no_guards(self) -> str:
         """Why no guard stands on this node, in words; empty: they do."""
-        if not self.config.guards.enabled:
+        if not self.config.guards:
             return "guards are switched off in the configuration"
         return self.backend.why_no_guards
 
@@ -175,11 +175,11 @@ class WallKeeper:
         self.walls.spaces.clear()
         return remove_everywhere(self.backend, self.only)
 
-    def plan(self, config: Config, peers: tuple[Network, ...]) -> tuple[NamespaceFacts, ...]:
+    def plan(self, config: Settings, peers: tuple[Network, ...]) -> tuple[NamespaceFacts, ...]:
         """What stands, and what would stand with this configuration; changes nothing."""
         node = self.observer.observe()
-        policy = config.policy()
-        recognition = self._in_scope(recognize(node, config.lessons()), node, policy)
+        policy = config.policy
+        recognition = self._in_scope(recognize(node, config.lessons), node, policy)
         guards = self._guarding(recognition, node, policy).guards
         wanted = self._walls(
             decide(recognition, policy, peers, guards, self._silent(guards)), policy, peers

@@ -52,7 +52,7 @@ def rank(node: Guarded) -> Program:
 @pytest.fixture
 def keeper(node: Guarded) -> Iterator[WallKeeper]:
     """A keeper of the lab's node."""
-    config = load(node.config)
+    config = load(node.config).settings()
     only = frozenset({inode_of(node.lab.node.path)})
     found = WallKeeper(config, PeerList(config.peers, node.folder), Refusing(), only)
     yield found

@@ -48,7 +48,7 @@ def node(lab: Lab, tmp_path: Path) -> Guarded:
 def keeper(node: Guarded, monkeypatch: pytest.MonkeyPatch) -> Iterator[WallKeeper]:
     """A keeper of the lab's node, whose cgroup namespace is said not to be the first."""
     node.configure('[[workload]]\nname = "job"\nmatch = { unit = "vw-*.service" }\n')
-    config = load(node.config)
+    config = load(node.config).settings()
     only = frozenset({inode_of(node.lab.node.path)})
     monkeypatch.setattr("vllmwall.observe.in_first_namespace", lambda: False)
     found = WallKeeper(config, PeerList(config.peers, node.folder), Nftables(), only)

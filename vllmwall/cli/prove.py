@@ -226,7 +226,8 @@ def _question(
 
 def _policy(files: Collection[Path]) -> tuple[Policy, list[str]]:
     """Groups and failsafe ports. The daemon keeps the last good file, of which there is no copy."""
-    from vllmwall.config import DROP_INS, Config, ConfigError, load
+    from vllmwall.config import DROP_INS, ConfigError, load
+    from vllmwall.config.models import Config
 
     first = next(iter(files), Path(os.devnull))
     if first.parent.name == DROP_INS:

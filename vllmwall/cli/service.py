@@ -55,13 +55,16 @@ def daemon(
     log_level: str | None,
 ) -> None:
     """Guard this node until SIGTERM. The walls stay up when it ends."""
+    from vllmwall.config.apart import Reading
+
+    reading = Reading(Path(config))  # while we import the rest
     from vllmwall.daemon import run
     from vllmwall.options import Options
 
     is_ours = not only_namespace or state_dir != STATE_DIR
     state_file = Path(state_dir) / "boot.nft" if is_ours else None
     options = Options(Path(config), Path(runtime_dir), only_namespace, log, log_level, state_file)
-    sys.exit(run(options))
+    sys.exit(run(options, reading))
 
 
 @click.command()

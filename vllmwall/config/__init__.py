@@ -1,12 +1,29 @@
 """What the operator wrote: /etc/vllmwall/vllmwall.toml and conf.d/*.toml, checked and merged.
 
 Promises a `Config` in which every value is usable, or a `ConfigError` that names every problem
-with file, line, key, value and what is allowed. Imports pydantic, which takes 90 ms: the
-command line must not import this package where an answer is due at once (`status`).
+with file, line, key, value and what is allowed. pydantic comes with `load`, takes 90 ms and
+stays: the daemon has it called in another process (`vllmwall.config.apart`).
 """
 
-from vllmwall.config.loading import DEFAULT_PATH, DROP_INS, load
-from vllmwall.config.models import Config, PeersSection
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllmwall.config.places import DEFAULT_PATH, DROP_INS
 from vllmwall.config.problems import ConfigError, Problem
 
-__all__ = ["DEFAULT_PATH", "DROP_INS", "Config", "ConfigError", "PeersSection", "Problem", "load"]
+if TYPE_CHECKING:
+    from vllmwall.config.models import Config
+
+__all__ = ["DEFAULT_PATH", "DROP_INS", "ConfigError", "Problem", "load"]
+
+
+def load(path: Path = DEFAULT_PATH, conf_d: Path | None = None) -> Config:
+    """The configuration in ``path`` and ``conf_d/*.toml`` (default: beside ``path``).
+
+    A file that is not there counts as empty. Raises ConfigError with every problem found.
+    """
+    from vllmwall.config.loading import loaded
+
+    return loaded(path, conf_d or path.parent / DROP_INS)

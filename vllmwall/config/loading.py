@@ -18,16 +18,10 @@ from vllmwall.config.problems import ConfigError, Problem
 from vllmwall.config.wording import complaints
 from vllmwall.model import Network
 
-DEFAULT_PATH = Path("/etc/vllmwall/vllmwall.toml")
-DROP_INS = "conf.d"
 
-
-def load(path: Path = DEFAULT_PATH, conf_d: Path | None = None) -> Config:
-    """The configuration in ``path`` and ``conf_d/*.toml`` (default: beside ``path``).
-
-    A file that is not there counts as empty. Raises ConfigError with every problem found.
-    """
-    reading = read_files(path, conf_d or path.parent / DROP_INS)
+def loaded(path: Path, conf_d: Path) -> Config:
+    """The configuration in ``path`` and ``conf_d/*.toml``. Raises ConfigError."""
+    reading = read_files(path, conf_d)
     problems = [*reading.problems]
     for file in reading.files:
         problems.extend(_problems_of(file))

@@ -37,6 +37,7 @@ from vllmwall.config.values import (
 )
 from vllmwall.lessons import Lesson, Match
 from vllmwall.model import PEERS, PUBLIC, Mode, Network, Policy, Role
+from vllmwall.settings import MetricsSettings, PeerSettings, Settings
 
 
 class PeersSection(Section):
@@ -338,10 +339,10 @@ class Config(Section):
             audiences={Role.API: (PUBLIC,), **named},
             default=self.roles.get(DEFAULT_KEY, (PEERS,)),
             groups=self.groups,
-            failsafe=frozenset({SSH, *self.host.failsafe}),
+            failsafe=frozenset((one.proto, one.port) for one in (SSH, *self.host.failsafe)),
             mode=self.mode,
             lockdown=self.host.lockdown,
-            opened=frozenset(self.host.open),
+            opened=frozenset((one.proto, one.port) for one in self.host.open),
             api_users=self.host.api_uids(),
             api_units=self._api_units(),
             limits=self.limits.limits(),
@@ -357,6 +358,24 @@ class Config(Section):
         return tuple(
             Lesson(each.name, Match(**each.match.model_dump()), frozenset(each.api_ports))
             for each in self.taught
+        )
+
+    def settings(self) -> Settings:
+        """What the daemon takes from it."""
+        peers, metrics, daemon = self.peers, self.metrics, self.daemon
+        return Settings(
+            files=self.files,
+            policy=self.policy(),
+            lessons=self.lessons(),
+            peers=PeerSettings(peers.by_file, peers.files, peers.dns, peers.allow_everyone),
+            metrics=MetricsSettings(metrics.listen, metrics.textfile),
+            guards=self.guards.enabled,
+            guarded_units=self.guards.units,
+            boot_fence=self.boot.fence,
+            full_pass_seconds=daemon.full_pass_seconds,
+            log=daemon.log,
+            log_level=daemon.log_level,
+            control_group=self.control.group,
         )
 
     def noted(self, files: tuple[Path, ...], cidrs: Mapping[str, tuple[Network, ...]]) -> Config:

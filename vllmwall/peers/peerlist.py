@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock, RLock
 
 from vllmwall.cidr import everyone_in, merged, plain
-from vllmwall.config import DEFAULT_PATH, DROP_INS, PeersSection
+from vllmwall.config import DEFAULT_PATH, DROP_INS
 from vllmwall.model import Network, PeerKind, PeerSource
 from vllmwall.peers.clock import since_epoch
 from vllmwall.peers.errors import PeerError
@@ -26,6 +26,7 @@ from vllmwall.peers.names import Lookups, NoAnswerError
 from vllmwall.peers.saved import FILE_NAME, read_saved, write_saved
 from vllmwall.peers.sources import where_it_lies, without_everyone
 from vllmwall.peers.state import State, load_state, store_state
+from vllmwall.settings import PeerSettings
 
 STATE_NAME = "peers.json"
 RUNTIME = "runtime"
@@ -42,7 +43,7 @@ class PeerList:
 
     def __init__(
         self,
-        section: PeersSection,
+        section: PeerSettings,
         runtime_dir: Path = RUNTIME_DIRECTORY,
         conf_d: Path = DEFAULT_PATH.parent / DROP_INS,
         *,
@@ -64,7 +65,7 @@ class PeerList:
         self._stored = State(state.runtime, state.answers)
         self.configure(section)
 
-    def configure(self, section: PeersSection) -> None:
+    def configure(self, section: PeerSettings) -> None:
         """Take over a new configuration. What its files and names say comes with `refresh`."""
         with self._lock:
             self._section = section

@@ -7,43 +7,22 @@ that is not ours to believe is moved aside and reported, never a crash.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
-
+from vllmwall import records
 from vllmwall.cidr import parse_network
 from vllmwall.config.trusted import read_trusted
-from vllmwall.model import Network, PeerSource
+from vllmwall.model import Network, PeerKind, PeerSource
 from vllmwall.peers.written import replace_text
 
 Runtime = Mapping[Network, float | None]
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _RuntimeShape(_Shape):
-    network: str
-    expires: FiniteFloat | None
-
-
-class _AnswerShape(_Shape):
-    kind: Literal["file", "dns"]
-    name: str
-    networks: list[str]
-
-
-class _StateShape(_Shape):
-    version: int
-    runtime: list[_RuntimeShape]
-    answers: list[_AnswerShape]
-
-
 _VERSION = 1
+_KINDS: Mapping[str, PeerKind] = {"file": "file", "dns": "dns"}
 
 
 @dataclass(frozen=True)
@@ -64,8 +43,6 @@ def load_state(path: Path) -> State:
         return _state_of(content.text)
     except FileNotFoundError:
         return State()
-    except ValidationError as error:
-        return State(error=_aside(path, f"is damaged ({error.error_count()} errors)"))
     except ValueError as error:
         return State(error=_aside(path, f"is damaged ({error})"))
     except OSError as error:
@@ -78,31 +55,36 @@ def store_state(path: Path, state: State) -> None:
 
 
 def _state_of(text: str) -> State:
-    said = _StateShape.model_validate_json(text)
-    if said.version != _VERSION:
-        raise ValueError(f"version {said.version}, and this vllmwall writes {_VERSION}")
+    said = records.parsed(text, "version", "runtime", "answers")
+    if said["version"] != _VERSION:
+        raise ValueError(f"version {said['version']}, and this vllmwall writes {_VERSION}")
     return State(
-        {parse_network(each.network): each.expires for each in said.runtime},
-        tuple(
-            PeerSource(each.name, each.kind, tuple(map(parse_network, each.networks)))
-            for each in said.answers
-        ),
+        {
+            parse_network(records.text(each["network"])): records.end(each["expires"])
+            for each in records.records(said["runtime"], "network", "expires")
+        },
+        tuple(map(_answer, records.records(said["answers"], "kind", "name", "networks"))),
     )
+
+
+def _answer(said: records.Record) -> PeerSource:
+    kind: PeerKind | None = _KINDS.get(records.text(said["kind"]))
+    if kind is None:
+        raise ValueError(f"kind is one of {', '.join(_KINDS)}")
+    networks = map(parse_network, records.texts(said["networks"]))
+    return PeerSource(records.text(said["name"]), kind, tuple(networks))
 
 
 def _text_of(state: State) -> str:
     runtime = [
-        _RuntimeShape(network=str(network), expires=expires)
-        for network, expires in state.runtime.items()
+        {"network": str(network), "expires": expires} for network, expires in state.runtime.items()
     ]
     answers = [
-        _AnswerShape.model_validate(
-            {"kind": each.kind, "name": each.name, "networks": list(map(str, each.networks))}
-        )
+        {"kind": each.kind, "name": each.name, "networks": list(map(str, each.networks))}
         for each in state.answers
     ]
-    shape = _StateShape(version=_VERSION, runtime=runtime, answers=answers)
-    return shape.model_dump_json(indent=1) + "\n"
+    said = {"version": _VERSION, "runtime": runtime, "answers": answers}
+    return json.dumps(said, indent=1) + "\n"
 
 
 def _aside(path: Path, complaint: str) -> str:

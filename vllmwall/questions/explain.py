@@ -73,13 +73,13 @@ def explain_once(
 
     Raises ConfigError, ControlError, OSError and EnforceError.
     """
-    config = load(config_path)
+    config = load(config_path).settings()
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
     bans = BanList(runtime_dir / FILE_NAME)
     keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     keeper.down = (runtime_dir / DOWN_MARKER).exists()
     node = keeper.observer.observe()
-    keeper.recognition = recognize(node, config.lessons())
+    keeper.recognition = recognize(node, config.lessons)
     keeper.decision = decide(keeper.recognition, keeper.policy, peers.networks())
     return {**explained(keeper, asked_of(arguments)), "daemon": False}
 
@@ -87,7 +87,7 @@ def explain_once(
 def explained(keeper: WallKeeper, asked: Asked) -> ExplainJson:
     """Some of the answers, from the one that was asked for on. Raises ControlError."""
     seen = _Seen(keeper)
-    every = [pair for door in doors(keeper, asked) for pair in _packets(asked, door, seen)]
+    every = _possible(pair for door in doors(keeper, asked) for pair in _packets(asked, door, seen))
     found = [_answer(seen, *pair) for pair in every[asked.skip : asked.skip + AT_ONCE]]
     problems = ["the walls are down on request: vllmwall up"] if keeper.down else []
     return explain_json(socket.gethostname(), time.time(), found, len(every), problems)
@@ -143,6 +143,17 @@ def _packets(asked: Asked, door: Door, seen: _Seen) -> list[tuple[Door, Packet]]
     ]
     fitting = [one for one in every if one.family == one.destination.version]
     return [(door, one) for one in fitting or every[:1]]
+
+
+def _possible(pairs: Iterable[tuple[Door, Packet]]) -> list[tuple[Door, Packet]]:
+    """Without the sockets that are not for the source's family, where another at that port is."""
+    every = [(door, one, one.family == one.destination.version) for door, one in pairs]
+    met = {(door.namespace, door.proto, door.port, one.source) for door, one, fits in every if fits}
+    return [
+        (door, one)
+        for door, one, fits in every
+        if fits or (door.namespace, door.proto, door.port, one.source) not in met
+    ]
 
 
 def _answer(seen: _Seen, door: Door, packet: Packet) -> AnswerFacts:

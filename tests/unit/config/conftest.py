@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.config import Config, ConfigError, load
+from vllmwall.config import ConfigError, load
+from vllmwall.config.models import Config
 
 Write = Callable[..., Path]
 

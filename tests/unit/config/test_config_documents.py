@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.config import Config, load
 from vllmwall.config.__main__ import main
 from vllmwall.config.documents import reference_markdown, sample_toml
-from vllmwall.config.models import MatchSection, TaughtWorkload
+from vllmwall.config.models import Config, MatchSection, TaughtWorkload
 from vllmwall.config.values import ROLE_NAMES
 from vllmwall.config.wording import keys_of
 
@@ -92,8 +91,3 @@ def test_reading_values_does_not_import_pydantic() -> None:
     """The command line reads networks, and answers before pydantic would be there."""
     code = "import sys, vllmwall.cidr, vllmwall.decide; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_load_is_the_packages_own() -> None:
-    """What others import."""
-    assert load.__module__ == "vllmwall.config.loading"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from vllmwall.config import Config, ConfigError, load
+from vllmwall.config import ConfigError, load
+from vllmwall.config.models import Config
 from vllmwall.config.wording import complaints
 
 ROLES_END = "ray-metrics-export, debug, unknown and default"

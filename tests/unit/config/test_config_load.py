@@ -6,7 +6,8 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
-from vllmwall.config import DEFAULT_PATH, Config, load
+from vllmwall.config import DEFAULT_PATH, load
+from vllmwall.config.models import Config
 from vllmwall.lessons import Lesson, Match
 from vllmwall.model import Mode, Proto, Role
 

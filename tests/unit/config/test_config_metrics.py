@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vllmwall.config import Config
+from vllmwall.config.models import Config
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
-from vllmwall.config import Config, load
+from vllmwall.config import load
 from vllmwall.model import Network
 from vllmwall.peers import Lookups, PeerList
+from vllmwall.settings import Settings
 
 START = 1_000_000.0
 
@@ -44,10 +45,10 @@ class Site:
             raise answer
         return tuple(map(ip_network, answer))
 
-    def config(self, text: str = "") -> Config:
+    def config(self, text: str = "") -> Settings:
         """Write the main file, and load it with its drop-ins."""
         write(self.main, text)
-        return load(self.main)
+        return load(self.main).settings()
 
     def peers(self, text: str = "") -> PeerList:
         """The peers of a daemon that starts now."""
