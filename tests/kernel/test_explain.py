@@ -159,6 +159,15 @@ def test_one_namespace_can_be_asked_about(node: Guarded) -> None:
     assert f"no network namespace 'elsewhere' with a process in it; try {name}" in done.stderr
 
 
+def test_a_socket_for_each_family_is_one_door(node: Guarded) -> None:
+    """As sshd, nginx and Docker's proxy have it: the other family's socket closes nothing."""
+    node.lab.node.listen("0.0.0.0", 7100)
+    node.lab.node.listen("::", 7100, v6only=True)
+    for source, address in zip(STRANGER, NODE, strict=True):
+        (answer,) = explain(node, source, "7100")["answers"]
+        assert ("open", knock(node.lab.stranger, address, 7100)) == (answer["verdict"], "open")
+
+
 def test_a_port_that_is_handed_on_to_a_container_is_named(node: Guarded) -> None:
     """NAT takes such a packet before the wall here sees it, so what is said of here is not all."""
     there = "-p tcp --dport 7000 -j DNAT --to-destination 172.17.0.2:7000"
