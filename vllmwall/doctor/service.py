@@ -13,7 +13,7 @@ from vllmwall.doctor.diagnosis import Diagnosis, fail, ok, warn
 
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _UNIT = "vllmwall.service"
-_LIBRARIES = ("pyroute2", "pip-nftables", "psutil", "pydantic", "structlog", "systemd-python")
+_LIBRARIES = ("pyroute2", "pip-nftables", "psutil", "pydantic", "structlog")
 
 
 def surroundings(
@@ -25,7 +25,9 @@ def surroundings(
     yield from _peers(status)
     yield from _unit()
     yield _group(config)
-    yield ok("libraries", ", ".join(f"{one} {_version(one)}" for one in _LIBRARIES))
+    yield ok(
+        "libraries", ", ".join([*(f"{one} {_version(one)}" for one in _LIBRARIES), _bindings()])
+    )
 
 
 def _daemon(status: Mapping[str, object] | None, why: str) -> Iterator[Diagnosis]:
@@ -82,6 +84,15 @@ def _group(config: str) -> Diagnosis:
         remedy = f"groupadd --system {name}"
         return warn("group", f"no group {name}: only root may ask for the status", remedy)
     return ok("group", f"{name}: {', '.join(members) or 'no members; root asks'}")
+
+
+def _bindings() -> str:
+    """Which module speaks to systemd: packages take the distribution's where it fits."""
+    import systemd
+
+    (folder, *_) = systemd.__path__
+    compiled = any(Path(folder).glob("_daemon*.so"))
+    return f"{'systemd-python' if compiled else 'a stand-in for systemd-python'} in {folder}"
 
 
 def _version(package: str) -> str:
