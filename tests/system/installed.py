@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from tests.kernel.hammer import hammer
 from tests.lab import Lab
-from tests.system.box import ADDRESS, REPOSITORY, Box
+from tests.system import debian
+from tests.system.box import ADDRESS, REPOSITORY, Box, box
 from tests.system.units import NETWORK, UNITS
 
 API, INTERNAL = 8000, 29600
+# Another user's, in a mount namespace of its own: what the daemon may see of it, it sees by
+# its capabilities.
 _JOB = f"""[Service]
+DynamicUser=yes
 ExecStart=/usr/bin/python3 {REPOSITORY}/tests/system/job.py
 Restart=always
 [Install]
@@ -58,6 +63,10 @@ class Node:
         """Beside what it is taught; nobody reads it until the next reload."""
         self.box.write("/etc/vllmwall/conf.d/job.toml", _TAUGHT + more)
 
+    def reload(self) -> None:
+        """Have the daemon read it; raises when it does not like it."""
+        self.box.run("systemctl", "reload", "vllmwall")
+
     def put(self, package: Path) -> str:
         """A package file, where the node can see it."""
         inside = f"/srv/{package.name}"
@@ -66,8 +75,8 @@ class Node:
         return inside
 
     def install(self, package: Path) -> str:
-        """Install or upgrade; what the tool said. There is no network to download from."""
-        command = ["apt-get", "install", "-y", "--no-install-recommends"]
+        """Install, upgrade or go back; what the tool said. There is nothing to download from."""
+        command = ["apt-get", "install", "-y", "--no-install-recommends", "--allow-downgrades"]
         done = self.box.run(*command, self.put(package), check=False)
         assert 0 == done.returncode, done.stdout + done.stderr
         return done.stdout
@@ -92,8 +101,7 @@ class Node:
         elsewhere = " -o ".join(f"-path {one}" for one in NOT_LOOKED_AT)
         look = rf"find / -xdev \( {elsewhere} \) -prune -o -iname '*vllmwall*' -print"
         files = self.box.run("sh", "-c", look).stdout.splitlines()
-        others = "nft list ruleset; systemctl list-units --all --plain; getent group; "
-        others += "ls /sys/kernel/tracing/instances | grep -x vllmwall"
+        others = "nft list ruleset; systemctl list-units --all --plain; getent group; ls /run"
         lines = self.box.run("sh", "-c", others, check=False).stdout.splitlines()
         return [one for one in files if not one.startswith(NOT_OURS)] + [
             one for one in lines if "vllmwall" in one
@@ -120,6 +128,19 @@ class Node:
                     return
             assert time.monotonic() < deadline, f"not: {what}\n{self.box.journal()[-4000:]}"
             time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def installed(suite: str, folder: Path) -> Iterator[Node]:
+    """A booted Debian on which the package was installed a moment ago."""
+    root = debian.root(suite)
+    with Lab() as lab, box(folder, lab.stranger, root) as host:
+        made = Node(lab, host)
+        made.prepare()
+        host.boot()
+        assert ("open", "open") == (made.reached(API), made.reached(INTERNAL))
+        made.said = made.install(debian.package("deb", debian.OLD))
+        yield made
 
 
 def while_hammered(node: Node, *steps: Callable[[], object]) -> tuple[int, int]:
