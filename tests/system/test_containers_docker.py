@@ -1,0 +1,196 @@
+"""Real Docker on a real Debian with our package: what containers open, seen from outside.
+
+The tests share a node, in order; each one removes its containers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system import debian
+from tests.system.box import ADDRESS, REPOSITORY
+from tests.system.containers import (
+    ADDRESS6,
+    API,
+    INTERNAL,
+    PACKAGES,
+    PEER,
+    PEER6,
+    STRANGER,
+    STRANGER6,
+    ContainerNode,
+    container_node,
+)
+from tests.system.installed import answers
+
+pytestmark = pytest.mark.timeout(600)  # the first one makes a root and builds a package
+SETTINGS = "/etc/docker/daemon.json"
+WITHOUT_PROXY = {
+    "userland-proxy": False,
+    "live-restore": True,
+    "ipv6": True,
+    "fixed-cidr-v6": "fd00:d0c::/64",
+    "ip6tables": True,
+    "experimental": True,
+}
+PUBLISHED = ("-p", f"{API}:{API}", "-p", f"{INTERNAL}:{INTERNAL}")
+TORCH = REPOSITORY / ".venv-torch"
+GUARDED = ("open", "timeout")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerNode]:
+    """Docker as it comes, with our package beside it and one peer."""
+    with container_node(tmp_path_factory.mktemp("docker"), "docker") as made:
+        made.box.boot()
+        made.admit_visitors()
+        made.import_image(debian.root("bookworm", *PACKAGES))
+        made.said = made.install(debian.package("deb", debian.NEW))
+        yield made
+
+
+@pytest.fixture
+def published(node: ContainerNode) -> Iterator[str]:
+    """A container that serves on the bridge, both its ports published; its id."""
+    yield node.serve("published", *PUBLISHED)
+    node.remove("published")
+
+
+def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode) -> None:
+    """A guard on the container's scope; peers and the public API come through."""
+    made: list[str] = []
+    assert 0 == node.hammered(lambda: made.append(node.serve("host", "--network=host")))
+    assert [GUARDED, ("open", "open")] == node.outside(STRANGER, PEER)
+    assert "stands" == node.guard(f"/docker-{made[0]}.scope")
+
+
+def test_a_container_that_starts_again_is_closed_again(node: ContainerNode) -> None:
+    """Under the same name it has a new cgroup; and killed it leaves no rule behind."""
+    assert 0 == node.hammered(lambda: node.box.run("docker", "restart", "-t", "0", "host"))
+    node.eventually(lambda: node.outside(STRANGER, PEER) == [GUARDED, ("open",) * 2], "as before")
+    node.box.run("docker", "kill", "host")
+    ours = ("nft", "list", "map", "inet", "vllmwall", "any4")
+    node.eventually(lambda: str(INTERNAL) not in node.box.run(*ours).stdout, "its rules are gone")
+    node.remove("host")
+
+
+def test_real_torch_trains_on_in_a_container(node: ContainerNode) -> None:
+    """The store of torchrun is closed to strangers, open to peers, and the job goes on."""
+    python = str(TORCH / "bin/python")
+    if node.box.run(python, "-c", "", check=False).returncode != 0:
+        pytest.skip("no .venv-torch that runs in the box")
+    paths = {str(TORCH.resolve()), sys.base_prefix}  # the box has both
+    binds = [word for path in paths for word in ("-v", f"{path}:{path}:ro")]
+    train = (python, "-m", "torch.distributed.run", "--nproc-per-node=1", "--master-port=29500")
+    script = (f"{REPOSITORY}/tests/workloads/train.py", "--steps=9999", "--pause=0.2")
+    made = node.start("torch", "--network=host", *binds, command=(*train, *script))
+    said = ("docker", "logs", "torch")
+    node.eventually(lambda: "step 1 " in node.box.run(*said).stdout, "it trains")
+    found = [node.lab.stranger.connect(ADDRESS, INTERNAL, source=one) for one in (STRANGER, PEER)]
+    assert ["timeout", "open"] == found
+    assert "stands" == node.guard(f"/docker-{made}.scope")
+    steps = node.box.run(*said).stdout.count("step ")
+    node.eventually(lambda: node.box.run(*said).stdout.count("step ") > steps + 2, "it trains on")
+    node.remove("torch")
+
+
+def test_published_ports_meet_the_wall_in_the_container(
+    node: ContainerNode, published: str
+) -> None:
+    """Behind DNAT and the forward hook; who comes by the proxy over IPv6 looks like the host."""
+    assert [GUARDED, ("open", "open")] == node.outside(STRANGER, PEER)
+    assert [("open", "silent")] * 2 == node.outside(STRANGER6, PEER6)
+    assert "stands" == node.guard(f"/docker-{published}.scope")
+
+
+def test_dockers_network_works_as_before(node: ContainerNode, published: str) -> None:
+    """From the host, between containers, to published ports, and out."""
+    node.start("other")
+    inside = node.ip("published")
+    with contextlib.closing(node.lab.stranger.listen(STRANGER, 9000)):
+        assert "open" == node.talk_from("other", STRANGER, 9000)
+    for name, address in (
+        ("", "127.0.0.1"),
+        ("", ADDRESS),
+        ("", inside),
+        ("other", inside),
+        ("other", ADDRESS),
+    ):
+        assert "open" == node.talk_from(name, address, API), (name, address)
+    assert "timeout" == node.talk_from("other", inside, INTERNAL)  # no peer either
+    node.remove("other")
+
+
+@pytest.mark.parametrize("port", [API, INTERNAL])
+@pytest.mark.parametrize("source", [STRANGER, PEER])
+def test_explain_says_what_packets_find(
+    node: ContainerNode, published: str, source: str, port: int
+) -> None:
+    """In the container's namespace; for the host it says that its answer is not the last."""
+    done = node.ask("explain", source, str(port), "--json")
+    said = json.loads(done.stdout)
+    (answer,) = [one for one in said["answers"] if one["namespace"] != "host"]
+    found = "open" if node.talk_from_outside(port, source) == "open" else "closed"
+    assert (found, found) == (answer["verdict"], said["verdict"])
+    handed_on = f"Docker hands tcp port {port} on to {node.ip('published')}:{port}"
+    assert any(handed_on in problem for problem in said["problems"]), said["problems"]
+
+
+def test_doctor_and_prove_find_nothing_to_mend(node: ContainerNode, published: str) -> None:
+    """The doctor knows where published ports lead; prove's packets meet what is expected."""
+    doctor = node.ask("doctor", "--json").stdout
+    assert '"fail"' not in doctor, doctor
+    assert f"published port {INTERNAL}" in doctor
+    proof = node.ask("prove")
+    assert 0 == proof.returncode, proof.stdout + proof.stderr
+
+
+def test_dockers_rules_are_its_own(node: ContainerNode, published: str) -> None:
+    """Byte for byte, while our wall comes down, up and through a restart of the daemon."""
+    before = node.others_rules()
+    assert "-A DOCKER" in before
+    node.box.run("vllmwall", "down")
+    assert before == node.others_rules()
+    assert [("open", "open")] == node.outside(STRANGER)
+    node.box.run("vllmwall", "up", check=False)
+    assert [GUARDED] == node.outside(STRANGER)
+    with node.lab.stranger.dial(ADDRESS, API, source=STRANGER) as connection:
+        assert 0 == node.hammered(lambda: node.box.run("systemctl", "restart", "vllmwall"))
+        assert answers(connection)
+    assert before == node.others_rules()
+
+
+def test_docker_starts_again_and_its_containers_too(node: ContainerNode) -> None:
+    """It writes its rules anew, and ours stay; containers have new namespaces, walled again."""
+    node.serve("again", *PUBLISHED, "--restart=always")
+    ours = ("nft", "-s", "list", "chain", "inet", "vllmwall", "input")
+    before = node.box.run(*ours).stdout
+    assert 0 == node.hammered(lambda: node.box.run("systemctl", "restart", "docker"))
+    node.eventually(lambda: node.outside(STRANGER, PEER) == [GUARDED, ("open",) * 2], "as before")
+    assert before == node.box.run(*ours).stdout
+    node.remove("again")
+
+
+def test_without_a_proxy_both_families_are_guarded(node: ContainerNode) -> None:
+    """IPv6 is routed to the container as IPv4 is, so strangers and peers keep their addresses."""
+    node.box.write(SETTINGS, json.dumps(WITHOUT_PROXY))
+    node.box.run("systemctl", "restart", "docker")
+    node.serve("both", *PUBLISHED, host="::")
+    found = [GUARDED, ("open", "open")] * 2
+    assert found == node.outside(STRANGER, PEER, STRANGER6, PEER6)
+    assert "open" == node.talk_from("", "127.0.0.1", API)
+    assert "open" == node.talk_from("", ADDRESS6, API)
+
+
+def test_containers_that_outlive_docker_stay_guarded(node: ContainerNode) -> None:
+    """live-restore: connections live, and no stranger comes in meanwhile."""
+    with node.lab.stranger.dial(ADDRESS, API, source=STRANGER) as connection:
+        assert 0 == node.hammered(lambda: node.box.run("systemctl", "restart", "docker"))
+        assert answers(connection)
+    assert [GUARDED, ("open", "open")] == node.outside(STRANGER6, PEER6)
+    node.remove("both")

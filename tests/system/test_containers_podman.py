@@ -1,0 +1,113 @@
+"""Real Podman (rootful, netavark) on a real Debian with our package, seen from outside.
+
+The tests share a node, in order; each one removes its containers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system import debian
+from tests.system.box import ADDRESS
+from tests.system.containers import (
+    API,
+    INTERNAL,
+    PACKAGES,
+    PEER,
+    STRANGER,
+    ContainerNode,
+    container_node,
+)
+
+pytestmark = pytest.mark.timeout(600)  # the first one makes a root and builds a package
+# Debian's crun wants to raise limits, and its podman a controller that a box does not have.
+SETTINGS = """[containers]
+pids_limit = 0
+default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+[engine]
+runtime = "runc"
+"""
+PUBLISHED = ("-p", f"{API}:{API}", "-p", f"{INTERNAL}:{INTERNAL}")
+GUARDED = ("open", "timeout")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerNode]:
+    """Podman alone, with our package beside it and one peer."""
+    with container_node(tmp_path_factory.mktemp("podman"), "podman") as made:
+        made.mask("docker.service", "docker.socket", "containerd.service")
+        made.box.write("/etc/containers/containers.conf", SETTINGS)
+        made.box.boot()
+        made.admit_visitors()
+        made.import_image(debian.root("bookworm", *PACKAGES))
+        made.said = made.install(debian.package("deb", debian.NEW))
+        yield made
+
+
+def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode) -> None:
+    """A guard on the container's scope, when it starts first and when it starts again."""
+    made: list[str] = []
+    opened = node.hammered(
+        lambda: made.append(node.serve("host", "--network=host")),
+        lambda: node.box.run("podman", "restart", "-t", "0", "host"),
+        seconds=7,
+    )
+    assert 0 == opened
+    node.eventually(lambda: node.outside(STRANGER, PEER) == [GUARDED, ("open",) * 2], "guarded")
+    assert "stands" == node.guard(made[0])
+    node.remove("host")
+
+
+def test_published_ports_meet_the_wall_in_the_container(node: ContainerNode) -> None:
+    """Behind netavark's DNAT, from the first packet on; its rules stay as they are."""
+    made: list[str] = []
+    assert 0 == node.hammered(lambda: made.append(node.serve("published", *PUBLISHED)))
+    assert [GUARDED, ("open", "open")] == node.outside(STRANGER, PEER)
+    assert "stands" == node.guard(made[0])
+    before = node.others_rules()
+    assert "NETAVARK-DN-" in before
+    node.box.run("vllmwall", "down")
+    assert [("open", "open")] == node.outside(STRANGER)
+    node.box.run("vllmwall", "up", check=False)
+    assert [GUARDED] == node.outside(STRANGER)
+    assert before == node.others_rules()
+
+
+def test_podmans_network_works_as_before(node: ContainerNode) -> None:
+    """From the host, between containers and out; beside the container of the test before."""
+    node.start("other")
+    inside = node.ip("published")
+    server = node.lab.stranger.listen(STRANGER, 9000)
+    ways = [
+        ("other", STRANGER, 9000),
+        ("", ADDRESS, API),
+        ("", inside, API),
+        ("other", inside, API),
+    ]
+    found = [node.talk_from(*way) for way in ways]
+    server.close()
+    assert ["open"] * len(ways) == found
+    assert "timeout" == node.talk_from("other", inside, INTERNAL)  # no peer either
+    node.remove("other")
+
+
+@pytest.mark.parametrize(("source", "verdict"), [(STRANGER, "closed"), (PEER, "open")])
+def test_explain_says_what_packets_find(node: ContainerNode, source: str, verdict: str) -> None:
+    """And where Podman sends them."""
+    said = json.loads(node.ask("explain", source, str(INTERNAL), "--json").stdout)
+    (answer,) = [one for one in said["answers"] if one["namespace"] != "host"]
+    assert verdict == answer["verdict"]
+    handed_on = f"Podman hands tcp port {INTERNAL} on to {node.ip('published')}:{INTERNAL}"
+    assert any(handed_on in problem for problem in said["problems"]), said["problems"]
+
+
+def test_doctor_and_prove_find_nothing_to_mend(node: ContainerNode) -> None:
+    """With a container that publishes its ports."""
+    doctor = node.ask("doctor", "--json").stdout
+    assert '"fail"' not in doctor, doctor
+    proof = node.ask("prove")
+    assert 0 == proof.returncode, proof.stdout + proof.stderr
+    node.remove("published")
