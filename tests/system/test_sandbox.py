@@ -1,13 +1,14 @@
 """What the daemon does, from inside the sandbox of its unit, in a real Debian.
 
 Each test needs something that a line too many in vllmwall.service would take away. The tests
-share a node; each one leaves it guarding as it found it.
+share a node.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,6 +22,16 @@ LISTENER = (
 )
 AS_A_MEMBER = ("setpriv", "--reuid=nobody", "--regid=vllmwall", "--clear-groups")
 CLOSED_TO_ALL = "[policy]\napi = 'peers'\n"
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(node: Node) -> Iterator[None]:
+    """The next test finds a node that guards, whatever became of this one."""
+    yield
+    node.configure("")
+    node.box.run("vllmwall", "up", check=False)
+    node.reload()
+    node.eventually(node.guards, "it guards again")
 
 
 @pytest.mark.every_suite
@@ -47,8 +58,6 @@ def test_a_port_that_nobody_closed_beforehand_is_closed_by_its_event(node: Node)
     node.eventually(lambda: node.reached(29700) == "timeout", "it is closed")
     assert time.monotonic() - begun < 8  # a full pass comes every 30 s
     job.communicate()
-    node.configure("")
-    node.reload()
 
 
 def test_containers_namespaces_are_walled(node: Node) -> None:
@@ -65,8 +74,6 @@ def test_containers_namespaces_are_walled(node: Node) -> None:
     node.eventually(lambda: "29700" in node.box.run(*listed).stdout, "a wall in the container")
     taught.communicate()
     node.box.run("ip", "netns", "delete", "container")
-    node.configure("")
-    node.reload()
 
 
 def test_peers_come_and_are_cut_off_again(node: Node) -> None:
@@ -106,9 +113,6 @@ def test_peers_are_read_from_names_and_files(node: Node) -> None:
     node.configure("[peers]\nfiles = ['/srv/peers.txt']\n")
     node.reload()
     node.eventually(lambda: node.reached(INTERNAL) == "open", "the file is read")
-    node.configure("")
-    node.reload()
-    node.eventually(node.guards, "no peers")
 
 
 def test_a_ban_ends_connections_and_lives_over_a_restart(node: Node) -> None:
@@ -174,10 +178,6 @@ def test_an_unconfirmed_reload_is_taken_back(node: Node, daemon_dies: bool) -> N
     node.eventually(lambda: node.reached(API) == "open", "the stranger is back")
     # A daemon that came later never knew what was before: its walls are down.
     assert ("open" if daemon_dies else "timeout") == node.reached(INTERNAL)
-    node.configure("")
-    node.reload()
-    node.box.run("vllmwall", "up")
-    node.eventually(node.guards, "it guards again")
 
 
 def test_a_confirmed_reload_stays(node: Node) -> None:
@@ -188,9 +188,6 @@ def test_a_confirmed_reload_stays(node: Node) -> None:
     ended = ("systemctl", "list-units", "--all", "--plain", "--no-legend", "vllmwall-rollback*")
     node.eventually(lambda: not node.box.run(*ended).stdout.strip(), "the timer ended")
     assert "timeout" == node.reached(API)
-    node.configure("")
-    node.reload()
-    assert node.guards()
 
 
 @pytest.mark.every_suite
@@ -211,8 +208,6 @@ def test_prometheus_is_answered(node: Node) -> None:
     get = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9837/metrics').read())"
     assert "vllmwall_" in node.box.run("/usr/bin/python3", "-c", get).stdout
     node.eventually(lambda: "vllmwall_" in (folder / "vllmwall.prom").read_text(), "the file")
-    node.configure("")
-    node.reload()
 
 
 def test_down_and_up_go_through_the_sandbox(node: Node) -> None:
