@@ -104,10 +104,11 @@ class ContainerNode(Node):
         self.eventually(lambda: self.talk_from_outside(API) == "open", f"{name} serves")
         return made
 
-    def remove(self, *names: str) -> None:
-        """And what they have open. Killed first: some would let themselves be asked for long."""
-        self.box.run(self.engine, "kill", *names, check=False)
-        self.box.run(self.engine, "rm", "--force", *names)
+    def remove_all(self) -> None:
+        """Every container, and what it has open."""
+        if names := self.box.run(self.engine, "ps", "--all", "--quiet").stdout.split():
+            self.box.run(self.engine, "kill", *names, check=False)  # podman would ask, and wait
+            self.box.run(self.engine, "rm", "--force", *names)
 
     def ip(self, name: str) -> str:
         """A container's own address."""

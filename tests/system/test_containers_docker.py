@@ -1,6 +1,6 @@
 """Real Docker on a real Debian with our package: what containers open, seen from outside.
 
-The tests share a node, in order; each one removes its containers.
+The tests share a node; each one has its own containers.
 """
 
 from __future__ import annotations
@@ -54,11 +54,23 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerNode]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _no_container_stays(node: ContainerNode) -> Iterator[None]:
+    yield
+    node.remove_all()
+
+
 @pytest.fixture
-def published(node: ContainerNode) -> Iterator[str]:
+def published(node: ContainerNode) -> str:
     """A container that serves on the bridge, both its ports published; its id."""
-    yield node.serve("published", *PUBLISHED)
-    node.remove("published")
+    return node.serve("published", *PUBLISHED)
+
+
+@pytest.fixture(scope="module")
+def without_proxy(node: ContainerNode) -> None:
+    """Docker without docker-proxy, with IPv6, and with containers that outlive it."""
+    node.box.write(SETTINGS, json.dumps(WITHOUT_PROXY))
+    node.box.run("systemctl", "restart", "docker")
 
 
 def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode) -> None:
@@ -71,12 +83,12 @@ def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode
 
 def test_a_container_that_starts_again_is_closed_again(node: ContainerNode) -> None:
     """Under the same name it has a new cgroup; and killed it leaves no rule behind."""
+    node.serve("host", "--network=host")
     assert 0 == node.hammered(lambda: node.box.run("docker", "restart", "-t", "0", "host"))
     node.eventually(lambda: node.outside(STRANGER, PEER) == [GUARDED, ("open",) * 2], "as before")
     node.box.run("docker", "kill", "host")
     ours = ("nft", "list", "map", "inet", "vllmwall", "any4")
     node.eventually(lambda: str(INTERNAL) not in node.box.run(*ours).stdout, "its rules are gone")
-    node.remove("host")
 
 
 def test_real_torch_trains_on_in_a_container(node: ContainerNode) -> None:
@@ -96,7 +108,6 @@ def test_real_torch_trains_on_in_a_container(node: ContainerNode) -> None:
     assert "stands" == node.guard(f"/docker-{made}.scope")
     steps = node.box.run(*said).stdout.count("step ")
     node.eventually(lambda: node.box.run(*said).stdout.count("step ") > steps + 2, "it trains on")
-    node.remove("torch")
 
 
 def test_published_ports_meet_the_wall_in_the_container(
@@ -108,7 +119,8 @@ def test_published_ports_meet_the_wall_in_the_container(
     assert "stands" == node.guard(f"/docker-{published}.scope")
 
 
-def test_dockers_network_works_as_before(node: ContainerNode, published: str) -> None:
+@pytest.mark.usefixtures("published")
+def test_dockers_network_works_as_before(node: ContainerNode) -> None:
     """From the host, between containers, to published ports, and out."""
     node.start("other")
     inside = node.ip("published")
@@ -123,14 +135,12 @@ def test_dockers_network_works_as_before(node: ContainerNode, published: str) ->
     ):
         assert "open" == node.talk_from(name, address, API), (name, address)
     assert "timeout" == node.talk_from("other", inside, INTERNAL)  # no peer either
-    node.remove("other")
 
 
+@pytest.mark.usefixtures("published")
 @pytest.mark.parametrize("port", [API, INTERNAL])
 @pytest.mark.parametrize("source", [STRANGER, PEER])
-def test_explain_says_what_packets_find(
-    node: ContainerNode, published: str, source: str, port: int
-) -> None:
+def test_explain_says_what_packets_find(node: ContainerNode, source: str, port: int) -> None:
     """In the container's namespace; for the host it says that its answer is not the last."""
     done = node.ask("explain", source, str(port), "--json")
     said = json.loads(done.stdout)
@@ -141,7 +151,8 @@ def test_explain_says_what_packets_find(
     assert any(handed_on in problem for problem in said["problems"]), said["problems"]
 
 
-def test_doctor_and_prove_find_nothing_to_mend(node: ContainerNode, published: str) -> None:
+@pytest.mark.usefixtures("published")
+def test_doctor_and_prove_find_nothing_to_mend(node: ContainerNode) -> None:
     """The doctor knows where published ports lead; prove's packets meet what is expected."""
     doctor = node.ask("doctor", "--json").stdout
     assert '"fail"' not in doctor, doctor
@@ -150,7 +161,8 @@ def test_doctor_and_prove_find_nothing_to_mend(node: ContainerNode, published: s
     assert 0 == proof.returncode, proof.stdout + proof.stderr
 
 
-def test_dockers_rules_are_its_own(node: ContainerNode, published: str) -> None:
+@pytest.mark.usefixtures("published")
+def test_dockers_rules_are_its_own(node: ContainerNode) -> None:
     """Byte for byte, while our wall comes down, up and through a restart of the daemon."""
     before = node.others_rules()
     assert "-A DOCKER" in before
@@ -173,13 +185,11 @@ def test_docker_starts_again_and_its_containers_too(node: ContainerNode) -> None
     assert 0 == node.hammered(lambda: node.box.run("systemctl", "restart", "docker"))
     node.eventually(lambda: node.outside(STRANGER, PEER) == [GUARDED, ("open",) * 2], "as before")
     assert before == node.box.run(*ours).stdout
-    node.remove("again")
 
 
+@pytest.mark.usefixtures("without_proxy")
 def test_without_a_proxy_both_families_are_guarded(node: ContainerNode) -> None:
     """IPv6 is routed to the container as IPv4 is, so strangers and peers keep their addresses."""
-    node.box.write(SETTINGS, json.dumps(WITHOUT_PROXY))
-    node.box.run("systemctl", "restart", "docker")
     node.serve("both", *PUBLISHED, host="::")
     found = [GUARDED, ("open", "open")] * 2
     assert found == node.outside(STRANGER, PEER, STRANGER6, PEER6)
@@ -187,10 +197,11 @@ def test_without_a_proxy_both_families_are_guarded(node: ContainerNode) -> None:
     assert "open" == node.talk_from("", ADDRESS6, API)
 
 
+@pytest.mark.usefixtures("without_proxy")
 def test_containers_that_outlive_docker_stay_guarded(node: ContainerNode) -> None:
     """live-restore: connections live, and no stranger comes in meanwhile."""
+    node.serve("living", *PUBLISHED, host="::")
     with node.lab.stranger.dial(ADDRESS, API, source=STRANGER) as connection:
         assert 0 == node.hammered(lambda: node.box.run("systemctl", "restart", "docker"))
         assert answers(connection)
     assert [GUARDED, ("open", "open")] == node.outside(STRANGER6, PEER6)
-    node.remove("both")

@@ -1,6 +1,6 @@
 """Real Podman (rootful, netavark) on a real Debian with our package, seen from outside.
 
-The tests share a node, in order; each one removes its containers.
+The tests share a node; each one has its own containers.
 """
 
 from __future__ import annotations
@@ -47,6 +47,18 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerNode]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _no_container_stays(node: ContainerNode) -> Iterator[None]:
+    yield
+    node.remove_all()
+
+
+@pytest.fixture
+def published(node: ContainerNode) -> str:
+    """A container that serves on the bridge, both its ports published; its id."""
+    return node.serve("published", *PUBLISHED)
+
+
 def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode) -> None:
     """A guard on the container's scope, when it starts first and when it starts again."""
     made: list[str] = []
@@ -58,7 +70,6 @@ def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode
     assert 0 == opened
     node.eventually(lambda: node.outside(STRANGER, PEER) == [GUARDED, ("open",) * 2], "guarded")
     assert "stands" == node.guard(made[0])
-    node.remove("host")
 
 
 def test_published_ports_meet_the_wall_in_the_container(node: ContainerNode) -> None:
@@ -76,8 +87,9 @@ def test_published_ports_meet_the_wall_in_the_container(node: ContainerNode) -> 
     assert before == node.others_rules()
 
 
+@pytest.mark.usefixtures("published")
 def test_podmans_network_works_as_before(node: ContainerNode) -> None:
-    """From the host, between containers and out; beside the container of the test before."""
+    """From the host, between containers and out."""
     node.start("other")
     inside = node.ip("published")
     server = node.lab.stranger.listen(STRANGER, 9000)
@@ -91,9 +103,9 @@ def test_podmans_network_works_as_before(node: ContainerNode) -> None:
     server.close()
     assert ["open"] * len(ways) == found
     assert "timeout" == node.talk_from("other", inside, INTERNAL)  # no peer either
-    node.remove("other")
 
 
+@pytest.mark.usefixtures("published")
 @pytest.mark.parametrize(("source", "verdict"), [(STRANGER, "closed"), (PEER, "open")])
 def test_explain_says_what_packets_find(node: ContainerNode, source: str, verdict: str) -> None:
     """And where Podman sends them."""
@@ -104,10 +116,10 @@ def test_explain_says_what_packets_find(node: ContainerNode, source: str, verdic
     assert any(handed_on in problem for problem in said["problems"]), said["problems"]
 
 
+@pytest.mark.usefixtures("published")
 def test_doctor_and_prove_find_nothing_to_mend(node: ContainerNode) -> None:
     """With a container that publishes its ports."""
     doctor = node.ask("doctor", "--json").stdout
     assert '"fail"' not in doctor, doctor
     proof = node.ask("prove")
     assert 0 == proof.returncode, proof.stdout + proof.stderr
-    node.remove("published")
