@@ -17,10 +17,8 @@ from vllmwall.config.apart import Reading
 from vllmwall.control import ControlError, Json
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.model import Network
-from vllmwall.observe.recording import dump
 from vllmwall.peers import PeerError, PeerList
 from vllmwall.questions import COMMANDS
-from vllmwall.questions.lockout import refuse_lockout, would_lock_out
 from vllmwall.report.change_shapes import CHANGES_VERSION
 from vllmwall.report.facts import NamespaceFacts, StatusFacts
 from vllmwall.report.plan import plan_json
@@ -84,6 +82,8 @@ class Answers:
         spaces = self._wanted_on_disk()
         problems = ["the walls are down on request: this is what `vllmwall up` would do"]
         problems = problems if keeper.down else []
+        from vllmwall.questions.lockout import would_lock_out
+
         if why := would_lock_out(arguments, spaces, keeper.observer.namespaces.own):
             problems.append(why)
         return plan_json(spaces, problems)
@@ -101,6 +101,8 @@ class Answers:
     def _reload(self, arguments: Json) -> Json:
         before = self._daemon.keeper.config
         if arguments.get("ssh"):
+            from vllmwall.questions.lockout import refuse_lockout
+
             own = self._daemon.keeper.observer.namespaces.own
             refuse_lockout(arguments, self._wanted_on_disk(), own)
         try:
@@ -114,6 +116,8 @@ class Answers:
     def _up(self, arguments: Json) -> Json:
         keeper = self._daemon.keeper
         if arguments.get("ssh"):
+            from vllmwall.questions.lockout import refuse_lockout
+
             spaces = keeper.plan(keeper.config, keeper.peers.networks())
             refuse_lockout(arguments, spaces, keeper.observer.namespaces.own)
         self._daemon.set_down(is_down=False)
@@ -161,6 +165,8 @@ class Answers:
         return self._list_peers({})
 
     def _snapshot(self, _: Json) -> Json:
+        from vllmwall.observe.recording import dump
+
         return {
             "snapshot": dump(
                 self._daemon.keeper.observer.observe(),

@@ -32,8 +32,7 @@ from vllmwall.noticing import Noticing
 from vllmwall.observe.events import Event
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.observe.source import open_events
-from vllmwall.once import DOWN_MARKER
-from vllmwall.options import Options
+from vllmwall.options import DOWN_MARKER, Options
 from vllmwall.passes import WallKeeper
 from vllmwall.peers import PeerList
 from vllmwall.questions.blocked import look as note_refusals

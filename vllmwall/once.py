@@ -13,6 +13,7 @@ from vllmwall.enforce.nftables import Nftables
 from vllmwall.model import Wall
 from vllmwall.netns import OWN
 from vllmwall.observe.namespaces import inode_of_name
+from vllmwall.options import DOWN_MARKER
 from vllmwall.passes import WallKeeper, remove_everywhere
 from vllmwall.peers import PeerList
 from vllmwall.questions.lockout import refuse_lockout
@@ -20,7 +21,6 @@ from vllmwall.report.plan import plan_json
 from vllmwall.report.shapes import PlanJson
 from vllmwall.report.status import status_json
 
-DOWN_MARKER = "down"
 NOBODY: Json = MappingProxyType({})
 
 

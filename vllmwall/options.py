@@ -11,6 +11,7 @@ from vllmwall.bans import FILE_NAME
 from vllmwall.config import DEFAULT_PATH
 
 RUNTIME_DIRECTORY = Path("/run/vllmwall")
+DOWN_MARKER = "down"  # a file there: the walls are down on request
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ HEAVY = {
     *("psutil", "yaml", "http", "email", "importlib.metadata", "zipfile", "decimal"),
     *("vllmwall.audit", "vllmwall.doctor", "vllmwall.jobs", "vllmwall.prove"),
     *("vllmwall.config.models", "vllmwall.exposition", "vllmwall.report.schemas"),
+    *("vllmwall.enforce.evaluation", "vllmwall.observe.recording", "vllmwall.questions.explain"),
 }
 DAEMON = (
     "import sys\nfrom vllmwall.cli import command\ncommand.get_command(None, 'daemon')\n"

@@ -60,7 +60,9 @@ def tell() -> None:
         said = load(Path(sys.argv[1])).settings()
     except ConfigError as error:
         said = error.problems
-    sys.stdout.buffer.write(_VERSION + pickle.dumps(said))
+    with sys.stdout.buffer as out:
+        out.write(_VERSION + pickle.dumps(said))
+    os._exit(0)  # at once: to take down what was imported takes 20 ms
 
 
 def _started(path: Path) -> subprocess.Popen[bytes] | None:

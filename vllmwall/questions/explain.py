@@ -37,6 +37,7 @@ from vllmwall.enforce.nftables import Nftables
 from vllmwall.model import PEERS, Address, Listener, Network, Proto, Role
 from vllmwall.observe.births import ancestors, birth_cgroups
 from vllmwall.observe.namespaces import inode_of_name
+from vllmwall.options import DOWN_MARKER
 from vllmwall.passes import WallKeeper
 from vllmwall.peers import PeerList
 from vllmwall.questions.explain_doors import (
@@ -56,7 +57,6 @@ from vllmwall.report.explain_shapes import ExplainJson, SourceJson, StepJson
 if TYPE_CHECKING:
     from vllmwall.daemon import Daemon
 
-DOWN_MARKER = "down"  # as `vllmwall.once` has it, which lies above
 AT_ONCE = 8  # answers, 3 ms each: a role can have hundreds of listeners, and the loop waits
 _read = lru_cache(maxsize=4)(read_table)
 
