@@ -36,6 +36,7 @@ from vllmwall.options import DOWN_MARKER, Options
 from vllmwall.passes import WallKeeper
 from vllmwall.peers import PeerList
 from vllmwall.questions.blocked import look as note_refusals
+from vllmwall.readiness import word
 from vllmwall.reflexes import follow, late_reactions
 from vllmwall.report.facts import ConfigProblem, DaemonFacts, PassFacts, TouchFacts
 from vllmwall.report.log import Logger, configure
@@ -215,7 +216,7 @@ class Daemon:
         self.measures.full.observe(seconds)
         self.last_pass = PassFacts(time.time(), seconds * 1000, reason)
         self.metrics.after_pass()
-        self._supervisor.tell_once(self._word_for_systemd())
+        self._supervisor.tell_once(word(self.keeper, self.pass_error))
 
     def _until_a_peer_expires(self) -> float | None:
         now = self.keeper.peers.now()
@@ -389,12 +390,3 @@ class Daemon:
 
     def _name(self, namespace: int) -> str:
         return self.keeper.observer.namespaces.name(namespace)
-
-    def _word_for_systemd(self) -> str:
-        """Ready once our own wall stands; until then what keeps it from standing."""
-        own = self.keeper.observer.namespaces.own
-        if failure := self.pass_error or dict(self.keeper.walls.failures()).get(own):
-            return f"STATUS={failure.partition(chr(10))[0]}"
-        workloads = self.keeper.recognition.workloads
-        listeners = sum(len(workload.listeners) for workload in workloads)
-        return f"READY=1\nSTATUS={len(workloads)} workloads, {listeners} listeners guarded"

@@ -19,6 +19,7 @@ from vllmwall.decide import Decision, bare_wall, decide
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
 from vllmwall.enforce.watch import Watch
 from vllmwall.guards import Guarding, candidates, guarding
+from vllmwall.keeping import kept
 from vllmwall.lockdown import ordered, restrained
 from vllmwall.model import (
     Network,
@@ -104,6 +105,8 @@ class WallKeeper:
         self.walls.let_go(self.observer.namespaces.inodes)
         self.armed.forget(self.observer.namespaces.inodes)
         self._think(node)
+        if self.blind and not self.walls.spaces:  # what stands is all that is known
+            self.look_for_walls()
         if not self.down:
             for inode, wall in self._wanted().items():
                 self.walls.settle(inode, wall)
@@ -291,6 +294,11 @@ class WallKeeper:
         for inode in (namespaces.own, *self.walls.spaces):
             walls.setdefault(inode, bare_wall(inode, policy, peers))
         there = set(namespaces.inodes) - namespaces.errors.keys()
+        if self.blind:
+            walls = {
+                inode: kept(wall, self.walls.standing(inode), policy)
+                for inode, wall in walls.items()
+            }
         banned = self.bans.networks()
         return {
             inode: ordered(wall, policy, banned, self.home)
