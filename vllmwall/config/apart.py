@@ -67,9 +67,11 @@ def tell() -> None:
 
 def _started(path: Path) -> subprocess.Popen[bytes] | None:
     options = ["-I", "-S", "-B"] if sys.dont_write_bytecode else ["-I", "-S"]
+    # A checkout is installed by a finder, which is not in the path.
+    search = [*sys.path, str(Path(__file__).parents[2])]
     try:
         return subprocess.Popen(
-            [sys.executable, *options, "-c", _CODE, str(path), *sys.path],
+            [sys.executable, *options, "-c", _CODE, str(path), *search],
             env={**os.environ, **_ENVIRONMENT},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
