@@ -17,7 +17,7 @@ from vllmwall.inputs import SETTINGS_KEYS
 from vllmwall.model import Process, RaySession
 
 _SIZE_LIMIT = 64 * 1024
-_READS_SETTINGS = ("vllm", "sglang")
+_READS_SETTINGS = re.compile(r"vllm(?!wall)|sglang")  # ours is TOML
 _RAY_PROCESSES = frozenset({"gcs_server", "raylet"})
 _RAY_DIRECTORY = re.compile(r"/[^\s:=,]*?/session_[\w.-]+(?=/|$)")
 _RAY_PORT_FILE = re.compile(
@@ -35,7 +35,7 @@ def settings_of(pid: int, argv: Sequence[str]) -> Mapping[str, str]:
 
 
 def _settings_path(argv: Sequence[str]) -> str | None:
-    if "--config" not in argv or not any(word in arg for arg in argv for word in _READS_SETTINGS):
+    if "--config" not in argv or not any(map(_READS_SETTINGS.search, argv)):
         return None
     position = len(argv) - 1 - list(reversed(argv)).index("--config")
     return argv[position + 1] if position + 1 < len(argv) else None

@@ -58,6 +58,13 @@ def test_a_program_that_is_no_server_has_no_settings(tmp_path: Path) -> None:
     assert {} == settings_of(os.getpid(), ["nginx", "--config", str(tmp_path / "f.yaml")])
 
 
+def test_our_own_file_is_not_taken_for_one(tmp_path: Path) -> None:
+    """Every daemon would load YAML for it."""
+    (tmp_path / "f.yaml").write_text("port: 9\n")
+    argv = ["python3", "-I", "/usr/lib/vllmwall/main.py", "daemon", "--config"]
+    assert {} == settings_of(os.getpid(), [*argv, str(tmp_path / "f.yaml")])
+
+
 def test_what_the_process_could_not_read_is_not_read_for_it(tmp_path: Path, nobody: int) -> None:
     """A link to a root-only file must not make root read it aloud."""
     secret = tmp_path / "secret"
