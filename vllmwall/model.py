@@ -228,7 +228,7 @@ class Evidence:
     """One reason for a label: ``kind`` is a short fixed word, ``detail`` is for people.
 
     Kinds: ``flag config default-port backlog threads title tree address environment
-    session-file library order taught lockdown``.
+    session-file library order taught lockdown forwarder``.
     """
 
     kind: str

@@ -21,6 +21,7 @@ from vllmwall.model import (
 from vllmwall.recognize.claims import Candidate, Claim, Scene, Sighting, StackRules, unknown
 from vllmwall.recognize.family import front_ends, group, outermost, parents_of
 from vllmwall.recognize.fingerprints import library_label
+from vllmwall.recognize.forwarders import with_forwarded
 from vllmwall.recognize.ownership import Owned, owned_by
 from vllmwall.recognize.taught import Lessons, taught_label
 
@@ -39,7 +40,7 @@ def survey_node(node: Node, lessons: Sequence[Lesson], stacks: Sequence[StackRul
     owned = owned_by(node, parents, members)
     rules = {one.stack: one for one in stacks}
     view = _View(node, parents, claims, taught, rules, _queue_caps(node.listeners))
-    return _describe(view, members, owned)
+    return with_forwarded(_describe(view, members, owned), node.processes, taught)
 
 
 def is_claimed_alone(
