@@ -143,7 +143,9 @@ def installed(suite: str, folder: Path) -> Iterator[Node]:
         yield made
 
 
-def while_hammered(node: Node, *steps: Callable[[], object]) -> tuple[int, int]:
+def while_hammered(
+    node: Node, *steps: Callable[[], object], seconds: float = 8.0
+) -> tuple[int, int]:
     """Take steps while a stranger hammers what is internal: how often it tried and got in."""
     todo = list(steps)
 
@@ -151,7 +153,7 @@ def while_hammered(node: Node, *steps: Callable[[], object]) -> tuple[int, int]:
         if todo:
             todo.pop(0)()
 
-    return hammer(node.lab.stranger, "tcp", (ADDRESS, INTERNAL), 8.0, next_step)
+    return hammer(node.lab.stranger, "tcp", (ADDRESS, INTERNAL), seconds, next_step)
 
 
 def answers(connection: socket.socket) -> bool:

@@ -68,7 +68,7 @@ def test_a_daemon_that_dies_or_hangs_is_replaced(node: Node, number: str) -> Non
     node.box.run("systemctl", "restart", "vllmwall")
     before, connection = node.daemon_pid(), node.talk()
     tried, opened = while_hammered(node, lambda: replace(node, number, before))
-    assert (True, 0) == (tried > 500, opened)
+    assert (True, 0) == (tried > 500, opened), tried
     with connection:
         assert answers(connection)
 
@@ -88,7 +88,7 @@ def test_an_upgrade_drops_nothing_and_opens_nothing(node: Node) -> None:
     before, connection = node.daemon_pid(), node.talk()
     new = debian.package("deb", debian.NEW)
     tried, opened = while_hammered(node, lambda: node.install(new))
-    assert (True, 0) == (tried > 500, opened)
+    assert (True, 0) == (tried > 500, opened), tried
     with connection:
         assert answers(connection)
     assert edited == config.read_text()
@@ -114,7 +114,7 @@ def test_no_stranger_comes_in_over_a_reboot(node: Node) -> None:
     node.box.power_off()
     booting = threading.Thread(target=node.box.boot)
     tried, opened = while_hammered(node, booting.start, booting.join)
-    assert (True, 0) == (tried > 500, opened)
+    assert (True, 0) == (tried > 500, opened), tried
     node.eventually(node.guards, "it guards after")
     journal = node.box.journal()
     assert "ordering cycle" not in journal
