@@ -22,7 +22,10 @@ API, INTERNAL = 8000, 29500
 ADDRESS6 = "2001:db8:b0::1"
 STRANGER, PEER = "203.0.113.9", "203.0.113.20"
 STRANGER6, PEER6 = "2001:db8:c0::9", "2001:db8:c0::2"
-PACKAGES = ("docker.io", "runc", "iptables", "podman", "netavark", "aardvark-dns")
+_DOCKER = ("docker.io", "runc", "iptables")
+_PODMAN = ("podman", "netavark", "aardvark-dns")
+_ROOTLESS = ("slirp4netns", "uidmap", "libpam-systemd", "dbus-user-session")
+PACKAGES = (*_DOCKER, *_PODMAN, *_ROOTLESS)
 IMAGE = "vllm/vllm-openai:test"
 VLLM = "/srv/bin/vllm"
 

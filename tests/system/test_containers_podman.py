@@ -1,4 +1,4 @@
-"""Real Podman (rootful, netavark) on a real Debian with our package, seen from outside.
+"""Real Podman on a real Debian with our package, rootful and rootless, seen from outside.
 
 The tests share a node; each one has its own containers.
 """
@@ -6,7 +6,7 @@ The tests share a node; each one has its own containers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,6 +18,7 @@ from tests.system.containers import (
     PACKAGES,
     PEER,
     STRANGER,
+    VLLM,
     ContainerNode,
     container_node,
 )
@@ -30,6 +31,20 @@ default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 [engine]
 runtime = "runc"
 """
+USER, UID = "alice", 1000
+SESSION = (
+    f"HOME=/home/{USER}",
+    f"XDG_RUNTIME_DIR=/run/user/{UID}",
+    f"DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{UID}/bus",
+)
+# Her own root file system: no image to unpack.
+BASE = f"/home/{USER}/base"
+MADE = (
+    f"useradd --create-home --uid {UID} {USER}; chmod 666 /dev/net/tun; "
+    f"loginctl enable-linger {USER}; cd /home/{USER}; install -d -o {USER} base "
+    "base/proc base/sys base/dev base/etc base/tmp base/run base/usr; "
+    "for d in bin sbin lib lib64; do ln -s usr/$d base/$d; done"
+)
 PUBLISHED = ("-p", f"{API}:{API}", "-p", f"{INTERNAL}:{INTERNAL}")
 GUARDED = ("open", "timeout")
 
@@ -123,3 +138,31 @@ def test_doctor_and_prove_find_nothing_to_mend(node: ContainerNode) -> None:
     assert '"fail"' not in doctor, doctor
     proof = node.ask("prove")
     assert 0 == proof.returncode, proof.stdout + proof.stderr
+
+
+@pytest.fixture
+def alice(node: ContainerNode) -> Iterator[Callable[..., str]]:
+    """Runs a command of hers, with a service manager of her own; what it printed."""
+    node.box.run("sh", "-c", MADE)
+
+    def run(*argv: str) -> str:
+        words = ("runuser", "-u", USER, "--", "env", "-C", f"/home/{USER}", *SESSION, *argv)
+        return node.box.run(*words).stdout.strip()
+
+    node.eventually(lambda: run("systemctl", "--user", "is-system-running"), "her manager runs")
+    yield run
+    node.box.run("loginctl", "terminate-user", USER, check=False)
+
+
+def test_what_a_rootless_container_publishes_is_guarded_on_the_host(
+    node: ContainerNode, alice: Callable[..., str]
+) -> None:
+    """A proxy of hers connects from inside, over lo, where no wall can tell who asks."""
+    mounts = ("-v", "/usr:/usr:ro", "-v", f"{VLLM}:/srv/vllm:ro")
+    run = ("podman", "--storage-driver=vfs", "run", "--detach", *PUBLISHED, *mounts, "--rootfs")
+    made = alice(*run, BASE, "/srv/vllm", "serve", "tiny")
+    node.eventually(lambda: node.outside(STRANGER, PEER) == [GUARDED, ("open",) * 2], "guarded")
+    assert "stands" == node.guard(made)
+    explained = json.loads(node.ask("explain", STRANGER, str(INTERNAL), "--json").stdout)
+    assert {"closed"} == {one["verdict"] for one in explained["answers"]}
+    assert 0 == node.ask("prove").returncode
