@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import zlib
@@ -18,39 +19,51 @@ _INCLUDED = "systemd,systemd-sysv,dbus,nftables,libnftables1,iproute2,netbase,pr
 _MORE = {"trixie": ",python3-systemd,rpm,dnf,createrepo-c"}
 SUITES = ("bookworm", "trixie", "sid")
 """Python 3.11, 3.13, 3.14 under systemd 252, 257, 262; nft 1.0.6, 1.1.3, 1.1.7."""
+ROOTS = Path(os.environ.get("ROOTS", REPOSITORY / ".cache/roots"))
+"""Where they are kept: 300 MB each."""
 OLD, NEW = "0.0.9", "0.1.0"
 """Versions of one length: what tells them apart in a package is a byte, not a size or a date."""
 
 
-@lru_cache
 def root(suite: str, *more: str) -> Path:
     """A bootable root of that suite, with what our package depends on and ``more`` packages.
 
     Skips where none can be.
     """
     included = ",".join((_INCLUDED + _MORE.get(suite, ""), *more))
-    made = REPOSITORY / ".cache/roots" / f"{suite}-{zlib.crc32(included.encode()):08x}"
-    if not made.exists():
-        _require("mmdebstrap")
-        unready = made.with_suffix(".unready")
-        shutil.rmtree(unready, ignore_errors=True)
-        unready.parent.mkdir(parents=True, exist_ok=True)
-        command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={included}"]
-        command += ["--quiet", '--aptopt=APT::Install-Recommends "false"']
-        # Mirrors of a moving suite can be weeks behind; a root is for an hour.
-        command += ['--aptopt=Acquire::Check-Valid-Until "false"']
-        command += ['--aptopt=Acquire::Languages "none"', "--dpkgopt=path-exclude=/usr/share/man/*"]
-        command += [suite, str(unready)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
-        if done.returncode != 0:
-            _cannot(f"no root of Debian {suite}: {done.stderr.strip()[-500:]}")
-        unready.rename(made)
+    made = ROOTS / f"{suite}-{zlib.crc32(included.encode()):08x}"
+    if not made.exists() and (reason := _why_not_made(suite, included, made)):
+        pytest.skip(f"PACKAGES ARE NOT TESTED ON A REAL SYSTEM: {reason}")
     return made
+
+
+@lru_cache  # who cannot make one now cannot in the next test
+def _why_not_made(suite: str, included: str, made: Path) -> str:
+    if shutil.which("mmdebstrap") is None:
+        return "mmdebstrap is not installed (apt-get install mmdebstrap)"
+    unready = made.with_suffix(f".{os.getpid()}")
+    ROOTS.mkdir(parents=True, exist_ok=True)
+    command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={included}"]
+    command += ["--quiet", '--aptopt=APT::Install-Recommends "false"']
+    # Mirrors of a moving suite can be weeks behind; a root is for an hour.
+    command += ['--aptopt=Acquire::Check-Valid-Until "false"']
+    command += ['--aptopt=Acquire::Languages "none"', "--dpkgopt=path-exclude=/usr/share/man/*"]
+    command += [suite, str(unready)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=360)
+        if done.returncode != 0:
+            said = "; ".join(re.findall("^E: .*", done.stderr, re.MULTILINE)[:2])
+            return f"no root of Debian {suite}: {said}"
+        if not made.exists():  # another run was quicker
+            unready.rename(made)
+    finally:
+        shutil.rmtree(unready, ignore_errors=True)
+    return ""
 
 
 @lru_cache
 def package(kind: str, version: str) -> Path:
-    """The .deb or .rpm of this tree, as ``version``. Skips where nfpm is not to be had."""
+    """The .deb or .rpm of this tree, as ``version``."""
     # One date for all: files of two versions that differ by nothing but what is in them.
     environment = {**os.environ, "VERSION": version, "SOURCE_DATE_EPOCH": "1767225600"}
     command = [str(REPOSITORY / "packaging/build"), kind]
@@ -60,12 +73,3 @@ def package(kind: str, version: str) -> Path:
     assert 0 == done.returncode, done.stderr
     (built,) = (REPOSITORY / "dist").glob(f"vllmwall[-_]{version}-1*.{kind}")
     return built
-
-
-def _require(program: str) -> None:
-    if shutil.which(program) is None:
-        _cannot(f"{program} is not installed (apt-get install {program})")
-
-
-def _cannot(reason: str) -> None:
-    pytest.skip(f"PACKAGES ARE NOT TESTED ON A REAL SYSTEM: {reason}")

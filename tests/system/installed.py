@@ -6,13 +6,14 @@ import contextlib
 import json
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from tests.kernel.hammer import hammer
+from tests.kernel.hammer import HAMMERS
 from tests.lab import Lab
 from tests.system import debian
 from tests.system.box import ADDRESS, REPOSITORY, Box, box
@@ -34,6 +35,9 @@ match = { unit = "job.service" }
 api_ports = [8000]
 """
 _PATIENCE = 45.0
+_HAMMERED_AT_LEAST = 3.0  # seconds
+# One that goes on until it is told to end.
+_HAMMER = "import signal; signal.signal(15, lambda *_: globals().update(end=0))" + HAMMERS["tcp"]
 
 
 NOT_LOOKED_AT = ("/proc", "/sys", "/srv", "/tmp", "/var/log", "/run/log", str(REPOSITORY))
@@ -143,17 +147,19 @@ def installed(suite: str, folder: Path) -> Iterator[Node]:
         yield made
 
 
-def while_hammered(
-    node: Node, *steps: Callable[[], object], seconds: float = 8.0
-) -> tuple[int, int]:
+def while_hammered(node: Node, *steps: Callable[[], object]) -> tuple[int, int]:
     """Take steps while a stranger hammers what is internal: how often it tried and got in."""
-    todo = list(steps)
-
-    def next_step() -> None:
-        if todo:
-            todo.pop(0)()
-
-    return hammer(node.lab.stranger, "tcp", (ADDRESS, INTERNAL), seconds, next_step)
+    stranger = node.lab.stranger
+    hammer = stranger.popen([sys.executable, "-c", _HAMMER, ADDRESS, str(INTERNAL), "600"])
+    assert hammer.stdout
+    assert "hammering\n" == hammer.stdout.readline()
+    at_least = time.monotonic() + _HAMMERED_AT_LEAST
+    for step in steps:
+        step()
+    time.sleep(max(0.0, at_least - time.monotonic()))
+    hammer.terminate()
+    tried, opened = map(int, hammer.stdout.read().split())
+    return tried, opened
 
 
 def answers(connection: socket.socket) -> bool:

@@ -85,7 +85,8 @@ def boot_hammered(node: Node, before: Callable[[], object] = bool) -> tuple[int,
     node.box.power_off()
     before()
     booting = threading.Thread(target=node.box.boot)
-    return while_hammered(node, booting.start, booting.join)
+    up = ("systemctl", "is-system-running", "--wait")
+    return while_hammered(node, booting.start, booting.join, lambda: node.box.run(*up, check=False))
 
 
 def ours(node: Node) -> str:
@@ -146,7 +147,7 @@ def test_versions_come_and_go_without_a_gap(node: Node) -> None:
     connection = node.talk()
     old, new = (debian.package("deb", one) for one in (debian.OLD, debian.NEW))
     steps = [lambda file=file: node.install(file) for file in (new, old, new)]
-    tried, opened = while_hammered(node, *steps, seconds=15.0)
+    tried, opened = while_hammered(node, *steps)
     assert (True, 0) == (tried > 500, opened), tried
     with connection:
         assert answers(connection)
