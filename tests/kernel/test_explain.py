@@ -105,8 +105,8 @@ def test_it_names_what_decides(node: Guarded) -> None:
     (answer,) = explain(node, PEER[0], "29700")["answers"]
     assert "open" == answer["verdict"]
     assert answer["decided"] is not None
-    assert ("peers4", PEER[0]) == (answer["decided"]["set"], answer["decided"]["element"])
-    assert ["walled_addr4", "addr4", "peers4"] == [step["set"] for step in answer["way"]]
+    assert ("trusted4", PEER[0]) == (answer["decided"]["set"], answer["decided"]["element"])
+    assert ["trusted4"] == [step["set"] for step in answer["way"]]
     assert answer["socket"] is not None
     assert answer["purpose"] is not None
     assert (NODE[0], 29700) == (answer["socket"]["addr"], answer["socket"]["port"])
@@ -174,11 +174,13 @@ def test_a_port_that_is_handed_on_to_a_container_is_named(node: Guarded) -> None
     rules = f"*nat\n:DOCKER -\n-A DOCKER {there}\n-A PREROUTING -j DOCKER\nCOMMIT\n"
     node.lab.node.run(["iptables-restore"], stdin=rules)
     try:
-        (problem,) = explain(node, STRANGER[0], "7000")["problems"]
+        said = explain(node, STRANGER[0], "7000")
         assert [] == explain(node, STRANGER[0], "8000")["problems"]
     finally:
         node.lab.node.run(["nft", "delete", "table", "ip", "nat"])
+    (problem,), (answer,) = said["problems"], said["answers"]
     assert "Docker hands tcp port 7000 on to 172.17.0.2:7000" in problem
+    assert ("unknown", "unknown") == (said["verdict"], answer["verdict"])
 
 
 def test_a_ban_is_named_and_decides(node: Guarded) -> None:

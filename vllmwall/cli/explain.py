@@ -255,8 +255,11 @@ def _by_ourselves(
 
 def _with_hooks(answer: ExplainJson) -> ExplainJson:
     """What others add, read by this process and its children: never by the daemon."""
+    from vllmwall.cli.handed_on import settle
+    from vllmwall.netns import run_in
     from vllmwall.observe.hooks import other_hooks
     from vllmwall.observe.namespaces import Namespaces, every_namespace
+    from vllmwall.observe.published import published_ports
 
     if os.geteuid() != 0:
         answer["problems"].append("what other tables add is not known: only root can read that")
@@ -268,7 +271,7 @@ def _with_hooks(answer: ExplainJson) -> ExplainJson:
             continue
         try:
             hooks = other_hooks(path)
-            answer["problems"] += _handed_on(answer, name, path)
+            settle(answer, name, run_in(path, published_ports))
         except OSError as error:
             answer["problems"].append(f"{name}: what other tables add is not known: {error}")
             continue
@@ -285,19 +288,3 @@ def _with_hooks(answer: ExplainJson) -> ExplainJson:
                 }
             )
     return answer
-
-
-def _handed_on(answer: ExplainJson, name: str, path: str) -> Iterator[str]:
-    """The ports asked about whose packets a container gets, and not this namespace's sockets."""
-    from vllmwall.netns import run_in
-    from vllmwall.observe.published import published_ports
-
-    doors = {(one["proto"], one["port"]) for one in answer["answers"] if one["namespace"] == name}
-    for one in run_in(path, published_ports):
-        if (one.proto, one.port) in doors:
-            yield str(
-                printable(
-                    f"{name}: {one.by} hands {one.proto} port {one.port} on to {one.to} before it "
-                    "comes to the wall here: the answer for the container's namespace counts"
-                )
-            )

@@ -14,8 +14,8 @@ from pathlib import Path
 
 _PATIENCE_SECONDS = 5.0
 _RULE = re.compile(
-    r"-A (?P<chain>\S+) .*-p (?P<proto>tcp|udp) .*--dport (?P<port>\d+) .*"
-    r"-j DNAT --to-destination (?P<to>\S+)"
+    r"-A (?P<chain>[\w.:-]+) .*-p (?P<proto>tcp|udp) .*--dport (?P<port>\d+) .*"
+    r"-j DNAT --to-destination (?P<to>(?:[\d.]+|\[[\da-f:]+\]):\d+)"
 )
 _ENGINES = (("DOCKER", "Docker"), ("NETAVARK-", "Podman"), ("CNI-", "Podman"))
 # The legacy ones where the kernel has such tables already: asking would make them.
