@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from vllmwall.standin import notify
+
 _WATCHDOG_SECONDS = 1.0
 
 
@@ -20,7 +22,7 @@ class Supervisor:
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _WATCHDOG_SECONDS
-            _notify("WATCHDOG=1")
+            notify("WATCHDOG=1")
 
     def tell_once(self, text: str) -> None:
         """Not again what was told last: READY=1 once, and again after each RELOADING=1."""
@@ -31,13 +33,7 @@ class Supervisor:
     def tell(self, text: str) -> None:
         """Say it."""
         self._told = ""
-        _notify(text)
-
-
-def _notify(text: str) -> None:
-    from systemd import daemon
-
-    daemon.notify(text)
+        notify(text)
 
 
 def longest_sleep() -> float:

@@ -1,8 +1,8 @@
 """Starts vllmwall from a package: its own libraries, and none that anybody else installed.
 
 Run as ``python -I -S main.py``: no site-packages, no PYTHONPATH, no current directory. Of the
-distribution only systemd's bindings are taken, where they fit this interpreter; else ours, in
-site/systemd, which talk the same protocols.
+distribution only systemd's bindings are taken, where they fit this interpreter; else ours are,
+`vllmwall.standin`, which talk the same protocols.
 """
 
 import sys

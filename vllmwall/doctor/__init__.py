@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from vllmwall.doctor.diagnosis import Diagnosis, State
 from vllmwall.doctor.firewalls import beside_us
 from vllmwall.doctor.kernel import features
+from vllmwall.doctor.libraries import libraries
 from vllmwall.doctor.service import surroundings
 from vllmwall.doctor.traffic import past_us
 
@@ -23,6 +24,7 @@ def examine(status: Status | None, why_no_status: str, config: str) -> Iterator[
     """Every diagnosis, the daemon's own first. ``status`` is its answer; None: it gave none."""
     parts: tuple[Callable[[], Iterable[Diagnosis]], ...] = (
         lambda: surroundings(status, why_no_status, config),
+        libraries,
         features,
         lambda: beside_us(api_ports(status)),
         past_us,

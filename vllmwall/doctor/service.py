@@ -1,11 +1,10 @@
-"""The daemon and what it stands on: its answer, its configuration, its unit, its libraries."""
+"""The daemon and what it stands on: its answer, its configuration, its unit."""
 
 from __future__ import annotations
 
 import grp
 import subprocess
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from vllmwall.config import ConfigError, load
@@ -13,7 +12,6 @@ from vllmwall.doctor.diagnosis import Diagnosis, fail, ok, warn
 
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _UNIT = "vllmwall.service"
-_LIBRARIES = ("pyroute2", "pip-nftables", "psutil", "pydantic", "structlog")
 
 
 def surroundings(
@@ -25,9 +23,6 @@ def surroundings(
     yield from _peers(status)
     yield from _unit()
     yield _group(config)
-    yield ok(
-        "libraries", ", ".join([*(f"{one} {_version(one)}" for one in _LIBRARIES), _bindings()])
-    )
 
 
 def _daemon(status: Mapping[str, object] | None, why: str) -> Iterator[Diagnosis]:
@@ -37,7 +32,13 @@ def _daemon(status: Mapping[str, object] | None, why: str) -> Iterator[Diagnosis
     verdict = str(status["verdict"])
     yield ok("daemon", verdict) if status["safe"] else fail("daemon", verdict, "vllmwall status")
     daemon = status.get("daemon")
-    lost = daemon.get("events_lost") if isinstance(daemon, Mapping) else 0
+    if not isinstance(daemon, Mapping):
+        return
+    if daemon["events"] != "tracefs":
+        seen = f"the daemon gets none from tracefs: {daemon['events_reason']}"
+        remedy = "guards stand all the same; other ports close a second late"
+        yield warn("the daemon's events", seen, remedy)
+    lost = daemon.get("events_lost")
     if lost:
         seen = f"{lost} events were lost; full passes made up for it"
         yield warn("events lost", seen, "less noise: fewer short-lived python processes")
@@ -84,19 +85,3 @@ def _group(config: str) -> Diagnosis:
         remedy = f"groupadd --system {name}"
         return warn("group", f"no group {name}: only root may ask for the status", remedy)
     return ok("group", f"{name}: {', '.join(members) or 'no members; root asks'}")
-
-
-def _bindings() -> str:
-    """Which module speaks to systemd: packages take the distribution's where it fits."""
-    import systemd
-
-    (folder, *_) = systemd.__path__
-    compiled = any(Path(folder).glob("_daemon*.so"))
-    return f"{'systemd-python' if compiled else 'a stand-in for systemd-python'} in {folder}"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "-"

@@ -16,6 +16,7 @@ from io import TextIOBase
 from typing import TextIO, cast
 
 from vllmwall.absent import absent
+from vllmwall.standin import send
 
 # structlog imports rich and, through asyncio, ssl where it finds them: 9 MB for a daemon's life.
 with absent("rich", "ssl"):
@@ -94,11 +95,9 @@ def _outputs(kind: str) -> list[structlog.typing.Processor]:
 
 def _send_to_journal(_logger: object, _name: str, event: Event) -> str:
     """Fields become journal fields (``VLLMWALL_PORT=29500``); the text stays readable alone."""
-    from systemd import journal
-
     message = str(event.pop("event"))
     level = str(event.pop("level"))
     fields = {f"VLLMWALL_{key.upper()}": str(value) for key, value in event.items()}
     text = " ".join([message, *(f"{key}={value}" for key, value in event.items())])
-    journal.send(text, PRIORITY=_PRIORITIES[level], SYSLOG_IDENTIFIER="vllmwall", **fields)
+    send(text, PRIORITY=_PRIORITIES[level], SYSLOG_IDENTIFIER="vllmwall", **fields)
     raise structlog.DropEvent

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import socket
 import struct
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import vllmwall
+from vllmwall.standin import daemon, journal
 
 REPOSITORY = Path(vllmwall.__file__).parents[1]
 PACKAGING = REPOSITORY / "packaging"
@@ -25,7 +23,7 @@ def test_what_is_vendored_is_what_we_depend_on() -> None:
     (listed,) = re.findall(r"\ndependencies = \[(.*?)\n\]", text, re.DOTALL)
     wanted = {name.lower() for name in re.findall(r'"([A-Za-z0-9-]+)', listed)}
     pinned = set(re.findall(r"^([a-z0-9-]+)==", (PACKAGING / "vendored.txt").read_text(), re.M))
-    assert {"systemd-python"} == wanted - pinned, "run packaging/vendor.py pin"
+    assert set() == wanted - pinned, "run packaging/vendor.py pin"
 
 
 @pytest.mark.parametrize("script", sorted(PACKAGING.glob("scripts/*/*")), ids=lambda one: one.name)
@@ -36,7 +34,6 @@ def test_every_script_is_a_shells(script: Path) -> None:
 
 def test_the_stand_in_tells_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """READY=1 as sd_notify(3) sends it; without a listener nothing happens."""
-    daemon = stand_in("daemon")
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not daemon.notify("READY=1")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
@@ -51,7 +48,6 @@ def test_the_stand_in_writes_to_the_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     """Fields with lines in them; what is longer than a datagram goes as a file."""
-    journal = stand_in("journal")
     monkeypatch.setattr(journal, "_SOCKET", str(tmp_path / "journal"))
     text = "a\nb" + "x" * length
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
@@ -63,16 +59,3 @@ def test_the_stand_in_writes_to_the_journal(
     size = struct.pack("<Q", len(text))
     assert data.startswith(b"MESSAGE\n" + size + text.encode() + b"\n")
     assert b"VLLMWALL_PORT\n" + struct.pack("<Q", 5) + b"29500\n" in data
-
-
-def stand_in(name: str) -> ModuleType:
-    """The package's own module, not the real bindings."""
-    spec = importlib.util.spec_from_file_location(
-        f"stand_in_{name}", PACKAGING / f"site/systemd/{name}.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module
-    spec.loader.exec_module(module)
-    return module
