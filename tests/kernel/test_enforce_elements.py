@@ -28,16 +28,21 @@ ENTRIES = frozenset(
 )
 
 
+NOBODYS = WallEntry(4, Proto.TCP, 7, ("node",), None)  # so that nobody is trusted everywhere
+
+
 def test_what_is_added_at_once_reads_as_any_other(lab: Lab, backend: Nftables) -> None:
     """Each kind of entry, and a guard; a second time changes nothing."""
     path = lab.node.path
-    bare = Wall(inode_of(path), frozenset(), NETWORKS)
+    bare = Wall(inode_of(path), frozenset({NOBODYS}), NETWORKS)
     backend.apply(path, bare, None)
     with cgroup(f"/vwtest-{os.getpid()}.slice/x.service") as folder:
         guards = frozenset({Guard(2, folder.stat().st_ino)})
         for _ in range(2):
             backend.close(path, ENTRIES, guards)
-            assert replace(bare, entries=ENTRIES, guards=guards) == backend.read_back(path)
+            assert replace(bare, entries={NOBODYS, *ENTRIES}, guards=guards) == backend.read_back(
+                path
+            )
 
 
 def test_what_cannot_be_added_leaves_all_as_it_was(lab: Lab, backend: Nftables) -> None:

@@ -105,6 +105,8 @@ EDITS = {
     ' add element inet vllmwall any4 { tcp . 29500 comment "a, b { }" : jump only_peers }',
     "an address entry gone": "delete element inet vllmwall addr4 { 192.0.2.1 . tcp . 9000 }",
     "a peer added": "add element inet vllmwall peers4 { 203.0.113.0/24 }",
+    "a stranger trusted": "add element inet vllmwall trusted4 { 203.0.113.0/24 }",
+    "everybody trusted": "add element inet vllmwall trusted6 { ::/0 }",
     "a peer removed": "delete element inet vllmwall peers4 { 192.0.2.2 }",
     "peers flushed": "flush set inet vllmwall peers6",
     "a group widened": "add element inet vllmwall group_monitoring6 { ::/0 }",

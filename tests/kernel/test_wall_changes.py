@@ -49,6 +49,41 @@ def test_a_peer_that_is_removed_is_cut(lab: Lab, backend: Nftables) -> None:
         assert not _echoes(connection)
 
 
+def test_peers_pass_by_no_port_that_is_not_theirs(lab: Lab, backend: Nftables) -> None:
+    """They are let in before ports are looked up while every audience has peers in it, only."""
+    path, (home, peer) = lab.node.path, (lab.node.ipv4, lab.peer)
+    for port in (PORT, 9001):
+        lab.node.listen("::", port)
+    open_to_all = wall(lab.node, [*everywhere(PORT, "peers"), *everywhere(9001, "peers")])
+    for stricter in ("node", "monitoring"):
+        entries = [*everywhere(PORT, "peers"), *everywhere(9001, stricter)]
+        strict = wall(lab.node, entries, groups={"monitoring": ["198.51.100.20"]})
+        backend.apply(path, open_to_all, None)
+        assert ("open", "open") == (peer.connect(home, PORT), peer.connect(home, 9001))
+        with peer.dial(home, 9001) as connection:
+            backend.apply(path, strict, open_to_all)
+            assert strict == backend.read_back(path)
+            assert ("open", "timeout") == (peer.connect(home, PORT), peer.connect(home, 9001))
+            assert not _echoes(connection)
+        backend.apply(path, open_to_all, strict)
+        assert open_to_all == backend.read_back(path)
+        assert "open" == peer.connect(home, 9001)
+
+
+def test_a_peer_that_comes_reaches_what_a_peer_reaches(lab: Lab, backend: Nftables) -> None:
+    """And not one port of an audience without peers."""
+    for port in (PORT, 9001):
+        lab.node.listen("::", port)
+    entries = [*everywhere(PORT, "peers"), *everywhere(9001, "node")]
+    before, after = wall(lab.node, entries, peers=[]), wall(lab.node, entries)
+    backend.apply(lab.node.path, before, None)
+    assert "timeout" == lab.peer.connect(lab.node.ipv4, PORT)
+    backend.apply(lab.node.path, after, before)
+    found = [lab.peer.connect(lab.node.ipv4, port) for port in (PORT, 9001)]
+    assert ["open", "timeout"] == found
+    assert after == backend.read_back(lab.node.path)
+
+
 def test_removing_the_wall_lets_everybody_in_again(lab: Lab, backend: Nftables) -> None:
     """After `remove` nothing of ours stands in anybody's way."""
     lab.node.listen("::", PORT)

@@ -111,7 +111,8 @@ class Backend(Protocol):
         """Add these to the wall that stands, in one transaction, as fast as can be.
 
         For events: nothing is compared or read back here. The audiences of ``entries`` must
-        have their chains already. Adding what is there already changes nothing.
+        have their chains already, and those without peers in them one beside them: nobody's
+        trust is taken here. Adding what is there already changes nothing.
         """
 
     def remove(self, path: str) -> bool:

@@ -12,7 +12,7 @@ from vllmwall.enforce import orders, ruleset
 from vllmwall.enforce.backend import changes
 from vllmwall.enforce.names import Audience, Networks, chain_name, check, set_name
 from vllmwall.enforce.ruleset import NO_CGROUPS, TABLE, Cgroups
-from vllmwall.model import Wall, WallEntry
+from vllmwall.model import Network, Wall, WallEntry
 
 
 def changing(standing: Wall, wanted: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
@@ -24,6 +24,7 @@ def changing(standing: Wall, wanted: Wall, cgroups: Cgroups = NO_CGROUPS) -> str
     changed = changes(standing, wanted)
     check(wanted.networks, changed.added, wanted.guard_audience)
     gone, come = _difference(standing, wanted)
+    before, after = ruleset.trusted(standing), ruleset.trusted(wanted)
     kept = standing.networks.keys() & wanted.networks.keys()
     lines = [
         *_walled("delete", changed.removed, changed.added),
@@ -37,8 +38,10 @@ def changing(standing: Wall, wanted: Wall, cgroups: Cgroups = NO_CGROUPS) -> str
         *_walled("add", changed.added, changed.removed),
         *_answering(standing, wanted),
         *_guards(standing, wanted, cgroups),
-        *_bans("delete", standing, wanted),
-        *_bans("add", wanted, standing),
+        *_sources("delete", orders.banned_set, standing.banned, wanted.banned),
+        *_sources("add", orders.banned_set, wanted.banned, standing.banned),
+        *_sources("delete", ruleset.trusted_set, before, after),
+        *_sources("add", ruleset.trusted_set, after, before),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -67,14 +70,19 @@ def _guards(standing: Wall, wanted: Wall, cgroups: Cgroups) -> Iterator[str]:
     yield from _added_guards(sent, ruleset.LEVELS)
 
 
-def _bans(verb: str, these: Wall, others: Wall) -> Iterator[str]:
-    """The banned networks of the one wall that the other has not."""
-    known = frozenset(others.banned)
-    changed = [network for network in these.banned if network not in known]
+def _sources(
+    verb: str,
+    name: Callable[[int], str],
+    these: tuple[Network, ...],
+    others: tuple[Network, ...],
+) -> Iterator[str]:
+    """The networks of the one that the other has not, in the sets of that name."""
+    known = frozenset(others)
+    changed = [network for network in these if network not in known]
     for family in (4, 6):
         # Not merged: neighbours of what stays would swallow it.
         listed = [str(network) for network in changed if network.version == family]
-        yield from _command(verb, orders.banned_set(family), listed)
+        yield from _command(verb, name(family), listed)
 
 
 def _added_guards(cgroups: Cgroups, levels: Iterable[int]) -> Iterator[str]:

@@ -266,6 +266,7 @@ def _differences(listing: _Listing, wall: Wall, spelled: Callable[[str], str]) -
         yield str(error)
         return
     yield from _wrongly_walled(listing, wall)
+    yield from _wrongly_trusted(listing, wall)
     yield from _compare("table", ours.around, listing.around)
     for title in sorted(ours.blocks.keys() | listing.blocks.keys()):
         if title not in listing.blocks:
@@ -286,6 +287,17 @@ def _wrongly_walled(listing: _Listing, wall: Wall) -> Iterator[str]:
         found = {_walled_key(element) for element in listing.elements.get(title, ())}
         yield from (f"{title}: {key} is missing" for key in ours - found)
         yield from (f"{title}: {key} is not ours" for key in found - ours)
+
+
+def _wrongly_trusted(listing: _Listing, wall: Wall) -> Iterator[str]:
+    """Sources that pass and should not, or the other way round."""
+    for family in (4, 6):
+        title, strange = f"set {ruleset.trusted_set(family)}", list[str]()
+        found = {*_networks_of(listing, title, strange)}
+        ours = {one for one in merged(ruleset.trusted(wall)) if one.version == family}
+        yield from strange
+        yield from (f"{title}: {one} is missing" for one in sorted(map(str, ours - found)))
+        yield from (f"{title}: {one} is not ours" for one in sorted(map(str, found - ours)))
 
 
 def _walled_key(element: str) -> _Key | str:
