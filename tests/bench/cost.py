@@ -80,12 +80,12 @@ def _cost(pid: int, seconds: float) -> Cost:
     processes, cpu, begun = _processes_started(), cpu_seconds(pid), time.monotonic()
     time.sleep(seconds)
     percent = 100 * (cpu_seconds(pid) - cpu) / (time.monotonic() - begun)
-    memory = _memory(Path(f"/proc/{pid}/smaps_rollup").read_text())
+    found = memory(Path(f"/proc/{pid}/smaps_rollup").read_text())
     started = _processes_started() - processes
-    return Cost(percent, memory["Rss"], memory["Anonymous"], started)
+    return Cost(percent, found["Rss"], found["Anonymous"], started)
 
 
-def _memory(smaps: str) -> dict[str, float]:
+def memory(smaps: str) -> dict[str, float]:
     """The fields of smaps_rollup in MB."""
     fields = (line.split() for line in smaps.splitlines()[1:])
     return {name.rstrip(":"): int(kilobytes) * 1024 / 1e6 for name, kilobytes, *_ in fields}

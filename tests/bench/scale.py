@@ -22,6 +22,7 @@ class Scale:
     listeners: int  # of the full pass
     processes: int
     passes: int
+    starts: int
 
 
 FULL = Scale(
@@ -38,6 +39,7 @@ FULL = Scale(
     listeners=500,
     processes=2000,
     passes=15,
+    starts=15,
 )
 QUICK = Scale(
     name="quick",
@@ -53,4 +55,5 @@ QUICK = Scale(
     listeners=100,
     processes=500,
     passes=3,
+    starts=3,
 )

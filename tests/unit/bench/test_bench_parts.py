@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 
+import vllmwall
 from tests import bench
-from tests.bench import cost, exposure, packets, poller, reaction, repair
+from tests.bench import cost, exposure, packets, poller, reaction, repair, start
 from tests.bench.exposure import Listen
+from tests.bench.layouts import CHECKOUT, newest_package, packaged
 from tests.bench.packets import Server, Slice
 from tests.bench.rows import Goal, Row
 from tests.bench.scale import FULL, QUICK
 from tests.bench.stage import next_port
+from tests.bench.start import Start
 from tests.lab import Host
 
 GUARD = Goal("≤", 0)
@@ -85,7 +89,38 @@ def no_rules(host: Host) -> None:
 def test_memory_is_read_in_megabytes() -> None:
     """smaps_rollup counts in units of 1,024 bytes, whatever it calls them."""
     text = "0000-ffff ---p 00000000 00:00 0 [rollup]\nRss:   2000 kB\nAnonymous:  1000 kB\n"
-    assert {"Rss": 2.048, "Anonymous": 1.024} == cost._memory(text)
+    assert {"Rss": 2.048, "Anonymous": 1.024} == cost.memory(text)
+
+
+def test_a_start_is_told_in_milliseconds_beside_a_python_that_does_nothing() -> None:
+    """The median of the starts, and of all questions of all of them."""
+    starts = [
+        Start(seconds, 0.3, {"Rss": 30.0, "Anonymous": 20.0}, [0.1, seconds])
+        for seconds in (0.5, 0.4, 0.9)
+    ]
+    rows = by_name(start.rows("package", starts, [0.02, 0.02]))
+    assert (500, 20, 25, True) == (
+        *(rows["package: ready"].value, rows["package: ready"].baseline),
+        *(rows["package: ready"].ratio, rows["package: ready"].met),
+    )
+    assert (250, False) == (rows["package: status"].value, rows["package: status"].met)
+    assert (30, True) == (
+        *(rows["package: memory, resident"].value, rows["package: memory, resident"].met),
+    )
+
+
+def test_the_package_is_laid_out_with_our_code_and_its_own_launcher(tmp_path: Path) -> None:
+    """An old package tells of today's code; nothing of the installed one is used."""
+    package = newest_package()
+    if package is None:
+        pytest.skip("no package was made here: make deb")
+    layout = packaged(package, tmp_path)
+    command = [*layout.command, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert vllmwall.__version__ in done.stdout
+    ours = (tmp_path / "usr/lib/vllmwall/site/vllmwall/daemon.py").read_bytes()
+    assert (CHECKOUT / "vllmwall/daemon.py").read_bytes() == ours
+    assert list(tmp_path.rglob("daemon.cpython-3*.pyc"))
 
 
 @pytest.mark.parametrize("tool", ["iptables", "ufw", "firewall-cmd"])
