@@ -57,13 +57,18 @@ class Namespaces:
         return tuple(sorted(self._members))
 
     def adopt(self, process: Process) -> None:
-        """Learn the namespace of one process that an event named."""
-        if self._is_ours(process.namespace):
-            self._members[process.namespace] = process.pid
+        """Learn the namespace of one process that an event named.
+
+        Whom we know there is kept as long as he lives: who is named may end at once, and then
+        there would be no way into his namespace until everything is read anew.
+        """
+        inode = process.namespace
+        if self._is_ours(inode) and not self._is_known(inode):
+            self._members[inode] = process.pid
 
     def path(self, inode: int) -> str:
         """A path through which the namespace can be entered; raises KeyError when unknown."""
-        return f"/proc/{self._members[inode]}/ns/net"
+        return f"{self._member(inode)}/ns/net"
 
     def name(self, inode: int) -> str:
         """The name under /run/netns, ``host``, or the inode: for people."""
@@ -76,7 +81,7 @@ class Namespaces:
     def delivers_elsewhere(self, inode: int) -> bool:
         """Whether IPVS takes packets there that no local socket is meant to get."""
         try:
-            table = Path(f"/proc/{self._members[inode]}/net/ip_vs").read_text()
+            table = Path(f"{self._member(inode)}/net/ip_vs").read_text()
         except (OSError, KeyError):
             return False
         return len(table.splitlines()) > _IPVS_HEADER
@@ -94,7 +99,7 @@ class Namespaces:
     def unix_listeners(self, inode: int) -> list[Listener]:
         """The listening unix sockets of one namespace."""
         try:
-            lines = Path(f"/proc/{self._members[inode]}/net/unix").read_text(errors="replace")
+            lines = Path(f"{self._member(inode)}/net/unix").read_text(errors="replace")
         except (OSError, KeyError):
             return []
         rows = (line.split(None, 7) for line in lines.splitlines()[1:])
@@ -114,6 +119,16 @@ class Namespaces:
         for dump in self._dumps.values():
             dump.close()
         self._dumps.clear()
+
+    def _member(self, inode: int) -> str:
+        """The folder of a process in there; raises KeyError when none is known."""
+        pid = self._members[inode]
+        return "/proc/self" if inode == self.own else f"/proc/{pid}"
+
+    def _is_known(self, inode: int) -> bool:
+        with suppress(OSError, KeyError):
+            return inode_of(self.path(inode)) == inode
+        return False
 
     def _is_ours(self, inode: int) -> bool:
         return inode != 0 and (not self._only or inode in self._only)
