@@ -115,6 +115,14 @@ class Observer:
         """Read a program that has just started, before it can rename itself."""
         return self._table.look_at_family(pid)
 
+    def moved(self, pids: Iterable[int]) -> Node:
+        """Everything known now, and in which cgroups these processes are, if they still are.
+
+        Whoever starts a job moves it to another (systemd does), and its children may have ended.
+        """
+        self._table.note_moves(pids)
+        return self.node()
+
     def keep(self, recognition: Recognition) -> None:
         """Read what is in a workload more closely from now on, and remember that it is."""
         stacks = {pid: one.stack for one in recognition.workloads for pid in one.pids}
