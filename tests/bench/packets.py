@@ -7,8 +7,8 @@ lot, and before and after each the bare server has one. A ratio is the median ov
 of a server's figure by that of its two neighbours. A second server without rules is measured
 like all others: how far it is from 1 is the noise.
 
-The client is a peer and its port is walled, so its packets take the longest way that lets them
-in. The chain of iptables has a rule a port, as pollers write them: not this peer, drop.
+The client is a peer and its port is walled: what a job says to itself. At the public ports it is
+a stranger, and under lockdown it takes the longest way that lets a peer in. The chain of iptables has a rule a port, as pollers write them: not this peer, drop.
 """
 
 from __future__ import annotations
@@ -140,13 +140,14 @@ def _servers() -> list[Server]:
 
 
 def _guarded_servers(stack: contextlib.ExitStack) -> list[Server]:
-    """A public port without a rule: its SYNs meet the guards, which look the socket up."""
+    """A public port without a rule, asked by a stranger: its SYNs meet the guards, which look
+    the socket up."""
     cgroups = [stack.enter_context(own_cgroup()) for _ in range(_GUARDS)]
     guards = frozenset(Guard(1, path.stat().st_ino, f"/{path.name}") for path in cgroups)
 
     def server(these: frozenset[Guard]) -> Server:
         def prepare(host: Host) -> None:
-            bare = wall(host, [])
+            bare = wall(host, [], peers=[])
             _apply(host, Wall(bare.namespace, bare.entries, bare.networks, guards=these))
 
         return Server(f"public port, {len(these)} guards", prepare, _PUBLIC_PORT, _FLAT_ENOUGH)
