@@ -50,6 +50,8 @@ _SYN = re.compile(
     r"tcp flags & \(fin \| syn \| rst \| ack\) == syn|tcp flags syn / fin,syn,rst,ack"
 )
 
+# How much of a bounded set is in use, which nft 1.1.7 tells even where it was asked for no state.
+_IN_USE = re.compile(r"^(\t\tsize \d+)\t# count \d+$", re.MULTILINE)
 _RESET = "meta l4proto tcp reject with tcp reset"  # some versions name the protocol
 
 # Where no /etc/protocols is, as in a slim image, nft prints numbers. And where one is, its names:
@@ -126,7 +128,8 @@ def _take_apart(text: str) -> _Listing:
 def _plainly(body: str) -> str:
     """Rules as `ruleset` writes them, whichever version of nft printed them."""
     named = _PROTOCOL.sub(lambda found: _NAMES.get(found[0], found[0]), body)
-    return _SYN.sub(ruleset.SYN, named).replace(_RESET, "reject with tcp reset")
+    counted = _IN_USE.sub(r"\1", named)
+    return _SYN.sub(ruleset.SYN, counted).replace(_RESET, "reject with tcp reset")
 
 
 def _guards(listing: _Listing, strange: list[str]) -> Iterator[Guard]:
