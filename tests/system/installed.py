@@ -68,8 +68,9 @@ class Node:
         self.box.write("/etc/vllmwall/conf.d/job.toml", _TAUGHT + more)
 
     def reload(self) -> None:
-        """Have the daemon read it; raises when it does not like it."""
-        self.box.run("systemctl", "reload", "vllmwall")
+        """Have the daemon read it; fails with the journal when it does not like it."""
+        done = self.box.run("systemctl", "reload", "vllmwall", check=False)
+        assert 0 == done.returncode, done.stderr + self.box.journal()[-4000:]
 
     def put(self, package: Path) -> str:
         """A package file, where the node can see it."""

@@ -170,8 +170,7 @@ def test_an_upgrade_that_is_cut_short_leaves_the_wall(node: Node) -> None:
     tried, opened = while_hammered(node, cut_short)
     assert (True, 0) == (tried > 500, opened), tried
     assert "timeout" == node.reached(INTERNAL)
-    node.box.run("dpkg", "--configure", "--pending")
-    node.install(debian.package("deb", debian.NEW))
+    node.box.run("dpkg", "--install", node.put(debian.package("deb", debian.NEW)))
     node.eventually(lambda: node.status()["safe"], "it is ready")
 
 
