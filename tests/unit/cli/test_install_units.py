@@ -31,6 +31,19 @@ def test_units_start_this_installation(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
+def test_a_path_means_what_it_says(tmp_path: Path) -> None:
+    """Systemd splits at blanks, and reads a meaning into % and $."""
+    script = tmp_path / "a b%n" / "vllmwall"
+    script.parent.mkdir()
+    script.write_text("from vllmwall.cli import main\nmain()\n")
+    command = [sys.executable, str(script), "install-units", "--directory", str(tmp_path / "to")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "a package is installed" in done.stderr:
+        pytest.skip(done.stderr)
+    written = (tmp_path / "to/vllmwall.service").read_text()
+    assert f'ExecStart="{tmp_path}/a b%%n/vllmwall" daemon\n' in written
+
+
 def test_a_wheel_has_the_units(tmp_path: Path) -> None:
     """They lie outside the Python package in the repository."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-deps"]
