@@ -2,7 +2,7 @@
 
 It tells of started programs only, so listeners are then found by polling. It works in the
 initial network and pid namespace alone (drivers/connector/cn_proc.c); needs CAP_NET_ADMIN.
-pyroute2 is imported here and not before: it costs 20 MB that a node with tracefs never pays.
+pyroute2 is imported here and not before: it costs 16 MB that a node with tracefs never pays.
 """
 
 from __future__ import annotations
