@@ -216,7 +216,9 @@ class Daemon:
         self.measures.full.observe(seconds)
         self.last_pass = PassFacts(time.time(), seconds * 1000, reason)
         self.metrics.after_pass()
-        self._supervisor.tell_once(word(self.keeper, self.pass_error))
+        said = word(self.keeper, self.pass_error)
+        if self._supervisor.tell_once(said) and "READY=1" not in said and not self.pass_error:
+            self.log.error("not ready", why=said.removeprefix("STATUS="))
 
     def _until_a_peer_expires(self) -> float | None:
         now = self.keeper.peers.now()

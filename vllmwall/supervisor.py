@@ -24,11 +24,16 @@ class Supervisor:
             self._due = now + _WATCHDOG_SECONDS
             notify("WATCHDOG=1")
 
-    def tell_once(self, text: str) -> None:
-        """Not again what was told last: READY=1 once, and again after each RELOADING=1."""
-        if text != self._told:
+    def tell_once(self, text: str) -> bool:
+        """Not again what was told last: READY=1 once, and again after each RELOADING=1.
+
+        True: it was news.
+        """
+        is_news = text != self._told
+        if is_news:
             self.tell(text)
         self._told = text
+        return is_news
 
     def tell(self, text: str) -> None:
         """Say it."""

@@ -68,6 +68,7 @@ def test_who_cannot_read_the_wall_back_is_not_ready(node: Guarded) -> None:
         assert "READY=1" not in said
         assert "STATUS=the wall is not as wanted: " in said
         assert "Operation not permitted" in said
+        assert 1 == len(node.logged("not ready"))
         assert ("open", "timeout") == reached(node)
 
 
