@@ -50,6 +50,10 @@ test-kernel: $(PRODUCT) ## real rules and real packets in network namespaces (ro
 test-real: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(MODEL) ## real torchrun and real vLLM behind the wall (root, minutes)
 	@$(PYTEST) -m real $(ARGS)
 
+.PHONY: test-qemu
+test-qemu: $(PRODUCT) .cache/apt-qemu ## the .deb on Debian's stock kernel in an emulated machine (root, minutes); SUITE=trixie: 6.12
+	@$(PYTEST) tests/qemu/stock_kernel.py -rP $(ARGS)
+
 .PHONY: bench
 bench: $(PRODUCT) .cache/apt-bench ## measure it beside its rivals (root, minutes); QUICK=1: one minute; ONLY=exposure: one part
 	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)
@@ -98,6 +102,10 @@ clean: ## remove what make made, virtual environments too
 
 .cache/apt-bench: tests/setup/bench .cache/apt
 	@tests/setup/bench
+	@touch $@
+
+.cache/apt-qemu: tests/setup/qemu | .cache
+	@tests/setup/qemu
 	@touch $@
 
 .cache/promtool-looked-for: tests/setup/promtool | .cache
