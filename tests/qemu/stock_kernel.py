@@ -48,7 +48,7 @@ events, seen = ConnectorEvents(), set()
 started = os.spawnlp(os.P_NOWAIT, "true", "true")
 while started not in seen and select.select([events], [], [], 60)[0]:
     seen |= {one.pid for one in events.read()}
-print("told" if started in seen else seen)
+print("told" if started in seen else seen, flush=True)
 os._exit(0)
 """
 
