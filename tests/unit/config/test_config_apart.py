@@ -97,12 +97,13 @@ def test_when_the_process_fails_it_is_read_here(write: Write, stand_in: Path, en
     assert load(path).settings() == Reading(path).settings()
 
 
+@pytest.mark.timeout(30)
 def test_a_process_that_hangs_is_ended_and_not_waited_for(
     write: Write, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop has a watchdog."""
     monkeypatch.setattr(apart, "_PATIENCE", 0.2)
-    script(stand_in, f"echo $$ >{stand_in}.pid; exec sleep 60")
+    script(stand_in, f"echo $$ >{stand_in}.pid; exec sleep 600")
     path = write('mode = "audit"\n')
     reading = Reading(path)
     assert load(path).settings() == reading.settings()
