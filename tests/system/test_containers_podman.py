@@ -69,9 +69,9 @@ def _no_container_stays(node: ContainerNode) -> Iterator[None]:
 
 
 @pytest.fixture
-def published(node: ContainerNode) -> str:
-    """A container that serves on the bridge, both its ports published; its id."""
-    return node.serve("published", *PUBLISHED)
+def published(node: ContainerNode) -> None:
+    """A container that serves on the bridge, both its ports published."""
+    node.serve("published", *PUBLISHED)
 
 
 def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode) -> None:
