@@ -8,7 +8,8 @@ of a server's figure by that of its two neighbours. A second server without rule
 like all others: how far it is from 1 is the noise.
 
 The client is a peer and its port is walled: what a job says to itself. At the public ports it is
-a stranger, and under lockdown it takes the longest way that lets a peer in. The chain of iptables has a rule a port, as pollers write them: not this peer, drop.
+a stranger, and under lockdown it takes the longest way that lets a peer in. The chain of iptables
+has a rule a port, as pollers write them: not this peer, drop.
 """
 
 from __future__ import annotations
