@@ -67,7 +67,7 @@ def node(image: Node) -> Iterator[Node]:
     yield image
     if image.box.run("dpkg", "-s", "vllmwall", check=False).returncode == 0:
         image.configure("")
-        image.box.run("systemctl", "enable", "--now", "vllmwall")
+        image.box.run("systemctl", "enable", "--now", "vllmwall", "vllmwall-boot")
         image.eventually(image.guards, "it guards again")
 
 
