@@ -166,13 +166,16 @@ def _show_workload(
         out.print("  no listener yet", style="dim")
 
 
+_NO_WALL = "the walls are down, or its network namespace cannot be read"
+
+
 def _guard_line(workload: WorkloadJson) -> str:
     guard = workload["guard"]
     if guard["state"] == "stands":
         part = " in part" if guard["reason"] else ""
         return f"  closed before it opens{part}: {', '.join(guard['cgroups'])}"
     if guard["state"] == "none":
-        return f"  no guard: {guard['reason'] or 'the walls are down'}"
+        return f"  no guard: {guard['reason'] or _NO_WALL}"
     return f"  guard {guard['state']}: {', '.join(guard['cgroups'])}"
 
 

@@ -34,7 +34,6 @@ _OLDEST = (5, 10)
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _EVENTS = ("sock/inet_sock_set_state", "sched/sched_process_exec", "cgroup/cgroup_mkdir")
 _LISTEN = "syscalls/sys_enter_listen"
-_PROTOCOLS = Path("/etc/protocols")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
 
@@ -67,8 +66,6 @@ def _nftables() -> Diagnosis:
         return warn(subject, f"not tried: {error}", "ask as root")
     except (OSError, EnforceError) as error:
         why = f"the kernel does not take our table: {first_line(error)}"
-        if not _PROTOCOLS.exists():
-            return fail(subject, why, f"apt install netbase: nft reads {_PROTOCOLS}")
         return fail(subject, why, "a kernel with nf_tables, nft_socket and nft_reject_inet")
     return ok(subject, f"the kernel takes our table; {_nft()}")
 
