@@ -22,9 +22,10 @@ from tests.system.units import NETWORK, UNITS
 API, INTERNAL = 8000, 29600
 # Another user's, in a mount namespace of its own: what the daemon may see of it, it sees by
 # its capabilities.
+_PROGRAM = "/srv/job.py"  # not of the checkout, which another user may not be able to read
 _JOB = f"""[Service]
 DynamicUser=yes
-ExecStart=/usr/bin/python3 {REPOSITORY}/tests/system/job.py
+ExecStart=/usr/bin/python3 {_PROGRAM}
 Restart=always
 [Install]
 WantedBy=multi-user.target
@@ -56,6 +57,7 @@ class Node:
         """A network, a job and what we are taught about it; before the first boot."""
         self.box.write(f"{UNITS}/network.service", NETWORK)
         self.box.write(f"{UNITS}/job.service", _JOB)
+        self.box.write(_PROGRAM, (REPOSITORY / "tests/system/job.py").read_text())
         self.box.write("/etc/hosts", "127.0.0.1 localhost node\n")
         self.box.write("/etc/hostname", "node\n")
         units = ["network.service", "job.service"]
@@ -120,6 +122,10 @@ class Node:
         """By packets: the API is open, what is internal is not."""
         return (self.reached(API), self.reached(INTERNAL)) == ("open", "timeout")
 
+    def is_open(self) -> bool:
+        """By packets: both can be reached."""
+        return (self.reached(API), self.reached(INTERNAL)) == ("open", "open")
+
     def talk(self) -> socket.socket:
         """A connection through the API's port."""
         return self.lab.stranger.dial(ADDRESS, API)
@@ -143,7 +149,7 @@ def installed(suite: str, folder: Path) -> Iterator[Node]:
         made = Node(lab, host)
         made.prepare()
         host.boot()
-        assert ("open", "open") == (made.reached(API), made.reached(INTERNAL))
+        made.eventually(made.is_open, "the job listens, and nobody guards it yet")
         made.said = made.install(debian.package("deb", debian.OLD))
         yield made
 

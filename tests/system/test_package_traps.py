@@ -67,7 +67,10 @@ def node(image: Node) -> Iterator[Node]:
     yield image
     if image.box.run("dpkg", "-s", "vllmwall", check=False).returncode == 0:
         image.configure("")
-        image.box.run("systemctl", "enable", "--now", "vllmwall", "vllmwall-boot")
+        done = image.box.run(
+            "systemctl", "enable", "--now", "vllmwall", "vllmwall-boot", check=False
+        )
+        assert 0 == done.returncode, done.stderr + image.box.journal()[-3000:]
         image.eventually(image.guards, "it guards again")
 
 

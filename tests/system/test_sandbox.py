@@ -141,7 +141,7 @@ def test_what_happened_is_told_and_written_to_the_journal(node: Node) -> None:
         lambda: '"VLLMWALL_CGROUP":"/system.slice/job.service"' in node.box.run(*fields).stdout,
         "it is in the journal",
     )
-    assert node.guards()
+    node.eventually(node.guards, "the job listens again, guarded")
     refused = ("vllmwall", "blocked", "--json")
     node.eventually(lambda: node.lab.stranger.ipv4 in node.box.run(*refused).stdout, "who was")
 
