@@ -242,10 +242,8 @@ class WallKeeper:
         self.blind = why_blind(one for one in node.listeners if one.namespace == own)
         self.recognition = self._in_scope(recognize(node, self._lessons), node, self.policy)
         self.observer.keep(self.recognition)
-        before, self.members = (
-            self.members,
-            frozenset(pid for one in self.recognition.workloads for pid in one.pids),
-        )
+        before = self.members
+        self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)
         if joined := self.members - before:
             node = self.observer.moved(joined)
         self.guarding = self._guarding(self.recognition, node, self.policy)

@@ -22,18 +22,18 @@ from tests.lab import Lab
 from tests.qemu.machine import UNITS, Machine, machine, root
 from tests.system import debian
 from tests.system.box import ADDRESS, REPOSITORY
-from tests.system.installed import API, INTERNAL, Node
+from tests.system.installed import API, INTERNAL, JOB, JOB_COMMAND, Node
 
 pytestmark = pytest.mark.timeout(1500)
 SUITE = os.environ.get("SUITE", "bookworm")
 KERNELS = {"bookworm": "6.1.", "trixie": "6.12."}
 RUN = 29700
 _PATIENCE = 240.0
-_JOB = """[Unit]
+_JOB = f"""[Unit]
 StartLimitIntervalSec=0
 [Service]
 DynamicUser=yes
-ExecStart=/usr/bin/python3 /srv/job.py
+ExecStart={JOB_COMMAND}
 Restart=always
 [Install]
 WantedBy=multi-user.target
@@ -65,7 +65,7 @@ class Emulated(Node):
         self.box.write("/etc/hostname", "node\n")
         self.box.write(f"{UNITS}/job.service", _JOB)
         self.box.write(f"{UNITS}/vllmwall.service.d/slow.conf", _SLOW)
-        self.box.write("/srv/job.py", (REPOSITORY / "tests/system/job.py").read_text())
+        self.box.write(JOB, (REPOSITORY / "tests/system/serving.py").read_text())
         wanted = self.box.root / "etc/systemd/system/multi-user.target.wants/job.service"
         wanted.parent.mkdir(parents=True, exist_ok=True)
         wanted.symlink_to(f"{UNITS}/job.service")

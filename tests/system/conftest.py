@@ -12,6 +12,7 @@ import pytest
 from tests.lab import Lab
 from tests.system import debian
 from tests.system.box import Box, box
+from tests.system.containers import PUBLISHED, ContainerNode
 from tests.system.installed import Node, installed
 
 _HERE = Path(__file__).parent
@@ -77,3 +78,16 @@ def node(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]
     """A booted Debian with the package of before on it, shared by the tests of a module."""
     with installed(suite, tmp_path_factory.mktemp(suite)) as made:
         yield made
+
+
+@pytest.fixture
+def no_container_stays(node: ContainerNode) -> Iterator[None]:
+    """Each test has its own containers."""
+    yield
+    node.remove_all()
+
+
+@pytest.fixture
+def published(node: ContainerNode) -> None:
+    """A container that serves on the bridge, both its ports published."""
+    node.serve("published", *PUBLISHED)

@@ -26,6 +26,9 @@ _DOCKER = ("docker.io", "runc", "iptables")
 _PODMAN = ("podman", "netavark", "aardvark-dns")
 _ROOTLESS = ("slirp4netns", "uidmap", "libpam-systemd", "dbus-user-session")
 PACKAGES = (*_DOCKER, *_PODMAN, *_ROOTLESS)
+PUBLISHED = ("-p", f"{API}:{API}", "-p", f"{INTERNAL}:{INTERNAL}")
+GUARDED = ("open", "timeout")
+"""What a stranger finds at the API and at what is internal."""
 IMAGE = "vllm/vllm-openai:test"
 VLLM = "/srv/bin/vllm"
 

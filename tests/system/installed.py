@@ -20,12 +20,13 @@ from tests.system.box import ADDRESS, REPOSITORY, Box, box
 from tests.system.units import NETWORK, UNITS
 
 API, INTERNAL = 8000, 29600
+JOB = "/srv/job.py"  # not of the checkout, which another user may not be able to read
+JOB_COMMAND = f"/usr/bin/python3 {JOB} serve nothing --master-port={INTERNAL} --delay=0"
 # Another user's, in a mount namespace of its own: what the daemon may see of it, it sees by
 # its capabilities.
-_PROGRAM = "/srv/job.py"  # not of the checkout, which another user may not be able to read
 _JOB = f"""[Service]
 DynamicUser=yes
-ExecStart=/usr/bin/python3 {_PROGRAM}
+ExecStart={JOB_COMMAND}
 Restart=always
 [Install]
 WantedBy=multi-user.target
@@ -57,7 +58,7 @@ class Node:
         """A network, a job and what we are taught about it; before the first boot."""
         self.box.write(f"{UNITS}/network.service", NETWORK)
         self.box.write(f"{UNITS}/job.service", _JOB)
-        self.box.write(_PROGRAM, (REPOSITORY / "tests/system/job.py").read_text())
+        self.box.write(JOB, (REPOSITORY / "tests/system/serving.py").read_text())
         self.box.write("/etc/hosts", "127.0.0.1 localhost node\n")
         self.box.write("/etc/hostname", "node\n")
         units = ["network.service", "job.service"]

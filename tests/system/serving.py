@@ -1,6 +1,7 @@
 """A stand-in for `vllm serve` that any Python runs: an API, opened last, and what is internal.
 
-Installed as a script called ``vllm`` and started like it. Whatever comes to its ports is echoed.
+Installed as a script called ``vllm`` and started like it; under another name it is a job that the
+configuration teaches. Whatever comes to its ports is echoed.
 """
 
 import argparse
@@ -17,8 +18,9 @@ parser.add_argument("model")
 parser.add_argument("--host", default="0.0.0.0")
 parser.add_argument("--port", type=int, default=8000)
 parser.add_argument("--master-port", type=int, default=29500)
+parser.add_argument("--delay", type=float, default=0.5)  # the real one imports torch, for seconds
 asked = parser.parse_args()
-time.sleep(0.5)  # the real one imports torch here, for seconds
+time.sleep(asked.delay)
 listening: list[socket.socket] = []
 for port, backlog in ((asked.master_port, 128), (asked.port, 2048)):  # uvicorn's: 2048
     family = socket.AF_INET6 if ":" in asked.host else socket.AF_INET

@@ -18,10 +18,12 @@ from tests.system.box import ADDRESS, REPOSITORY
 from tests.system.containers import (
     ADDRESS6,
     API,
+    GUARDED,
     INTERNAL,
     PACKAGES,
     PEER,
     PEER6,
+    PUBLISHED,
     STRANGER,
     STRANGER6,
     ContainerNode,
@@ -29,7 +31,10 @@ from tests.system.containers import (
 )
 from tests.system.installed import answers
 
-pytestmark = pytest.mark.timeout(600)  # the first one makes a root and builds a package
+pytestmark = [
+    pytest.mark.timeout(600),  # the first one makes a root and builds a package
+    pytest.mark.usefixtures("no_container_stays"),
+]
 SETTINGS = "/etc/docker/daemon.json"
 WITHOUT_PROXY = {
     "userland-proxy": False,
@@ -39,9 +44,7 @@ WITHOUT_PROXY = {
     "ip6tables": True,
     "experimental": True,
 }
-PUBLISHED = ("-p", f"{API}:{API}", "-p", f"{INTERNAL}:{INTERNAL}")
 TORCH = REPOSITORY / ".venv-torch"
-GUARDED = ("open", "timeout")
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +56,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerNode]:
         made.import_image(debian.root("bookworm", *PACKAGES))
         made.said = made.install(debian.package("deb", debian.NEW))
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _no_container_stays(node: ContainerNode) -> Iterator[None]:
-    yield
-    node.remove_all()
-
-
-@pytest.fixture
-def published(node: ContainerNode) -> None:
-    """A container that serves on the bridge, both its ports published."""
-    node.serve("published", *PUBLISHED)
 
 
 @pytest.fixture(scope="module")

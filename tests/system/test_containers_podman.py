@@ -14,16 +14,21 @@ from tests.system import debian
 from tests.system.box import ADDRESS
 from tests.system.containers import (
     API,
+    GUARDED,
     INTERNAL,
     PACKAGES,
     PEER,
+    PUBLISHED,
     STRANGER,
     VLLM,
     ContainerNode,
     container_node,
 )
 
-pytestmark = pytest.mark.timeout(600)  # the first one makes a root and builds a package
+pytestmark = [
+    pytest.mark.timeout(600),  # the first one makes a root and builds a package
+    pytest.mark.usefixtures("no_container_stays"),
+]
 # Debian's crun wants to raise limits, and its podman a controller that a box does not have.
 SETTINGS = """[containers]
 pids_limit = 0
@@ -45,8 +50,6 @@ MADE = (
     "base/proc base/sys base/dev base/etc base/tmp base/run base/usr; "
     "for d in bin sbin lib lib64; do ln -s usr/$d base/$d; done"
 )
-PUBLISHED = ("-p", f"{API}:{API}", "-p", f"{INTERNAL}:{INTERNAL}")
-GUARDED = ("open", "timeout")
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +63,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerNode]:
         made.import_image(debian.root("bookworm", *PACKAGES))
         made.said = made.install(debian.package("deb", debian.NEW))
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _no_container_stays(node: ContainerNode) -> Iterator[None]:
-    yield
-    node.remove_all()
-
-
-@pytest.fixture
-def published(node: ContainerNode) -> None:
-    """A container that serves on the bridge, both its ports published."""
-    node.serve("published", *PUBLISHED)
 
 
 def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode) -> None:

@@ -33,6 +33,7 @@ _RULES = {
     "none": ("-", "dim"),
 }
 _AUDIENCES = {"public": "yellow", "peers": "green", "node": "cyan"}
+_NO_WALL = "the walls are down, or its network namespace cannot be read"
 _NARROW = 100
 _TOUCHES = 3
 
@@ -164,9 +165,6 @@ def _show_workload(
         out.print(table)
     else:
         out.print("  no listener yet", style="dim")
-
-
-_NO_WALL = "the walls are down, or its network namespace cannot be read"
 
 
 def _guard_line(workload: WorkloadJson) -> str:
