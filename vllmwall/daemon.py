@@ -197,7 +197,7 @@ class Daemon:
             if time.monotonic() >= self._due_look:
                 self._due_look = math.inf
                 self.keeper.look_for_walls()
-            self.keeper.full_pass()
+            self.keeper.full_pass(self._catch_up)
             self._count_lost_events()
             self._save_wall()
             self._noticing.look(self.keeper)
@@ -315,14 +315,20 @@ class Daemon:
             elif not self.metrics.ready(descriptor):
                 self._control.ready(descriptor)
 
-    def _read_events(self, events: Iterable[Event]) -> None:
+    def _catch_up(self) -> None:
+        """In the middle of a full pass: it thinks, and no quick one need."""
+        if self._events.stream is not None:
+            self._read_events(self._events.stream.read(), think=False)
+
+    def _read_events(self, events: Iterable[Event], *, think: bool = True) -> None:
         try:
             wanted = follow(self.keeper, list(events))
             self.measures.note_reactions(wanted.reactions)
             if wanted.quick and not self.keeper.down:
-                with self.measures.quick.timed():
-                    self.keeper.quick_pass()
-                self.measures.note_reactions(late_reactions(self.keeper, wanted))
+                if think:
+                    with self.measures.quick.timed():
+                        self.keeper.quick_pass()
+                    self.measures.note_reactions(late_reactions(self.keeper, wanted))
                 self.wake_soon("settle", self._settle_seconds())
             if wanted.full:
                 self.wake_soon(wanted.full, self._settle_seconds())

@@ -96,15 +96,18 @@ class WallKeeper:
         self._lessons = config.lessons
         self.armed.configure(config.guarded_units, self._lessons)
 
-    def full_pass(self) -> None:
+    def full_pass(self, catch_up: Callable[[], None] = lambda: None) -> None:
         """Read everything, put every wall right, and read each of them back.
 
+        ``catch_up`` is called once the node is read, to follow the events up to then: of a
+        listener that the kernel showed now, only its event tells the backlog that it asked for.
         Raises OSError when the node cannot be read; no wall was changed then.
         """
-        node = self.observer.observe()
+        self.observer.observe()
         self.walls.let_go(self.observer.namespaces.inodes)
         self.armed.forget(self.observer.namespaces.inodes)
-        self._think(node)
+        catch_up()
+        self._think(self.observer.node())
         if self.blind and not self.walls.spaces:  # what stands is all that is known
             self.look_for_walls()
         if not self.down:
