@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vllmwall import __version__
 from vllmwall.cidr import parse_network
 from vllmwall.config import DROP_INS, ConfigError
-from vllmwall.config.apart import Reading
+from vllmwall.config.reading import Reading
 from vllmwall.control import ControlError, Json
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.model import Network

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from vllmwall import __version__
@@ -22,7 +22,7 @@ from vllmwall.alone import alone_in
 from vllmwall.answers import Answers
 from vllmwall.bans import BanList
 from vllmwall.config import DROP_INS, ConfigError
-from vllmwall.config.apart import Reading
+from vllmwall.config.reading import Reading
 from vllmwall.control import ControlServer
 from vllmwall.enforce.nftables import Nftables
 from vllmwall.happenings import Happenings
@@ -54,13 +54,13 @@ _RETRY_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0  # with DNS, at start and reload; a later answer comes with its own pass
 
 
-def run(options: Options, reading: Reading | None = None) -> int:
+def run(options: Options, read: Callable[[], Settings]) -> int:
     """Run until SIGTERM or SIGINT; the exit status. The walls stay up when it ends.
 
-    ``reading``: of the configuration, if it has begun.
+    ``read`` is how the configuration comes; it may raise ConfigError.
     """
     try:
-        config = (reading or Reading(options.config)).settings()
+        config = read()
     except ConfigError as error:
         configure(options.log or "auto").error(
             "no usable configuration; the walls that stand stay", problems=str(error)

@@ -1,6 +1,6 @@
 """What the daemon takes from a configuration: plain values that were checked before.
 
-Imports no pydantic, which checks them in a process of its own: `vllmwall.config.apart`.
+Imports no pydantic, which checks them in a process of its own: `vllmwall.config.reading`.
 """
 
 from __future__ import annotations

@@ -34,6 +34,6 @@ class _Systemd:
 sys.path.append(_SITE)
 sys.meta_path.insert(0, _Systemd)  # type: ignore[arg-type]
 
-from vllmwall.cli import main  # noqa: E402
+from vllmwall.entry import main  # noqa: E402
 
 main()

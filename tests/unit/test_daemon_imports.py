@@ -4,32 +4,83 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from vllmwall.absent import absent
 
-# Why they must not come back: the first six are 3 to 14 MB each with what they import, the others
+# Why they must not come back: the first seven are 3 to 14 MB each with what they import, the others
 # are of commands that the daemon never runs, or of switches that are off.
 HEAVY = {
-    *("pydantic", "ssl", "_hashlib", "pyroute2", "prometheus_client", "rich"),
+    *("pydantic", "ssl", "_hashlib", "pyroute2", "prometheus_client", "rich", "click"),
     *("psutil", "yaml", "http", "email", "importlib.metadata", "zipfile", "decimal"),
     *("vllmwall.audit", "vllmwall.doctor", "vllmwall.jobs", "vllmwall.prove"),
     *("vllmwall.config.models", "vllmwall.exposition", "vllmwall.report.schemas"),
     *("vllmwall.enforce.evaluation", "vllmwall.observe.recording", "vllmwall.questions.explain"),
 }
-DAEMON = (
-    "import sys\nfrom vllmwall.cli import command\ncommand.get_command(None, 'daemon')\n"
-    "import vllmwall.config.apart, vllmwall.daemon, vllmwall.options\nprint(*sys.modules)"
-)
+# All that a start does but the daemon itself.
+START = """
+import sys
+from vllmwall import daemon, entry
+daemon.run = lambda options, read: print(options.log, read().policy.mode.value, *sys.modules)
+sys.argv = ["vllmwall", "daemon", *sys.argv[1:]]
+entry.main()
+"""
 
 
-def test_the_daemon_imports_nothing_heavy() -> None:
-    """Its memory is at most 40 MB, and a node has better uses for it."""
-    done = subprocess.run(
-        [sys.executable, "-c", DAEMON], capture_output=True, text=True, check=True
+def started(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """As systemd does it."""
+    return subprocess.run(
+        [sys.executable, "-c", START, *arguments], capture_output=True, text=True, check=False
     )
-    assert set() == HEAVY & set(done.stdout.split())
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """One that is worth reading."""
+    found = tmp_path / "vllmwall.toml"
+    found.write_text('mode = "audit"\n')
+    return found
+
+
+def test_the_daemon_imports_nothing_heavy(config: Path) -> None:
+    """Its memory is at most 40 MB, and a node has better uses for it."""
+    done = started("--log", "json", "--config", str(config))
+    assert "" == done.stderr
+    log, mode, *modules = done.stdout.split()
+    assert ("json", "audit") == (log, mode)
+    assert set() == HEAVY & set(modules)
+
+
+def test_a_wrong_command_line_is_told_once_and_in_words(config: Path) -> None:
+    """By the daemon's own process: the other one, which found it wrong, is silent."""
+    done = started("--config", str(config), "--log", "xml")
+    assert (2, "") == (done.returncode, done.stdout)
+    assert 1 == done.stderr.count("'xml' is not one of")
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_for_standard_output() -> None:
+    """Where a pager finds it."""
+    done = started("--help")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 1 == done.stdout.count("Guard this node until SIGTERM")
+
+
+def test_without_the_other_process_the_daemon_starts_all_the_same(
+    config: Path, tmp_path: Path
+) -> None:
+    """It costs memory then, and nothing else."""
+    no_process = f"import sys; sys.executable = {str(tmp_path / 'none')!r}"
+    done = subprocess.run(
+        [sys.executable, "-c", no_process + START, "--config", str(config)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ["None", "audit"] == done.stdout.split()[:2]
+    assert "click" in done.stdout.split()
 
 
 def test_what_is_absent_is_there_again_afterwards() -> None:

@@ -12,6 +12,7 @@ FAILING = """
 import sys
 from pathlib import Path
 from vllmwall import daemon, passes
+from vllmwall.config.reading import Reading
 def explode(*_): raise RuntimeError("a bug")
 passes.recognize = explode
 class Once(daemon.Daemon):
@@ -20,7 +21,8 @@ class Once(daemon.Daemon):
         self.wake_soon("again")
 daemon.Daemon = Once
 folder = Path(sys.argv[1])
-sys.exit(daemon.run(daemon.Options(folder / "none.toml", folder, ("/proc/self/ns/net",), "json")))
+options = daemon.Options(folder / "none.toml", folder, ("/proc/self/ns/net",), "json")
+sys.exit(daemon.run(options, Reading(options.config).settings))
 """
 
 

@@ -77,8 +77,3 @@ def command(socket: str, color: str) -> None:
 
     The API stays public; everything else is for your peers alone.
     """
-
-
-def main() -> None:
-    """The console script."""
-    command(prog_name="vllmwall")

@@ -1,5 +1,5 @@
 """``python -m vllmwall.cli``: the same as the console script."""
 
-from vllmwall.cli import main
+from vllmwall.entry import main
 
 main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +25,7 @@ from vllmwall.cli.terminal import ask, console, print_json
 from vllmwall.report.change_shapes import CHANGES_VERSION
 
 if TYPE_CHECKING:
+    from vllmwall.options import Options
     from vllmwall.report.shapes import StatusJson
 
 force_option = click.option(
@@ -45,7 +47,9 @@ STATE_DIR = "/var/lib/vllmwall"
 )
 @click.option("--log", type=click.Choice(["auto", "journal", "json", "console"]))
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.pass_obj
 def daemon(
+    begin: Callable[[Options], None] | None,
     *,
     config: str,
     runtime_dir: str,
@@ -55,16 +59,21 @@ def daemon(
     log_level: str | None,
 ) -> None:
     """Guard this node until SIGTERM. The walls stay up when it ends."""
-    from vllmwall.config.apart import Reading
-
-    reading = Reading(Path(config))  # while we import the rest
-    from vllmwall.daemon import run
     from vllmwall.options import Options
 
     is_ours = not only_namespace or state_dir != STATE_DIR
     state_file = Path(state_dir) / "boot.nft" if is_ours else None
     options = Options(Path(config), Path(runtime_dir), only_namespace, log, log_level, state_file)
-    sys.exit(run(options, reading))
+    (begin or _run)(options)
+
+
+def _run(options: Options) -> None:
+    from vllmwall.config.reading import Reading
+
+    reading = Reading(options.config)  # while we import the rest
+    from vllmwall.daemon import run
+
+    sys.exit(run(options, reading.settings))
 
 
 @click.command()

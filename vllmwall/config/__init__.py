@@ -2,7 +2,7 @@
 
 Promises a `Config` in which every value is usable, or a `ConfigError` that names every problem
 with file, line, key, value and what is allowed. pydantic comes with `load`, takes 90 ms and
-stays: the daemon has it called in another process (`vllmwall.config.apart`).
+stays: the daemon has it called in another process (`vllmwall.config.reading`).
 """
 
 from __future__ import annotations

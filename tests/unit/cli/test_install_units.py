@@ -35,7 +35,7 @@ def test_a_path_means_what_it_says(tmp_path: Path) -> None:
     """Systemd splits at blanks, and reads a meaning into % and $."""
     script = tmp_path / "a b%n" / "vllmwall"
     script.parent.mkdir()
-    script.write_text("from vllmwall.cli import main\nmain()\n")
+    script.write_text("from vllmwall.entry import main\nmain()\n")
     command = [sys.executable, str(script), "install-units", "--directory", str(tmp_path / "to")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "a package is installed" in done.stderr:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.config.conftest import Write
-from vllmwall import __version__
-from vllmwall.config import ConfigError, apart, load
-from vllmwall.config.apart import Reading
+from vllmwall import __version__, apart
+from vllmwall.config import ConfigError, load
 from vllmwall.config.documents import reference_markdown, sample_toml
+from vllmwall.config.reading import Reading
 
 EVERYTHING = re.sub(r"^#(?=[\[a-z])", "", sample_toml(), flags=re.MULTILINE)
 WRONG = "nonsense = 1\n[peers]\ncidrs = ['10.0.0.0/33']\n[policy]\napi = 'nobody'\n"
@@ -72,7 +72,7 @@ def test_a_path_is_relative_to_where_we_are(write: Write, monkeypatch: pytest.Mo
 def test_pydantic_stays_in_the_other_process(write: Write) -> None:
     """That is what it is for; and so it does wherever we are started from."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom vllmwall.config.apart import Reading\n"
+        "import sys\nfrom pathlib import Path\nfrom vllmwall.config.reading import Reading\n"
         "print(Reading(Path(sys.argv[1])).settings())\n"
         "sys.exit('pydantic' in sys.modules)"
     )
