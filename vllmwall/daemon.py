@@ -306,7 +306,7 @@ class Daemon:
         ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
         if stream is not None and stream.fileno() in ready:  # first: a port may be open
             ready.remove(stream.fileno())
-            self._read_events(stream.read())
+            self._read_events(stream.read)
         for descriptor in ready:
             if descriptor == self._wake_read:
                 self._handle_signals()
@@ -318,11 +318,11 @@ class Daemon:
     def _catch_up(self) -> None:
         """In the middle of a full pass: it thinks, and no quick one need."""
         if self._events.stream is not None:
-            self._read_events(self._events.stream.read(), think=False)
+            self._read_events(self._events.stream.read, think=False)
 
-    def _read_events(self, events: Iterable[Event], *, think: bool = True) -> None:
+    def _read_events(self, read: Callable[[], Iterable[Event]], *, think: bool = True) -> None:
         try:
-            wanted = follow(self.keeper, list(events))
+            wanted = follow(self.keeper, tuple(read()), read)
             self.measures.note_reactions(wanted.reactions)
             if wanted.quick and not self.keeper.down:
                 if think:

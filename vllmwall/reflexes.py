@@ -9,7 +9,7 @@ guarded gets its guard before there is a process in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -46,14 +46,22 @@ class Followed:
     waiting: tuple[tuple[ListenEvent, int], ...] = ()
 
 
-def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
-    """Do what cannot wait, and read what the events are about."""
-    for cgroup in events:
-        if isinstance(cgroup, CgroupEvent):
-            close_cgroup(keeper, cgroup)
+def follow(
+    keeper: WallKeeper, events: Sequence[Event], later: Callable[[], Iterable[Event]] = tuple
+) -> Followed:
+    """Do what cannot wait, and read what the events are about.
+
+    ``later`` reads what came meanwhile, and is called after a search: what that found may have its
+    event, with the backlog, only there.
+    """
+    _close_cgroups(keeper, events)
     unnamed = any(isinstance(one, ListenEvent) and one.tid == UNNAMED for one in events)
     unnamed = unnamed or any(isinstance(one, ExecEvent) and one.pid == UNNAMED for one in events)
     searched = unnamed and keeper.observer.search()
+    if searched:
+        more = tuple(later())
+        _close_cgroups(keeper, more)
+        events = (*events, *more)
     listens = [
         (one, pid) for one in events if isinstance(one, ListenEvent) for pid in _who(keeper, one)
     ]
@@ -74,6 +82,12 @@ def follow(keeper: WallKeeper, events: Sequence[Event]) -> Followed:
     why = "lost events" if lost else "processes without a name" if unnamed > searched else ""
     quick = bool(listens or closed or begun or searched)
     return Followed(quick, why, tuple(reactions), tuple(waiting))
+
+
+def _close_cgroups(keeper: WallKeeper, events: Iterable[Event]) -> None:
+    for event in events:
+        if isinstance(event, CgroupEvent):
+            close_cgroup(keeper, event)
 
 
 def _who(keeper: WallKeeper, event: ListenEvent) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from tests.system.box import REPOSITORY
 from vllmwall import cgroups
 from vllmwall.config import load
 from vllmwall.enforce.nftables import Nftables
-from vllmwall.model import Guard
+from vllmwall.model import Guard, Role
 from vllmwall.netns import inode_of
 from vllmwall.observe.events import UNNAMED, CgroupEvent, ListenEvent
 from vllmwall.passes import WallKeeper
@@ -88,6 +88,17 @@ def test_who_listens_is_searched_for(node: Guarded, keeper: WallKeeper) -> None:
         assert "timeout" == stranger(node)
         (workload,) = keeper.recognition.workloads
         assert [4096] == [one.listener.backlog for one in workload.listeners]
+
+
+def test_what_a_search_found_has_its_event_read(node: Guarded, keeper: WallKeeper) -> None:
+    """An API on ``[::]`` is one by the backlog that it asked for; else its clients are cut off."""
+    node.server(8000).open("tcp", "::", 8000)
+    first = ListenEvent(UNNAMED, 29500, 4096, WILDCARD)
+    follow(keeper, [first], lambda: [ListenEvent(UNNAMED, 8000, 2048, WILDCARD)])
+    keeper.quick_pass()
+    (workload,) = keeper.recognition.workloads
+    assert [Role.API] == [one.label.role for one in workload.listeners]
+    assert "open" == node.lab.stranger.connect(node.lab.node.ipv4, 8000)
 
 
 def test_a_storm_of_them_is_left_to_the_next_pass(keeper: WallKeeper) -> None:
