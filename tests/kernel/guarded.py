@@ -157,6 +157,18 @@ class Guarded:
 
         eventually(lambda: reason() == "settle", "the pass after the event")
 
+    def stands(self, listeners: int) -> None:
+        """Wait until the workloads have so many listeners, and the rule of each stands.
+
+        A workload is known as soon as its program has started, which tells nothing of its ports.
+        """
+
+        def rules() -> list[str]:
+            workloads = self.ask("status")["workloads"]
+            return [one["rule"] for each in workloads for one in each["listeners"]]  # type: ignore[attr-defined]
+
+        eventually(lambda: rules() == ["stands"] * listeners, "the rules stand")
+
     def launch(self) -> subprocess.Popen[str]:
         """Start the daemon."""
         command = [sys.executable, "-m", "vllmwall.cli", "daemon", "--log", "json"]

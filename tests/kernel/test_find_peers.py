@@ -46,13 +46,7 @@ def audited(lab: Lab, folder: Path, *arguments: str) -> Guarded:
 def listen_too(node: Guarded) -> None:
     """A rank beside the API."""
     node.rank().open("tcp", "::", PORT)
-
-    def stand() -> bool:
-        workloads = node.ask("status")["workloads"]
-        rules = [one["rule"] for each in workloads for one in each["listeners"]]  # type: ignore[attr-defined]
-        return rules == ["stands", "stands"]
-
-    eventually(stand, "the rules stand")
+    node.stands(2)
 
 
 def dialled(node: Guarded, held: ExitStack, source: str, port: int = PORT) -> None:
@@ -185,7 +179,7 @@ def test_both_namespaces_are_learned_from(lab: Lab, tmp_path: Path, held: ExitSt
     listen(node)
     lab.stranger.add_address(*PRIVATE)
     with other_rank(node, other):
-        eventually(lambda: len(node.ask("status")["workloads"]) == 2, "both are known")  # type: ignore[arg-type]
+        node.stands(2)
         dialled(node, held, PRIVATE[0])
         held.enter_context(lab.stranger.dial("2001:db8::50", PORT, source=PRIVATE[1]))
         TypeAdapter(LearnFactsJson).validate_python(node.ask("learn"))

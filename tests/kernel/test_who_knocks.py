@@ -36,13 +36,7 @@ def node(lab: Lab, tmp_path: Path) -> Iterator[Guarded]:
 def listen(node: Guarded) -> None:
     """Have a rank open its port, and its rule stand."""
     node.rank().open("tcp", "::", PORT)
-
-    def stands() -> bool:
-        workloads = node.ask("status")["workloads"]
-        rules = [one["rule"] for each in workloads for one in each["listeners"]]  # type: ignore[attr-defined]
-        return rules == ["stands"]
-
-    eventually(stands, "the rule stands")
+    node.stands(1)
 
 
 def asked(node: Guarded) -> BlockedJson:
