@@ -53,7 +53,8 @@ def keeper(node: Guarded, monkeypatch: pytest.MonkeyPatch) -> Iterator[WallKeepe
     monkeypatch.setattr("vllmwall.observe.in_first_namespace", lambda: False)
     found = WallKeeper(config, PeerList(config.peers, node.folder), Nftables(), only)
     found.walls.read_back(min(only))  # so that it has a wall always, as the host's namespace has
-    node.lab.node.popen(["sleep", "600"])  # somebody lives there
+    somebody = Path(f"/proc/{node.lab.node.popen(['sleep', '600']).pid}/ns/net")
+    eventually(lambda: {somebody.stat().st_ino} == only, "somebody lives there")
     found.full_pass()
     yield found
     found.observer.namespaces.close()
