@@ -93,6 +93,8 @@ def _close_cgroups(keeper: WallKeeper, events: Iterable[Event]) -> None:
 def _who(keeper: WallKeeper, event: ListenEvent) -> tuple[int, ...]:
     """The processes that it is about."""
     if event.tid == UNNAMED:
+        if event.backlog is not None:  # which the next reading may need, where this one came late
+            keeper.observer.note_backlog(event.port, event.backlog)
         return keeper.observer.owners(event.port)
     return (event.tid if event.tid in keeper.members else thread_group(event.tid),)
 

@@ -109,6 +109,20 @@ def test_a_storm_of_them_is_left_to_the_next_pass(keeper: WallKeeper) -> None:
     assert ["", *["processes without a name"] * 2] == asked
 
 
+def test_an_api_is_one_though_nobody_searched(
+    node: Guarded, keeper: WallKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a storm: the next pass finds it, and knows the backlog that it asked for."""
+    monkeypatch.setattr(keeper.observer, "search", lambda: False)
+    node.server(8000).open("tcp", "::", 8000)
+    wanted = follow(keeper, [ListenEvent(UNNAMED, 8000, 2048, WILDCARD)])
+    assert "processes without a name" == wanted.full
+    for _ in range(2):
+        keeper.full_pass()
+        (workload,) = keeper.recognition.workloads
+        assert [Role.API] == [one.label.role for one in workload.listeners]
+
+
 def test_a_cgroup_is_known_by_its_number(node: Guarded, keeper: WallKeeper) -> None:
     """Guarded before it listens, though the kernel's path is longer than ours."""
     with unit() as folder:

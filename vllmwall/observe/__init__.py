@@ -17,6 +17,7 @@ from vllmwall.observe.owners import OwnerIndex
 from vllmwall.observe.processes import ProcessTable, read
 
 _Key = tuple[int, int]
+_NAMELESS_KEPT = 1024
 
 
 class Observer:
@@ -32,6 +33,7 @@ class Observer:
         self._owners = OwnerIndex()
         self._listeners: dict[_Key, Listener] = {}
         self._backlogs: dict[_Key, int] = {}
+        self._nameless: dict[tuple[int, int], None] = {}
         self._looked_into: dict[int, frozenset[int]] = {}
         self._workload_pids: frozenset[int] = frozenset()
         self._ray_sessions: tuple[RaySession, ...] = ()
@@ -87,6 +89,15 @@ class Observer:
             if listener.inode in held:
                 self._add(replace(listener, pids=(pid,)), backlog)
         self._table.count_threads((pid,))
+
+    def note_backlog(self, port: int, backlog: int) -> None:
+        """Somebody asked for this backlog on ``port``; whoever has it is found by a later reading.
+
+        For events that do not say whose they are.
+        """
+        if len(self._nameless) >= _NAMELESS_KEPT:
+            del self._nameless[next(iter(self._nameless))]
+        self._nameless[port, backlog] = None
 
     def observe_close(self, port: int) -> None:
         """Forget the listeners on ``port`` that are no longer there."""
@@ -144,13 +155,20 @@ class Observer:
         owners = self._owners.update({one.inode for one in found}, identities, self._workload_pids)
         self._listeners = {
             (one.namespace, one.inode): replace(
-                one,
-                pids=owners[one.inode],
-                backlog=self._backlogs.get((one.namespace, one.inode)),
+                one, pids=owners[one.inode], backlog=self._backlog_of(one)
             )
             for one in found
         }
-        self._backlogs = {key: n for key, n in self._backlogs.items() if key in self._listeners}
+        self._backlogs = {
+            key: one.backlog for key, one in self._listeners.items() if one.backlog is not None
+        }
+
+    def _backlog_of(self, listener: Listener) -> int | None:
+        """As its event told, or one without a name whose port and queue fit."""
+        known = self._backlogs.get((listener.namespace, listener.inode))
+        queue = listener.queue_limit
+        nameless = queue is not None and (listener.port, queue) in self._nameless
+        return queue if known is None and nameless else known
 
     def _add(self, listener: Listener, backlog: int | None) -> None:
         key = (listener.namespace, listener.inode)
