@@ -133,12 +133,11 @@ class Daemon:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals: list[int] = []
         self._stopping = False
-        self._due_full = 0.0
+        self._due = {"start": 0.0}  # why full passes shall be, and when at the latest
         self._due_peers = 0.0
         self._due_look = math.inf
         self._lost = 0
         self.touched: deque[TouchFacts] = deque(maxlen=_TOUCHES_KEPT)
-        self._reason = "start"
         self.on_trial: Settings | None = None  # what comes back unless its successor is confirmed
 
     def run(self) -> None:
@@ -151,10 +150,10 @@ class Daemon:
             now = time.monotonic()
             if now >= self._due_peers:
                 self._refresh_peers(now, wait=0.0 if self.passes else _PATIENCE_SECONDS)
-            if now >= self._due_full:
-                self.full_pass(self._reason)
+            if now >= self._next_pass()[0]:
+                self.full_pass(self._next_pass()[1])
             self._supervisor.feed_watchdog()
-            due = min(self._due_full, self._due_peers, time.monotonic() + longest_sleep())
+            due = min(self._next_pass()[0], self._due_peers, time.monotonic() + longest_sleep())
             self._wait(due - time.monotonic())
         self._supervisor.tell("STOPPING=1")
         self.log.info("stopped; the walls stay up")
@@ -184,10 +183,9 @@ class Daemon:
     def full_pass(self, reason: str) -> None:
         """One full pass; a node that cannot be read is said loudly and changes nothing."""
         interval = self.keeper.config.full_pass_seconds
-        self._due_full = time.monotonic() + (
-            interval if self._events.name == "tracefs" else _POLL_SECONDS
-        )
-        self._reason = "timer"
+        now = time.monotonic()
+        self._due = {why: at for why, at in self._due.items() if at > now}
+        self._due["timer"] = now + (interval if self._events.name == "tracefs" else _POLL_SECONDS)
         if (left := self._until_a_peer_expires()) is not None:
             self.wake_soon("a peer's time is over", left)
         if (left := self.keeper.bans.left()) is not None:
@@ -210,7 +208,7 @@ class Daemon:
             self.wake_soon("what failed is tried again", _RETRY_SECONDS)
         if self.passes == 0:  # which must not wait for it
             self._due_look = time.monotonic() + _SECOND_LOOK_SECONDS
-        self.wake_soon("second look", self._due_look - time.monotonic())
+            self.wake_soon("second look", _SECOND_LOOK_SECONDS)
         self.passes += 1
         seconds = time.perf_counter() - begun
         self.measures.full.observe(seconds)
@@ -244,10 +242,12 @@ class Daemon:
         self._lost = lost
 
     def wake_soon(self, reason: str, seconds: float = 0.0) -> None:
-        """Have a full pass in ``seconds`` at the latest."""
+        """Have a full pass in ``seconds`` at the latest; one before then does not count for it."""
         due = time.monotonic() + seconds
-        if due < self._due_full:
-            self._due_full, self._reason = due, reason
+        self._due[reason] = min(due, self._due.get(reason, due))
+
+    def _next_pass(self) -> tuple[float, str]:
+        return min((at, why) for why, at in self._due.items())
 
     def reload(self) -> None:
         """Take the configuration anew. Raises ConfigError; the one in force stays then."""

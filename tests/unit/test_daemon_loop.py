@@ -38,3 +38,38 @@ def test_a_pass_that_fails_by_a_bug_is_logged_and_tried_again(tmp_path: Path) ->
     failed = [json.loads(line) for line in done.stderr.splitlines() if "pass failed" in line]
     assert len(failed) == 2
     assert "RuntimeError: a bug" in failed[0]["exception"]
+
+
+# Another pass comes between an event and the pass in which what it told of has settled.
+BETWEEN = """
+import sys, time
+from pathlib import Path
+from vllmwall import daemon
+from vllmwall.config.reading import Reading
+reasons, begun = [], time.monotonic()
+class Asked(daemon.Daemon):
+    def full_pass(self, reason):
+        reasons.append(reason)
+        super().full_pass(reason)
+        if reason == "start":
+            self.wake_soon("settle", 0.4)
+            self.wake_soon("settle", 5)
+            self.wake_soon("what comes first", 0.1)
+        self._stopping = reason == "settle" or time.monotonic() > begun + 5
+daemon.Daemon = Asked
+folder = Path(sys.argv[1])
+options = daemon.Options(folder / "none.toml", folder, ("/proc/self/ns/net",), "json")
+daemon.run(options, Reading(options.config).settings)
+print(reasons)
+"""
+
+
+def test_a_pass_in_between_is_none_that_something_settled_in(tmp_path: Path) -> None:
+    """Libraries start their threads just after they listen: a pass too early sees none of them."""
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", BETWEEN, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "['start', 'what comes first', 'settle']\n" == done.stdout
