@@ -20,7 +20,7 @@ def ticks(seconds: float = SECONDS) -> Iterator[float]:
     while True:
         yield time.time()
         due = max(due + seconds, time.monotonic())
-        time.sleep(due - time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
 
 
 def say_started() -> None:
