@@ -316,7 +316,7 @@ class Daemon:
                 self._control.ready(descriptor)
 
     def _catch_up(self) -> None:
-        """In the middle of a full pass: it thinks, and no quick one need."""
+        """In the middle of a full pass, which thinks about them next: no quick one has to."""
         if self._events.stream is not None:
             self._read_events(self._events.stream.read, think=False)
 

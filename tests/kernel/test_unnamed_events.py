@@ -102,6 +102,15 @@ def test_what_a_search_found_has_its_event_read(node: Guarded, keeper: WallKeepe
     assert "open" == node.lab.stranger.connect(node.lab.node.ipv4, 8000)
 
 
+def test_a_cgroup_that_came_during_a_search_is_guarded(node: Guarded, keeper: WallKeeper) -> None:
+    """What is read after a search is read only once."""
+    with unit() as folder:
+        made = CgroupEvent(path_of(folder), 2, number_of(folder))
+        follow(keeper, [ListenEvent(UNNAMED, 29500, 4096, WILDCARD)], lambda: [made])
+        listen(node, folder)
+        assert "timeout" == stranger(node)
+
+
 def test_a_storm_of_them_is_left_to_the_next_pass(keeper: WallKeeper) -> None:
     """Searching takes a tenth of the time at most."""
     event = ListenEvent(UNNAMED, 29500, 4096, WILDCARD)
