@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,10 +43,11 @@ class Changed(daemon.Daemon):
 """
 
 
-def ran(changed: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def ran(changed: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """What became of it."""
     return subprocess.run(
         ["unshare", "--net", sys.executable, "-c", CHANGED.format(changed), str(folder)],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,

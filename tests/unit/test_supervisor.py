@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit.test_daemon_loop import FAILING
+from tests.unit.test_daemon_loop import FAILING, ran
 from vllmwall.supervisor import Supervisor
 
 
@@ -53,9 +50,7 @@ def test_a_daemon_whose_wall_does_not_stand_is_not_ready(
     systemd: socket.socket, tmp_path: Path
 ) -> None:
     """What is started after us starts guarded; the status line says what is wrong."""
-    environment = {**os.environ, "NOTIFY_SOCKET": systemd.getsockname()}
-    command = ["unshare", "--net", sys.executable, "-c", FAILING, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = ran(FAILING, tmp_path, NOTIFY_SOCKET=systemd.getsockname())
     assert 0 == done.returncode, done.stderr
     said = heard(systemd)
     assert any(one.startswith("STATUS=the last pass failed: RuntimeError") for one in said), said
