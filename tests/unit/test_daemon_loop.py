@@ -31,6 +31,7 @@ class Changed(daemon.Daemon):
 """
 # Other passes come between an event and the pass in which what it told of has settled.
 BETWEEN = """
+import signal
 class Changed(daemon.Daemon):
     def full_pass(self, reason):
         print(reason)
@@ -39,7 +40,8 @@ class Changed(daemon.Daemon):
             self.wake_soon("settle", 2)
             self.wake_soon("settle", 5)
             self.wake_soon("what comes first", 0.1)
-        self._stopping = reason in ("settle", "timer")
+        if reason in ("settle", "timer"):
+            signal.raise_signal(signal.SIGTERM)
 """
 
 
