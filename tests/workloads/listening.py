@@ -8,6 +8,8 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from pathlib import Path
 from tests.lab import Host
 
 _LINE = re.compile(r'LISTEN\s+\d+\s+\d+\s+(\S+):(\d+)\s+\S+\s+users:\(\("([^"]*)",pid=(\d+)')
+_PATIENCE = 20.0  # seconds until a port that shall be open is
 _WAIT = 1.0  # seconds for a connection on a link that exists in memory only
 
 
@@ -65,7 +68,7 @@ def try_all(who: Host, host: Host, listeners: Iterable[Listening]) -> dict[Liste
 def completion(who: Host, address: str, port: int, model: str, *, timeout: float = 60) -> str:
     """Ask an OpenAI-compatible API for four tokens; its text. Raises OSError."""
     connection = http.client.HTTPConnection(address, port)
-    connection.sock = who.dial(address, port, timeout=_WAIT)
+    connection.sock = _dial_patiently(who, address, port)
     connection.sock.settimeout(timeout)
     try:
         question = {"model": model, "prompt": "hello", "max_tokens": 4}
@@ -77,6 +80,18 @@ def completion(who: Host, address: str, port: int, model: str, *, timeout: float
         return str(json.loads(text)["choices"][0]["text"])
     finally:
         connection.close()
+
+
+def _dial_patiently(who: Host, address: str, port: int) -> socket.socket:
+    # uvicorn says that its start is complete just before it listens.
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return who.dial(address, port, timeout=_WAIT)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _is_tensorpipe(pid: int) -> bool:

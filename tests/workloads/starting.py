@@ -123,4 +123,7 @@ def _start(
 ) -> Job:
     log = folder / f"{name}.log"
     log.touch()
+    environment = environment | {
+        "TMPDIR": str(folder)
+    }  # vLLM leaves its sockets, torchrun its folders
     return Job(name, host.popen(command, env=environment, cwd=folder, output=log), log)
