@@ -49,6 +49,7 @@ _SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
 _POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
 _PEERS_SECONDS = 60.0
 _TOUCHES_KEPT = 16
+_SECOND_LOOK = "second look"  # for walls that an earlier daemon left: not before READY
 _SECOND_LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0  # with DNS, at start and reload; a later answer comes with its own pass
@@ -135,7 +136,6 @@ class Daemon:
         self._stopping = False
         self._due = {"start": 0.0}  # why full passes shall be, and when at the latest
         self._due_peers = 0.0
-        self._due_look = math.inf
         self._lost = 0
         self.touched: deque[TouchFacts] = deque(maxlen=_TOUCHES_KEPT)
         self.on_trial: Settings | None = None  # what comes back unless its successor is confirmed
@@ -184,6 +184,7 @@ class Daemon:
         """One full pass; a node that cannot be read is said loudly and changes nothing."""
         interval = self.keeper.config.full_pass_seconds
         now = time.monotonic()
+        second_look = now >= self._due.get(_SECOND_LOOK, math.inf)
         self._due = {why: at for why, at in self._due.items() if at > now}
         self._due["timer"] = now + (interval if self._events.name == "tracefs" else _POLL_SECONDS)
         if (left := self._until_a_peer_expires()) is not None:
@@ -192,8 +193,7 @@ class Daemon:
             self.wake_soon("a ban's time is over", left)
         begun = time.perf_counter()
         try:
-            if time.monotonic() >= self._due_look:
-                self._due_look = math.inf
+            if second_look:
                 self.keeper.look_for_walls()
             self.keeper.full_pass(self._catch_up)
             self._count_lost_events()
@@ -207,8 +207,7 @@ class Daemon:
         if self.pass_error or any(self.keeper.walls.failures()):
             self.wake_soon("what failed is tried again", _RETRY_SECONDS)
         if self.passes == 0:  # which must not wait for it
-            self._due_look = time.monotonic() + _SECOND_LOOK_SECONDS
-            self.wake_soon("second look", _SECOND_LOOK_SECONDS)
+            self.wake_soon(_SECOND_LOOK, _SECOND_LOOK_SECONDS)
         self.passes += 1
         seconds = time.perf_counter() - begun
         self.measures.full.observe(seconds)
