@@ -231,6 +231,19 @@ def test_silence_proves_nothing_where_no_packet_comes_through(node: Guarded) -> 
     assert unproven == fates(answer, 29500) == fates(answer, 5000)
 
 
+def test_a_first_packet_that_is_lost_closes_nothing(node: Guarded) -> None:
+    """A busy machine drops one now and then: it is sent anew, to an API too."""
+    node.server(8000).open("tcp", "0.0.0.0", 8000)
+    node.rank().open("tcp", "0.0.0.0", 29500)
+    node.ask("reload")
+    for port in (8000, 29500):
+        first = f"add rule inet other c tcp dport {port} quota until 100 bytes drop"
+        node.lab.node.run(["nft", OTHER % ("prerouting", -300) + first])
+    answer = proved(node, "--peer", "192.0.2.2")
+    assert OPEN == fates(answer, 8000)
+    assert OPEN == fates(answer, 29500, "peer")
+
+
 def test_a_listener_that_went_is_gone_and_no_failure(node: Guarded) -> None:
     """Jobs end while they are looked at."""
     rank = node.rank()

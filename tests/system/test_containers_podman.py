@@ -155,3 +155,5 @@ def test_what_a_rootless_container_publishes_is_guarded_on_the_host(
     assert "stands" == node.guard(made)
     explained = json.loads(node.ask("explain", STRANGER, str(INTERNAL), "--json").stdout)
     assert {"closed"} == {one["verdict"] for one in explained["answers"]}
+    proof = node.ask("prove")
+    assert 0 == proof.returncode, proof.stdout + proof.stderr

@@ -40,6 +40,7 @@ class Trial:
         self.seen: dict[Try, Seen] = {}
         self.tries = list(tries)
         self._raw = {(_key(one)): one for one in tries if one.way is not Way.CONNECT}
+        self._dialled: dict[Try, socket.socket] = {}
         self._port = PORTS[os.getpid() % _HALF]
         self._sequence = secrets.randbits(32)
         self._selector = selectors.DefaultSelector()
@@ -53,8 +54,10 @@ class Trial:
             stack.callback(self._selector.close)
             stack.callback(self._wake.close)
             stack.callback(self._woken.close)
+            stack.callback(self._hang_up)
             self._open(stack)
-            for _ in range(_ROUNDS):
+            for attempt in range(_ROUNDS):
+                self._dial(attempt)
                 self._send()
                 self._listen(time.monotonic() + patience / _ROUNDS)
 
@@ -79,20 +82,30 @@ class Trial:
             )
             made.bind((str(source.address), 0))
             self._register(made, source, self._take_message)
-        for one in self.tries:
-            if one.way is Way.CONNECT:
-                self._connect(one, stack.enter_context(_dialling(one)))
 
     def _register(self, made: socket.socket, source: Source, take: object) -> None:
         made.setblocking(False)
         self._selector.register(made, selectors.EVENT_READ, (take, source))
 
-    def _connect(self, one: Try, made: socket.socket) -> None:
-        status = made.connect_ex((str(one.target.address), one.target.port))
-        if status in (0, errno.EINPROGRESS):
-            self._selector.register(made, selectors.EVENT_WRITE, (self._take_connection, one))
-        else:
-            self.seen[one] = Seen.REFUSED
+    def _dial(self, attempt: int) -> None:
+        """Anew where nothing answered: the kernel itself would wait a second with that."""
+        self._hang_up()
+        for one in self.tries:
+            if one.way is Way.CONNECT and one not in self.seen:
+                made = self._dialled[one] = _dialling(one, attempt)
+                status = made.connect_ex((str(one.target.address), one.target.port))
+                if status in (0, errno.EINPROGRESS):
+                    about = (self._take_connection, one)
+                    self._selector.register(made, selectors.EVENT_WRITE, about)
+                else:
+                    self.seen[one] = Seen.REFUSED
+
+    def _hang_up(self) -> None:
+        for made in self._dialled.values():
+            with contextlib.suppress(KeyError):  # it was answered
+                self._selector.unregister(made)
+            made.close()
+        self._dialled.clear()
 
     def _send(self) -> None:
         waiting = [one for one in self._raw.values() if one not in self.seen]
@@ -157,13 +170,13 @@ def _key(one: Try) -> _Key:
     return one.source.address, one.target.address, one.target.proto, one.target.port
 
 
-def _dialling(one: Try) -> socket.socket:
+def _dialling(one: Try, attempt: int) -> socket.socket:
     """A socket that closes by a reset: nothing of the connection is left at either end."""
     made = socket.socket(_FAMILIES[one.source.address.version], socket.SOCK_STREAM)
     made.setblocking(False)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
-    made.bind((str(one.source.address), PORTS[_HALF + os.getpid() % _HALF]))
+    made.bind((str(one.source.address), PORTS[_HALF + (os.getpid() + attempt) % _HALF]))
     return made
 
 
