@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from itertools import product
 from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.cgroups import cgroup, inside
@@ -61,6 +61,22 @@ sys.stdin.read()
 FLAGS = [{"syn"}] * 6 + [{"syn", "ack"}, {"ack"}, {"fin", "ack"}, {"rst"}, {"syn", "psh"}, {"fin"}]
 FLAGS += [{"syn", "rst"}, {"syn", "fin"}, set()]
 PACKETS = 100
+# Has some of everything: chance alone leaves a kind of packet out now and then.
+FULL = Wall(
+    0,
+    frozenset(
+        WallEntry(family, Proto.TCP, port, audience, limited=audience == ("public",))
+        for family, (port, audience) in product(
+            (4, 6), ((8000, ("public",)), (9000, ("public",)), (29500, ("peers",)))
+        )
+    ),
+    {"peers": (ip_network("10.9.0.0/24"), ip_network("2a00:9::/64"))},
+    guards=frozenset({Guard(1, 0), Guard(1, 1)}),
+    failsafe=frozenset({22}),
+    answering=True,
+    banned=(ip_network("11.9.0.0/24"), ip_network("2a00:b::/64")),
+    limits=Limits(3, 2),
+)
 
 
 @dataclass(frozen=True)
@@ -169,6 +185,8 @@ def _place(one: WallEntry) -> tuple[object, ...]:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@example(drawn=FULL, seed=1)
+@example(drawn=replace(FULL, lockdown=True), seed=2)
 @given(drawn=guarded_walls(), seed=st.integers(0, 2**32))
 def test_the_evaluator_says_what_the_kernel_does(
     stage: Stage, backend: Nftables, drawn: Wall, seed: int
