@@ -29,6 +29,7 @@ from vllmwall.observe.events import (
 from vllmwall.passes import WallKeeper
 
 _EXECS_AT_ONCE = 64
+_HASHED_SECONDS = 0.005  # once a reading
 _NOTE = f"{Role.UNKNOWN.value} new"
 
 
@@ -71,8 +72,13 @@ def follow(
             reactions.append(time.monotonic() - (listen.at or read))
         else:
             waiting.append((listen, pid))
-    for listen, pid in listens:
-        keeper.observer.observe_listen(pid, listen.port, listen.backlog)
+    early = _not_there_yet(keeper, listens)
+    if early:
+        time.sleep(_HASHED_SECONDS)
+        early = _not_there_yet(keeper, early)
+        for listen, _ in early:
+            if listen.backlog is not None:
+                keeper.observer.note_backlog(listen.port, listen.backlog)
     closed = [one.port for one in events if isinstance(one, CloseEvent)]
     for port in dict.fromkeys(closed):
         keeper.observer.observe_close(port)
@@ -80,8 +86,26 @@ def follow(
     begun = [pid for pid in execs[:_EXECS_AT_ONCE] if _begins_a_workload(keeper, pid)]
     lost = any(isinstance(one, LostEvents) for one in events) or len(execs) > _EXECS_AT_ONCE
     why = "lost events" if lost else "processes without a name" if unnamed > searched else ""
-    quick = bool(listens or closed or begun or searched)
+    if early and not why:
+        why = "a listener that was not there yet"
+    # What was closed for those that are not there yet stands until then: a pass would open it.
+    quick = bool(len(listens) > len(early) or closed or begun or searched)
     return Followed(quick, why, tuple(reactions), tuple(waiting))
+
+
+def _not_there_yet(
+    keeper: WallKeeper, listens: Iterable[tuple[ListenEvent, int]]
+) -> list[tuple[ListenEvent, int]]:
+    """Those of which nothing is to be read.
+
+    Linux tells of a listener before it can be found (``inet_csk_listen_start``: the state is stored
+    first, the socket hashed last), and whoever opens it may have lost its processor in between.
+    """
+    return [
+        (event, pid)
+        for event, pid in listens
+        if not keeper.observer.observe_listen(pid, event.port, event.backlog)
+    ]
 
 
 def _close_cgroups(keeper: WallKeeper, events: Iterable[Event]) -> None:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 
 from tests.kernel.guarded import PEERS, Guarded, eventually
 from tests.lab import Lab
+from vllmwall.config import load
+from vllmwall.enforce.nftables import Nftables
+from vllmwall.model import Role
+from vllmwall.netns import inode_of
+from vllmwall.observe.events import ListenEvent
+from vllmwall.passes import WallKeeper
+from vllmwall.peers import PeerList
+from vllmwall.reflexes import follow
 
 NO_ANSWER = 'echo nameserver 192.0.2.254 > "{0}" && mount --bind "{0}" /etc/resolv.conf'
 
@@ -25,3 +34,29 @@ def test_an_api_whose_event_was_not_read_yet_keeps_its_clients(lab: Lab, tmp_pat
         assert [] == node.logged("connections reset that the wall refuses")
         client.sendall(b"hello")
         assert "open" == lab.stranger.connect(lab.node.ipv4, 8000)
+
+
+def test_an_event_may_come_before_its_listener(lab: Lab, tmp_path: Path) -> None:
+    """Linux tells of it first; whoever opens it can lose its processor in between. The port stays
+    closed meanwhile, and the backlog is remembered: by that an API on ``[::]`` is one."""
+    node = Guarded(lab, tmp_path)
+    node.configure(PEERS)
+    config = load(node.config).settings()
+    only = frozenset({inode_of(lab.node.path)})
+    keeper = WallKeeper(config, PeerList(config.peers, tmp_path), Nftables(), only)
+    try:
+        server = node.server(8000)
+        server.open("tcp", "0.0.0.0", 9999)
+        keeper.full_pass()
+        (pid,) = keeper.members
+        followed = follow(keeper, [ListenEvent(pid, 8000, 2048, ip_address("::"))])
+        standing = keeper.walls.standing(min(only))
+        assert standing and {8000, 9999} == {one.port for one in standing.entries}
+        assert (followed.quick, bool(followed.full)) == (False, True)
+        server.open("tcp", "::", 8000)
+        keeper.full_pass()
+        assert "open" == lab.stranger.connect(lab.node.ipv4, 8000)
+        (workload,) = keeper.recognition.workloads
+        assert Role.API in {one.label.role for one in workload.listeners}
+    finally:
+        keeper.observer.namespaces.close()

@@ -78,17 +78,22 @@ class Observer:
         """A process as it was last read."""
         return self._table.processes.get(pid)
 
-    def observe_listen(self, pid: int, port: int, backlog: int | None) -> None:
-        """Read what a listen event is about: one process, one port."""
+    def observe_listen(self, pid: int, port: int, backlog: int | None) -> bool:
+        """Read what a listen event is about: one process, one port.
+
+        False: the process is there, and has no such listener.
+        """
         process = self._table.look_at_family(pid)
         if process is None:
-            return
+            return True
         self.namespaces.adopt(process)
         held = self._owners.look_into(pid)
-        for listener in self.namespaces.listeners(process.namespace, port):
-            if listener.inode in held:
-                self._add(replace(listener, pids=(pid,)), backlog)
+        standing = self.namespaces.listeners(process.namespace, port)
+        found = [one for one in standing if one.inode in held]
+        for listener in found:
+            self._add(replace(listener, pids=(pid,)), backlog)
         self._table.count_threads((pid,))
+        return bool(found)
 
     def note_backlog(self, port: int, backlog: int) -> None:
         """Somebody asked for this backlog on ``port``; whoever has it is found by a later reading.
