@@ -29,7 +29,8 @@ from vllmwall.observe.events import (
 from vllmwall.passes import WallKeeper
 
 _EXECS_AT_ONCE = 64
-_HASHED_SECONDS = 0.005  # once a reading
+_HASHED_SECONDS = 0.005  # until a listener that was told of can be found, mostly
+_Listens = list[tuple[ListenEvent, int]]  # with the process
 _NOTE = f"{Role.UNKNOWN.value} new"
 
 
@@ -72,13 +73,7 @@ def follow(
             reactions.append(time.monotonic() - (listen.at or read))
         else:
             waiting.append((listen, pid))
-    early = _not_there_yet(keeper, listens)
-    if early:
-        time.sleep(_HASHED_SECONDS)
-        early = _not_there_yet(keeper, early)
-        for listen, _ in early:
-            if listen.backlog is not None:
-                keeper.observer.note_backlog(listen.port, listen.backlog)
+    early = _observed_in_vain(keeper, listens)
     closed = [one.port for one in events if isinstance(one, CloseEvent)]
     for port in dict.fromkeys(closed):
         keeper.observer.observe_close(port)
@@ -93,19 +88,25 @@ def follow(
     return Followed(quick, why, tuple(reactions), tuple(waiting))
 
 
-def _not_there_yet(
-    keeper: WallKeeper, listens: Iterable[tuple[ListenEvent, int]]
-) -> list[tuple[ListenEvent, int]]:
-    """Those of which nothing is to be read.
+def _observed_in_vain(keeper: WallKeeper, listens: _Listens) -> _Listens:
+    """Read what listens; what is not there yet is looked for once more, and its backlog kept.
 
     Linux tells of a listener before it can be found (``inet_csk_listen_start``: the state is stored
     first, the socket hashed last), and whoever opens it may have lost its processor in between.
     """
-    return [
-        (event, pid)
-        for event, pid in listens
-        if not keeper.observer.observe_listen(pid, event.port, event.backlog)
-    ]
+    early = _observe(keeper, listens)
+    if early:
+        time.sleep(_HASHED_SECONDS)
+        early = _observe(keeper, early)
+    for event, _ in early:
+        if event.backlog is not None:
+            keeper.observer.note_backlog(event.port, event.backlog)
+    return early
+
+
+def _observe(keeper: WallKeeper, listens: _Listens) -> _Listens:
+    observe = keeper.observer.observe_listen
+    return [(one, pid) for one, pid in listens if not observe(pid, one.port, one.backlog)]
 
 
 def _close_cgroups(keeper: WallKeeper, events: Iterable[Event]) -> None:

@@ -17,17 +17,15 @@ import pytest
 
 from tests.kernel.guarded import Guarded, Program, eventually
 from tests.kernel.hammer import hammer
-from tests.kernel.test_passes import Refusing
+from tests.kernel.keeping import Refusing, kept
 from tests.kernel.walls import entry, everywhere, wall
 from tests.lab import Lab
-from vllmwall.config import load
 from vllmwall.enforce.backend import AlteredWall
 from vllmwall.enforce.boot import boot_script
 from vllmwall.enforce.nftables import Nftables
 from vllmwall.model import Mode, Wall
 from vllmwall.netns import inode_of
 from vllmwall.passes import WallKeeper
-from vllmwall.peers import PeerList
 from vllmwall.saved_wall import SavedWall
 
 EPHEMERAL = range(32768, 61000)
@@ -165,14 +163,12 @@ def rank(node: Guarded) -> Program:
 @pytest.fixture
 def keeper(node: Guarded) -> Iterator[WallKeeper]:
     """A keeper of the lab's node."""
-    config = load(node.config).settings()
-    only = frozenset({inode_of(node.lab.node.path)})
-    found = WallKeeper(config, PeerList(config.peers, node.folder), Refusing(), only)
-    found.peers.refresh(0.0)
-    found.walls.read_back(min(only))  # so that it has a wall always, as the host's namespace has
-    yield found
-    found.backend.remove(node.lab.node.path)
-    found.observer.namespaces.close()
+    with kept(node, Refusing()) as found:
+        found.peers.refresh(0.0)
+        # So that it has a wall always, as the host's namespace has.
+        found.walls.read_back(inode_of(node.lab.node.path))
+        yield found
+        found.backend.remove(node.lab.node.path)
 
 
 @pytest.fixture

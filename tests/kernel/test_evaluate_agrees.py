@@ -65,10 +65,9 @@ PACKETS = 100
 FULL = Wall(
     0,
     frozenset(
-        WallEntry(family, Proto.TCP, port, audience, limited=audience == ("public",))
-        for family, (port, audience) in product(
-            (4, 6), ((8000, ("public",)), (9000, ("public",)), (29500, ("peers",)))
-        )
+        WallEntry(family, Proto.TCP, port, (audience,), limited=audience == "public")
+        for family in (4, 6)
+        for port, audience in ((8000, "public"), (9000, "public"), (29500, "peers"))
     ),
     {"peers": (ip_network("10.9.0.0/24"), ip_network("2a00:9::/64"))},
     guards=frozenset({Guard(1, 0), Guard(1, 1)}),

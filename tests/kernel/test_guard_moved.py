@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.cgroups import cgroup, inside
+from tests.kernel.guarded import Guarded
+from tests.kernel.keeping import kept
 from tests.lab import Lab
-from vllmwall.config import load
-from vllmwall.enforce.nftables import Nftables
 from vllmwall.netns import inode_of
 from vllmwall.passes import WallKeeper
-from vllmwall.peers import PeerList
 
 SERVES = "import socket; s = socket.create_server(('', 29700)); print('ready', flush=True); input()"
 STARTS_A_CHILD = f'sleep 600 & echo $!; wait; read word; exec {sys.executable} -c "{SERVES}"'
@@ -24,11 +23,8 @@ STARTS_A_CHILD = f'sleep 600 & echo $!; wait; read word; exec {sys.executable} -
 @pytest.fixture
 def keeper(lab: Lab, tmp_path: Path) -> Iterator[WallKeeper]:
     """A keeper of the lab's node."""
-    config = load(tmp_path / "none.toml").settings()
-    only = frozenset({inode_of(lab.node.path)})
-    found = WallKeeper(config, PeerList(config.peers, tmp_path), Nftables(), only)
-    yield found
-    found.observer.namespaces.close()
+    with kept(Guarded(lab, tmp_path)) as found:
+        yield found
 
 
 def test_the_unit_that_started_a_job_gets_no_guard(lab: Lab, keeper: WallKeeper) -> None:

@@ -9,34 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.guarded import Guarded, Program
+from tests.kernel.keeping import Refusing, kept
 from tests.lab import Lab
-from vllmwall.config import load
-from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.nftables import Nftables
-from vllmwall.model import Wall
-from vllmwall.netns import inode_of
 from vllmwall.observe import owners
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.passes import Change, WallKeeper
-from vllmwall.peers import PeerList
 from vllmwall.report.status import is_safe, status_json
-
-
-class Refusing(Nftables):
-    """The real backend, made to refuse changes as a kernel without memory does."""
-
-    def __init__(self) -> None:
-        super().__init__("others shall edit it")
-        self.refusals = 0
-        self.whole_replacements = 0
-
-    def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
-        """As the real one, after the refusals."""
-        self.whole_replacements += standing is None
-        if self.refusals > 0:
-            self.refusals -= 1
-            raise EnforceError("Error: Could not process rule: Cannot allocate memory")
-        return super().apply(path, wall, standing)
 
 
 @pytest.fixture
@@ -52,11 +30,8 @@ def rank(node: Guarded) -> Program:
 @pytest.fixture
 def keeper(node: Guarded) -> Iterator[WallKeeper]:
     """A keeper of the lab's node."""
-    config = load(node.config).settings()
-    only = frozenset({inode_of(node.lab.node.path)})
-    found = WallKeeper(config, PeerList(config.peers, node.folder), Refusing(), only)
-    yield found
-    found.observer.namespaces.close()
+    with kept(node, Refusing()) as found:
+        yield found
 
 
 def reach(node: Guarded, port: int) -> str:

@@ -1,4 +1,4 @@
-"""A pass that shows a listener before its event was read: it waits in the kernel, and is asked."""
+"""A listener and its event are two things: either may be seen first."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from tests.kernel.guarded import PEERS, Guarded, eventually
+from tests.kernel.keeping import kept
 from tests.lab import Lab
-from vllmwall.config import load
-from vllmwall.enforce.nftables import Nftables
 from vllmwall.model import Role
 from vllmwall.netns import inode_of
 from vllmwall.observe.events import ListenEvent
-from vllmwall.passes import WallKeeper
-from vllmwall.peers import PeerList
 from vllmwall.reflexes import follow
 
 NO_ANSWER = 'echo nameserver 192.0.2.254 > "{0}" && mount --bind "{0}" /etc/resolv.conf'
@@ -41,16 +38,13 @@ def test_an_event_may_come_before_its_listener(lab: Lab, tmp_path: Path) -> None
     closed meanwhile, and the backlog is remembered: by that an API on ``[::]`` is one."""
     node = Guarded(lab, tmp_path)
     node.configure(PEERS)
-    config = load(node.config).settings()
-    only = frozenset({inode_of(lab.node.path)})
-    keeper = WallKeeper(config, PeerList(config.peers, tmp_path), Nftables(), only)
-    try:
+    with kept(node) as keeper:
         server = node.server(8000)
         server.open("tcp", "0.0.0.0", 9999)
         keeper.full_pass()
         (pid,) = keeper.members
         followed = follow(keeper, [ListenEvent(pid, 8000, 2048, ip_address("::"))])
-        standing = keeper.walls.standing(min(only))
+        standing = keeper.walls.standing(inode_of(lab.node.path))
         assert standing and {8000, 9999} == {one.port for one in standing.entries}
         assert (followed.quick, bool(followed.full)) == (False, True)
         server.open("tcp", "::", 8000)
@@ -58,5 +52,3 @@ def test_an_event_may_come_before_its_listener(lab: Lab, tmp_path: Path) -> None
         assert "open" == lab.stranger.connect(lab.node.ipv4, 8000)
         (workload,) = keeper.recognition.workloads
         assert Role.API in {one.label.role for one in workload.listeners}
-    finally:
-        keeper.observer.namespaces.close()

@@ -13,16 +13,14 @@ import pytest
 from tests.cgroups import inside
 from tests.kernel.guarded import Guarded, eventually
 from tests.kernel.guarding import number_of, path_of, stranger, unit
+from tests.kernel.keeping import kept
 from tests.lab import Lab
 from tests.system.box import REPOSITORY
 from vllmwall import cgroups
-from vllmwall.config import load
-from vllmwall.enforce.nftables import Nftables
 from vllmwall.model import Guard, Role
 from vllmwall.netns import inode_of
 from vllmwall.observe.events import UNNAMED, CgroupEvent, ListenEvent
 from vllmwall.passes import WallKeeper
-from vllmwall.peers import PeerList
 from vllmwall.reflexes import follow
 
 WILDCARD = ip_address("0.0.0.0")
@@ -48,16 +46,14 @@ def node(lab: Lab, tmp_path: Path) -> Guarded:
 def keeper(node: Guarded, monkeypatch: pytest.MonkeyPatch) -> Iterator[WallKeeper]:
     """A keeper of the lab's node, whose cgroup namespace is said not to be the first."""
     node.configure('[[workload]]\nname = "job"\nmatch = { unit = "vw-*.service" }\n')
-    config = load(node.config).settings()
-    only = frozenset({inode_of(node.lab.node.path)})
+    here = inode_of(node.lab.node.path)
     monkeypatch.setattr("vllmwall.observe.in_first_namespace", lambda: False)
-    found = WallKeeper(config, PeerList(config.peers, node.folder), Nftables(), only)
-    found.walls.read_back(min(only))  # so that it has a wall always, as the host's namespace has
-    somebody = Path(f"/proc/{node.lab.node.popen(['sleep', '600']).pid}/ns/net")
-    eventually(lambda: {somebody.stat().st_ino} == only, "somebody lives there")
-    found.full_pass()
-    yield found
-    found.observer.namespaces.close()
+    with kept(node) as found:
+        found.walls.read_back(here)  # so that it has a wall always, as the host's namespace has
+        somebody = Path(f"/proc/{node.lab.node.popen(['sleep', '600']).pid}/ns/net")
+        eventually(lambda: somebody.stat().st_ino == here, "somebody lives there")
+        found.full_pass()
+        yield found
 
 
 def listen(node: Guarded, folder: Path) -> subprocess.Popen[str]:

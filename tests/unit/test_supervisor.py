@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_daemon_loop import FAILING, ran
+from tests.unit.changed_daemon import FAILING, ran
 from vllmwall.supervisor import Supervisor
 
 

@@ -123,7 +123,6 @@ def _start(
 ) -> Job:
     log = folder / f"{name}.log"
     log.touch()
-    environment = environment | {
-        "TMPDIR": str(folder)
-    }  # vLLM leaves its sockets, torchrun its folders
+    # There vLLM leaves its sockets and torchrun its folders.
+    environment = {**environment, "TMPDIR": str(folder)}
     return Job(name, host.popen(command, env=environment, cwd=folder, output=log), log)
