@@ -71,9 +71,9 @@ docs: $(PRODUCT) ## write the generated pages and samples anew
 	@$(BIN)/python -m vllmwall.config sample >.cache/page && cp .cache/page packaging/vllmwall.toml
 	@$(BIN)/python -m vllmwall.config reference >.cache/page && cp .cache/page docs/reference/config.md
 	@COLUMNS=120 $(BIN)/python -m vllmwall.cli.reference >.cache/page && cp .cache/page docs/reference/cli.md
-	@$(BIN)/python -m vllmwall.report.schemas docs/reference/schemas
-	@$(BIN)/python -m vllmwall.report.metrics >.cache/page && cp .cache/page docs/reference/metrics.md
-	@$(BIN)/python -m vllmwall.audit.document >.cache/page && cp .cache/page docs/reference/findings.md
+	@$(BIN)/python -m vllmwall.cli.schemas docs/reference/schemas
+	@$(BIN)/python -m vllmwall.api.metrics.definitions >.cache/page && cp .cache/page docs/reference/metrics.md
+	@$(BIN)/python -m vllmwall.inspect.audit.docs >.cache/page && cp .cache/page docs/reference/findings.md
 
 .PHONY: man
 man: $(PRODUCT) ## man pages and shell completions into build/

@@ -21,7 +21,7 @@ from pathlib import Path
 PINS = Path(__file__).with_name("vendored.txt")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-# systemd-python is compiled against one distribution: see vllmwall.standin.
+# systemd-python is compiled against one distribution: see vllmwall.linux.systemd.
 WANTED = (
     *("click", "pip-nftables", "prometheus-client", "psutil", "pydantic", "pyroute2", "pyyaml"),
     *("rich", "structlog", "tomli"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.cgroups import mount_point
+from vllmwall.linux.cgroups import mount_point
 
 _PATIENCE = 5.0
 

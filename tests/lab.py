@@ -5,7 +5,7 @@ its own network as it was. Every host has IPv4 and IPv6 documentation addresses,
 other one on the link, has a hostname of its own and resolves the hostnames of all. Whatever
 happens, leaving the lab ends every process in it and removes namespaces and files.
 
-Needs root. Imports of ours: `vllmwall.netns` only, so that a bug in the product cannot hide
+Needs root. Imports of ours: `vllmwall.linux.netns` only, so that a bug in the product cannot hide
 in the lab.
 
     with Lab() as lab:
@@ -31,7 +31,7 @@ from pyroute2 import IPRoute, netns
 
 from tests.echo import Echo
 from tests.ending import end_group, end_processes_in
-from vllmwall.netns import run_in
+from vllmwall.linux.netns import run_in
 
 NAMESPACES = Path("/run/netns")
 PREFIX = "vwlab"

@@ -2,7 +2,7 @@
 
 Run as ``python -I -S main.py``: no site-packages, no PYTHONPATH, no current directory. Of the
 distribution only systemd's bindings are taken, where they fit this interpreter; else ours are,
-`vllmwall.standin`, which talk the same protocols.
+`vllmwall.linux.systemd`, which talk the same protocols.
 """
 
 import sys
@@ -34,6 +34,6 @@ class _Systemd:
 sys.path.append(_SITE)
 sys.meta_path.insert(0, _Systemd)  # type: ignore[arg-type]
 
-from vllmwall.entry import main  # noqa: E402
+from vllmwall.__main__ import main  # noqa: E402
 
 main()

@@ -18,9 +18,9 @@ from statistics import median
 
 from tests.bench.rows import Goal, Row
 from tests.bench.stage import Stage
-from vllmwall.decide import decide
+from vllmwall.decide.walls import decide
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Policy, Role
-from vllmwall.netns import inode_of
 from vllmwall.observe import Observer
 from vllmwall.recognize import recognize
 

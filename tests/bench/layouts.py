@@ -34,7 +34,7 @@ def layouts(folder: Path) -> Iterator[Layout]:
     if (package := newest_package()) is not None:
         yield packaged(package, folder)
     python = sys.executable
-    yield Layout("checkout", (python, "-m", "vllmwall.cli"), (python, "-c", "pass"))
+    yield Layout("checkout", (python, "-m", "vllmwall"), (python, "-c", "pass"))
 
 
 def newest_package() -> Path | None:

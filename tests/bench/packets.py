@@ -25,7 +25,7 @@ from tests.bench.rows import Goal, Row
 from tests.bench.stage import Stage, own_cgroup
 from tests.kernel.walls import entry, networks, wall
 from tests.lab import PEER, Host
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Guard, Wall
 
 PART = "packet path"

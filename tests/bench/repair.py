@@ -20,7 +20,9 @@ _PATIENCE = 1.0
 _APART = (0.02, 0.06)  # seconds between flushes
 _GIVE_UP = 5  # flushes that nothing repaired: more would tell no more
 _FLUSH = ("nft", "flush", "ruleset")
-_NOT_OWNED = {"VLLMWALL_OWNER": "off"}  # vllmwall.enforce.owned: as on a kernel without the flag
+_NOT_OWNED = {
+    "VLLMWALL_OWNER": "off"
+}  # vllmwall.enforce.nftables.ownership: as on a kernel without the flag
 
 
 def measure(stage: Stage) -> Iterator[Row]:

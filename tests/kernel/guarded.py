@@ -20,8 +20,8 @@ from pathlib import Path
 
 from tests.cgroups import inside
 from tests.lab import Host, Lab
-from vllmwall.control import ControlError, request
-from vllmwall.options import Options
+from vllmwall.api.server import ControlError, request
+from vllmwall.engine.options import Options
 
 PATIENCE = 15.0  # seconds; far more than anything here needs on a busy machine
 PEERS = "[peers]\ncidrs = ['192.0.2.2/32', '2001:db8::2/128']\n"
@@ -171,7 +171,7 @@ class Guarded:
 
     def launch(self) -> subprocess.Popen[str]:
         """Start the daemon."""
-        command = [sys.executable, "-m", "vllmwall.cli", "daemon", "--log", "json"]
+        command = [sys.executable, "-m", "vllmwall", "daemon", "--log", "json"]
         command += ["--config", str(self.config), "--runtime-dir", str(self.runtime)]
         command += ["--only-namespace", self.lab.node.path, *self.arguments]
         if self.before:

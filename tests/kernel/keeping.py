@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from tests.kernel.guarded import Guarded
 from vllmwall.config import load
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Wall
-from vllmwall.netns import inode_of
-from vllmwall.passes import WallKeeper
-from vllmwall.peers import PeerList
+from vllmwall.networks import PeerList
 
 
 class Refusing(Nftables):

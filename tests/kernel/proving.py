@@ -11,11 +11,11 @@ from pydantic import TypeAdapter
 
 from tests.kernel.guarded import Guarded
 from tests.lab import Host
-from vllmwall.report.prove_shapes import ProveJson, TryJson
+from vllmwall.inspect.prove.shape import ProveJson, TryJson
 
 
 def command(socket_path: Path, *arguments: str) -> list[str]:
-    cli = [sys.executable, "-m", "vllmwall.cli", "--socket", str(socket_path)]
+    cli = [sys.executable, "-m", "vllmwall", "--socket", str(socket_path)]
     return [*cli, "prove", *arguments]
 
 

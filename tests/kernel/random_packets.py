@@ -18,8 +18,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pyroute2 import IPRoute
 
 from tests.lab import NODE, STRANGER, Lab
-from vllmwall.enforce.evaluation import Packet, Verdict
-from vllmwall.enforce.libnftables import Libnftables
+from vllmwall.enforce.evaluator import Packet, Verdict
+from vllmwall.enforce.nftables.libnftables import Libnftables
 
 PATIENCE = 2.0  # seconds; a packet is through the lab's link in far less than 1 ms
 _RAW = socket.IPPROTO_RAW  # the whole packet is ours to write, header and all

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import Lab
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Process
-from vllmwall.netns import inode_of
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.observe.processes import ProcessTable
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from tests.kernel.guarded import Guarded, eventually, guarded
 from tests.lab import Lab
-from vllmwall.report.schemas import SHAPES
+from vllmwall.cli.schemas import SHAPES
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def printed(node: Guarded, words: list[str]) -> str:
     words = [
         one.format(config=node.config, namespace=node.lab.node.path) for one in [*words, "--json"]
     ]
-    command = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    command = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     done = subprocess.run(
         node.lab.node.command([*command, *words]), capture_output=True, text=True, check=False
     )

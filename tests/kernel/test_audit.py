@@ -93,7 +93,7 @@ def program(
 
 def audit(node: Guarded, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command as a person runs it."""
-    command = [sys.executable, "-m", "vllmwall.cli"]
+    command = [sys.executable, "-m", "vllmwall"]
     command += ["--socket", str(node.runtime / "control.sock"), "audit"]
     command += ["--config", str(node.config), "--only-namespace", node.lab.node.path, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -286,7 +286,7 @@ def test_a_container_is_judged_from_the_host(node: Guarded, mode: str) -> None:
 def test_the_table_fits_a_terminal(node: Guarded, columns: int) -> None:
     """No line is longer than it is wide, with the reasons too."""
     program(node, BAD_ARGS, BAD_ENV, "0.21.0").open("tcp", "0.0.0.0", 8000)
-    command = f"stty cols {columns}; {sys.executable} -m vllmwall.cli --socket /none audit --why"
+    command = f"stty cols {columns}; {sys.executable} -m vllmwall --socket /none audit --why"
     command += f" --config /none --only-namespace {node.lab.node.path}"
     shown = subprocess.run(
         ["script", "-qec", command, "/dev/null"],
@@ -329,7 +329,7 @@ def test_only_the_namespaces_that_are_asked_for_are_audited(node: Guarded) -> No
     """--only-namespace."""
     program(node, BAD_ARGS, BAD_ENV, "0.21.0").open("tcp", "0.0.0.0", 8000)
     elsewhere = ["--only-namespace", node.lab.peer.path, "--json"]
-    command = [sys.executable, "-m", "vllmwall.cli", "--socket", "/none", "audit", "--config"]
+    command = [sys.executable, "-m", "vllmwall", "--socket", "/none", "audit", "--config"]
     done = subprocess.run(
         [*command, "/none", *elsewhere], capture_output=True, text=True, check=True
     )
@@ -348,7 +348,7 @@ def test_what_a_server_forks_is_no_server_of_its_own(node: Guarded) -> None:
 
 def test_only_root_may_audit() -> None:
     """Half of the truth would be worse than none."""
-    command = ["unshare", "--user", sys.executable, "-m", "vllmwall.cli", "audit"]
+    command = ["unshare", "--user", sys.executable, "-m", "vllmwall", "audit"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (4, "") == (done.returncode, done.stdout)
     assert "root" in done.stderr

@@ -21,8 +21,8 @@ from tests.kernel.icmp import pings
 from tests.kernel.severing import dialled, ending, lives
 from tests.kernel.walls import ask_all, knock, networks, wall
 from tests.lab import PEER, STRANGER, Lab
-from vllmwall.control import ControlError
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.api.server import ControlError
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto
 
 API, OTHER, SSH = 8000, 7000, 22
@@ -232,7 +232,7 @@ def cli(node: Guarded, *words: str, **environment: str) -> subprocess.CompletedP
     """Run the command against the node's daemon."""
     socket = str(node.runtime / "control.sock")
     return subprocess.run(
-        [sys.executable, "-m", "vllmwall.cli", "--socket", socket, *words],
+        [sys.executable, "-m", "vllmwall", "--socket", socket, *words],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -22,11 +22,11 @@ from tests.kernel.walls import entry, everywhere, wall
 from tests.lab import Lab
 from vllmwall.enforce.backend import AlteredWall
 from vllmwall.enforce.boot import boot_script
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.saved_wall import SavedWall
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Mode, Wall
-from vllmwall.netns import inode_of
-from vllmwall.passes import WallKeeper
-from vllmwall.saved_wall import SavedWall
 
 EPHEMERAL = range(32768, 61000)
 SSHD = """

@@ -37,7 +37,7 @@ def peer(node: Guarded) -> str:
 
 
 def command(node: Guarded, *arguments: str) -> list[str]:
-    words = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    words = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     if arguments[0] in ("up", "down"):
         arguments += ("--only-namespace", node.lab.node.path)
     return node.lab.node.command([*words, *arguments])

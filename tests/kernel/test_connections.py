@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from tests.kernel.guarded import Guarded, eventually, guarded
 from tests.kernel.test_who_knocks import command, following, listen, other_rank, run
 from tests.lab import Host, Lab
-from vllmwall.report.connections_shapes import (
+from vllmwall.api.connections_shapes import (
     ClientJson,
     ConnectionEventJson,
     ConnectionsJson,

@@ -17,7 +17,7 @@ import pytest
 from tests.kernel.guarded import PATIENCE, PEERS, Guarded, eventually, guarded
 from tests.kernel.guarding import unit, wait_for_guard
 from tests.lab import Lab
-from vllmwall.control import ControlError
+from vllmwall.api.server import ControlError
 
 pytestmark = pytest.mark.kernel
 

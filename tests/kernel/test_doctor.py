@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from tests.kernel.guarded import PEERS, Guarded, eventually, guarded
 from tests.kernel.test_other_firewalls import DOCKER, NFTABLES_CONF, Place, _firewalld
 from tests.lab import Lab
-from vllmwall.report.doctor_shapes import DoctorJson
+from vllmwall.inspect.doctor.shape import DoctorJson
 
 API = 8000
 WITHOUT_EVENTS = "umount /sys/kernel/tracing; umount /sys/kernel/debug/tracing; true"
@@ -24,7 +24,7 @@ WITHOUT_CGROUPS = "umount -a -t cgroup2; umount /sys/fs/cgroup/unified; true"
 
 def doctor(node: Guarded, within: Sequence[str] = (), status: int = 0) -> dict[str, list[str]]:
     """What the doctor says, as JSON: for each subject its state, what was seen, the remedy."""
-    words = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    words = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     words += ["doctor", "--json", "--config", str(node.config)]
     command = [*within, *words] if within else node.lab.node.command(words)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -14,10 +14,10 @@ import pytest
 from tests.kernel.test_owner import ATTACKS, PORT, WATCHED, attack, closed_at, stands
 from tests.kernel.walls import everywhere, wall
 from tests.lab import Host, Lab
-from vllmwall.enforce.libnftables import Libnftables
-from vllmwall.enforce.nftables import Nftables
-from vllmwall.enforce.watch import LOST, Touch, Watch
-from vllmwall.netns import inode_of
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.enforce.nftables.libnftables import Libnftables
+from vllmwall.enforce.nftables.notifications import LOST, Touch, Watch
+from vllmwall.linux.netns import inode_of
 
 _FLUSHES = 200
 _SLOWEST = 0.25  # seconds, on a busy machine; what it takes is measured in tests/bench
@@ -178,6 +178,6 @@ def test_what_protects_a_table_is_said(lab: Lab, node: Host, backend: Nftables) 
 
 def test_the_owner_flag_can_be_switched_off(node: Host) -> None:
     """For kernels on which it does harm, and for tests of the other way."""
-    script = "from vllmwall.enforce.nftables import Nftables as N; print(N().why_not_owned)"
+    script = "from vllmwall.enforce.nftables.backend import Nftables as N; print(N().why_not_owned)"
     command = ["env", "VLLMWALL_OWNER=off", sys.executable, "-c", script]
     assert "switched off by VLLMWALL_OWNER\n" == node.run(command).stdout

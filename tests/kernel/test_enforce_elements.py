@@ -11,9 +11,9 @@ import pytest
 from tests.cgroups import cgroup
 from tests.lab import Lab
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Guard, Proto, Wall, WallEntry
-from vllmwall.netns import inode_of
 
 NETWORKS = {"peers": (ip_network("192.0.2.2/32"),)}
 ENTRIES = frozenset(

@@ -14,16 +14,16 @@ import pytest
 from tests.kernel.walls import everywhere, wall
 from tests.lab import Lab
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.libnftables import Libnftables
-from vllmwall.enforce.nftables import Nftables
-from vllmwall.netns import inode_of
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.enforce.nftables.libnftables import Libnftables
+from vllmwall.linux.netns import inode_of
 
 _BUSY = """
 import os, resource, sys
-from vllmwall.enforce.nftables import Nftables
-from vllmwall.netns import inode_of
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Wall
-from vllmwall.netns import OWN
+from vllmwall.linux.netns import OWN
 resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 2048))
 backend = Nftables()
 {fill}
@@ -55,8 +55,8 @@ def test_no_free_descriptor_low_is_an_error_and_no_abort(lab: Lab) -> None:
     """When the reserve is lost too, the daemon hears of it and lives on."""
     script = """
 import os, resource
-from vllmwall.enforce.libnftables import Libnftables
-from vllmwall.netns import OWN
+from vllmwall.enforce.nftables.libnftables import Libnftables
+from vllmwall.linux.netns import OWN
 resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 2048))
 library = Libnftables()
 for fd in library._reserved: os.close(fd)

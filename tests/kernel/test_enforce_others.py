@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.walls import entry, everywhere, wall
 from tests.lab import Host, Lab
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Mode
 
 _OURS = re.compile(r"^table inet vllmwall \{.*?^\}\n", re.MULTILINE | re.DOTALL)

@@ -12,7 +12,7 @@ from tests.kernel.walls import entry, everywhere, networks, wall
 from tests.lab import Host, Lab
 from tests.unit.enforce.strategies import by_elements, walls
 from vllmwall.enforce.backend import AlteredWall, EnforceError
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.limits import KernelLog, Limits
 from vllmwall.model import Network, Proto, Wall, WallEntry
 

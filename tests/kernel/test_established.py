@@ -9,9 +9,9 @@ import pytest
 
 from tests.kernel.severing import lives
 from tests.lab import Lab
-from vllmwall import netlink
-from vllmwall.enforce.connections import SOCK_DIAG
-from vllmwall.enforce.established import Established, established
+from vllmwall.linux import netlink
+from vllmwall.linux.connections import SOCK_DIAG
+from vllmwall.linux.established import Established, established
 
 pytestmark = pytest.mark.kernel
 

@@ -23,12 +23,12 @@ from tests.cgroups import cgroup, inside
 from tests.kernel.random_packets import Range, is_plain
 from tests.lab import NODE, Lab
 from tests.unit.enforce.strategies import walls
-from vllmwall.enforce.evaluation import Judgement, Packet, Socket, Verdict, evaluate, read_table
-from vllmwall.enforce.evaluation.finding import reached
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.evaluator import Judgement, Packet, Socket, Verdict, evaluate, read_table
+from vllmwall.enforce.evaluator.socket_lookup import reached
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.limits import Limits
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Address, Guard, Listener, Mode, Proto, Wall, WallEntry
-from vllmwall.netns import inode_of
 
 A_NODE = ip_address(NODE[0]), ip_address(NODE[1])
 # Sockets for one family, for both, for one address, and one written mapped; by where they live.

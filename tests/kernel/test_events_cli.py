@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from tests.kernel.guarded import Guarded, eventually, guarded
 from tests.lab import Lab
-from vllmwall.report.events_shapes import EventJson
+from vllmwall.api.events_shapes import EventJson
 
 pytestmark = pytest.mark.kernel
 
@@ -25,7 +25,7 @@ def cli(node: Guarded, *arguments: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "vllmwall.cli",
+        "vllmwall",
         "--socket",
         str(node.runtime / "control.sock"),
         *arguments,

@@ -17,9 +17,9 @@ from tests.cgroups import cgroup, inside
 from tests.kernel.guarded import PEERS, Guarded, guarded
 from tests.kernel.walls import entry, wall
 from tests.lab import NODE, PEER, STRANGER, Host, Lab
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.api.explain.shape import ExplainJson
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Guard
-from vllmwall.report.explain_shapes import ExplainJson
 
 POLICY = "[policy]\ntcpstore = 'node'\nmetrics = ['monitoring', 'peers']\n"
 GROUPS = "[groups]\nmonitoring = ['198.51.100.0/24']\n"
@@ -51,7 +51,7 @@ def node(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def vllmwall(node: Guarded, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command line from outside the node's namespace, as on a host with containers."""
-    words = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    words = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     words += ["explain", *arguments]
     words += ["--config", str(node.config), "--only-namespace", node.lab.node.path]
     environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
@@ -228,7 +228,7 @@ def test_an_nft_that_crashes_costs_a_line(node: Guarded, tmp_path: Path) -> None
 
 def test_it_fits_80_columns(node: Guarded) -> None:
     """On a terminal of that width."""
-    words = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    words = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     script = f"stty cols 80; {' '.join(words)} explain stranger 29600 --way"
     shown = subprocess.run(
         ["script", "-qec", script, "/dev/null"],

@@ -192,7 +192,7 @@ class Secluded(Guarded):
 
     def launch(self) -> subprocess.Popen[str]:
         """Start both. The daemon sees no process of the machine but these."""
-        command = [sys.executable, "-m", "vllmwall.cli", "daemon", "--log", "json"]
+        command = [sys.executable, "-m", "vllmwall", "daemon", "--log", "json"]
         command += ["--config", str(self.config), "--runtime-dir", str(self.runtime)]
         command += ["--state-dir", str(self.folder / "state")]
         library = self.folder / "libtorch_cpu.so"

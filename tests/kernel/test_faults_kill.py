@@ -21,7 +21,7 @@ from tests.kernel.faults import faulty
 from tests.kernel.guarded import PEERS, Guarded, Program, eventually
 from tests.kernel.test_daemon import TABLES_OF_OTHERS, rules_of_others
 from tests.lab import Host, Lab
-from vllmwall.control import ControlError
+from vllmwall.api.server import ControlError
 
 CLOSED, NEW, FREE, SHELL = 29500, 29501, 29502, 22
 OFF = {"VLLMWALL_OWNER": "off"}

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from tests.kernel.guarded import Guarded, eventually
 from tests.kernel.test_who_knocks import PRIVATE, command, listen, other_rank, run
 from tests.lab import Lab
-from vllmwall.report.learn_shapes import LearnFactsJson, LearnJson
+from vllmwall.inspect.learn.shape import LearnFactsJson, LearnJson
 
 pytestmark = pytest.mark.kernel
 

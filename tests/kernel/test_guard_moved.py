@@ -13,8 +13,8 @@ from tests.cgroups import cgroup, inside
 from tests.kernel.guarded import Guarded
 from tests.kernel.keeping import kept
 from tests.lab import Lab
-from vllmwall.netns import inode_of
-from vllmwall.passes import WallKeeper
+from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.linux.netns import inode_of
 
 SERVES = "import socket; s = socket.create_server(('', 29700)); print('ready', flush=True); input()"
 STARTS_A_CHILD = f'sleep 600 & echo $!; wait; read word; exec {sys.executable} -c "{SERVES}"'

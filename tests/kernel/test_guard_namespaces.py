@@ -24,7 +24,7 @@ from tests.kernel.guarding import (
     workloads,
 )
 from tests.lab import Host, Lab
-from vllmwall.netns import inode_of, run_in
+from vllmwall.linux.netns import inode_of, run_in
 
 POD = ("198.51.100.7", "2001:db8:7::7")
 POWERLESS = 'set -- setpriv --bounding-set=-sys_admin "$@"'

@@ -25,11 +25,11 @@ from tests.kernel.guarding import (
     stranger,
 )
 from tests.lab import Lab
-from vllmwall.cgroups import SLICE
+from vllmwall.linux.cgroups import SLICE
 
 # A plain cgroup is what this is about, also on a machine with systemd.
 _HIDDEN = "if [ -d /run/systemd/system ]; then mount -t tmpfs none /run/systemd; fi"
-RUN = ["sh", "-c", f'{_HIDDEN}; exec "$@"', "sh", sys.executable, "-m", "vllmwall.cli", "run"]
+RUN = ["sh", "-c", f'{_HIDDEN}; exec "$@"', "sh", sys.executable, "-m", "vllmwall", "run"]
 # Nothing in its command line tells what it is; it listens when it is told to.
 SERVER = """
 import socket, sys

@@ -29,7 +29,7 @@ from tests.kernel.guarding import (
     wait_for_no_guard,
 )
 from tests.lab import Lab
-from vllmwall.netns import inode_of
+from vllmwall.linux.netns import inode_of
 
 SSH = 2222
 PLAIN = "mount -t cgroup2 none /sys/fs/cgroup"  # what is mounted below it now cannot be seen

@@ -15,7 +15,7 @@ import pytest
 from tests.kernel.guarded import PEERS, Guarded, eventually
 from tests.kernel.walls import entry, wall
 from tests.lab import Host, Lab
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.limits import KernelLog, Limits
 from vllmwall.model import Wall, WallEntry
 

@@ -17,7 +17,7 @@ from tests.kernel.icmp import pings
 from tests.kernel.severing import dialled, lives
 from tests.kernel.walls import PATIENCE, ask_all, entry, knock, wall
 from tests.lab import PEER, Host, Lab
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto, Wall
 
 API, OTHER, SSH, OPEN, INTERNAL, ELSEWHERE = 8000, 7000, 22, 9100, 29500, 9000

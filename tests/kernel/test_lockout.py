@@ -32,7 +32,7 @@ def vllmwall(
     node: Guarded, *arguments: str, client: str = "", above: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run it as one does over ssh; ``above``: only the shell that runs it has the variable."""
-    words = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    words = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     environment = {key: value for key, value in os.environ.items() if key != "SSH_CONNECTION"}
     command = [*words, *arguments]
     if above:

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kernel.guarded import PEERS, Guarded, eventually, guarded
 from tests.lab import Host, Lab
-from vllmwall.report.metrics import DEFINITIONS
+from vllmwall.api.metrics.definitions import DEFINITIONS
 
 pytestmark = pytest.mark.kernel
 
@@ -255,6 +255,7 @@ def test_other_hosts_cannot_ask(lab: Lab, tmp_path: Path) -> None:
 def test_without_metrics_the_library_is_not_loaded(lab: Lab, tmp_path: Path) -> None:
     """Memory is for who asked for it."""
     code = (
-        "import sys, vllmwall.daemon; sys.exit(any('prometheus' in name for name in sys.modules))"
+        "import sys, vllmwall.daemon.loop;"
+        "sys.exit(any('prometheus' in name for name in sys.modules))"
     )
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode

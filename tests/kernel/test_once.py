@@ -22,7 +22,7 @@ def node(lab: Lab, tmp_path: Path) -> Guarded:
 
 
 def vllmwall(node: Guarded, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    command = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     command += [*arguments, "--only-namespace", node.lab.node.path]
     return subprocess.run(
         node.lab.node.command(command), capture_output=True, text=True, check=False
@@ -78,7 +78,7 @@ def test_plan_without_a_daemon_changes_nothing(node: Guarded) -> None:
 
 
 def status(node: Guarded) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    command = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     return subprocess.run(
         node.lab.node.command([*command, "status"]), capture_output=True, text=True, check=False
     )

@@ -18,8 +18,8 @@ import pytest
 from tests.kernel.hammer import hammer
 from tests.kernel.test_owner import PORT, WATCHED, closed_at, stands
 from tests.lab import Host, Lab
-from vllmwall.enforce.nftables import Nftables
-from vllmwall.netns import inode_of
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.linux.netns import inode_of
 
 _OURS = re.compile(r"^table inet vllmwall \{.*?^\}\n", re.MULTILINE | re.DOTALL)
 _PATIENCE = 30.0  # seconds; firewalld takes two on a quiet machine

@@ -17,10 +17,10 @@ from tests.kernel.hammer import hammer
 from tests.kernel.walls import everywhere, wall
 from tests.lab import Host, Lab
 from tests.unit.enforce.strategies import by_elements, walls
-from vllmwall.enforce import rebuild
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.libnftables import Libnftables
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables import replacement
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.enforce.nftables.libnftables import Libnftables
 from vllmwall.model import Mode, Wall
 
 PORT = 29500
@@ -30,7 +30,7 @@ WATCHED = "not owned, for this test"
 OTHER = """
 import sys, time
 from tests.kernel.test_owner import closed_at
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 backend = Nftables()
 path = sys.argv[1]
 backend.apply(path, closed_at(path), backend.read_back(path))
@@ -300,13 +300,13 @@ def test_down_takes_a_stand_in_too(lab: Lab, node: Host, backend: Nftables) -> N
     """What a killed replacement left goes with the wall."""
     closed = closed_at(node.path)
     Nftables(WATCHED).apply(node.path, closed, None)
-    Libnftables().run(node.path, rebuild.standing_in(_table(closed)))
+    Libnftables().run(node.path, replacement.standing_in(_table(closed)))
     assert backend.remove(node.path)
     assert "" == node.run(["nft", "list", "ruleset"]).stdout
 
 
 def _table(closed: Wall) -> str:
-    from vllmwall.enforce import ruleset
+    from vllmwall.enforce.nftables import ruleset
 
     return ruleset.table(closed)
 

@@ -11,10 +11,10 @@ import pytest
 from tests.kernel.guarded import Guarded, Program
 from tests.kernel.keeping import Refusing, kept
 from tests.lab import Lab
+from vllmwall.api.status import is_safe, status_json
+from vllmwall.engine.reconciler import Change, WallKeeper
 from vllmwall.observe import owners
 from vllmwall.observe.namespaces import Namespaces
-from vllmwall.passes import Change, WallKeeper
-from vllmwall.report.status import is_safe, status_json
 
 
 @pytest.fixture

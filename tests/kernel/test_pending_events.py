@@ -9,10 +9,10 @@ from pathlib import Path
 from tests.kernel.guarded import PEERS, Guarded, eventually
 from tests.kernel.keeping import kept
 from tests.lab import Lab
+from vllmwall.engine.event_handlers import follow
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Role
-from vllmwall.netns import inode_of
 from vllmwall.observe.events import ListenEvent
-from vllmwall.reflexes import follow
 
 NO_ANSWER = 'echo nameserver 192.0.2.254 > "{0}" && mount --bind "{0}" /etc/resolv.conf'
 

@@ -19,13 +19,13 @@ import pytest
 from tests.kernel.guarded import PEERS, Guarded, eventually, guarded
 from tests.kernel.proving import CLOSED, OPEN, fates, proved, traces, tries
 from tests.lab import Host, Lab
-from vllmwall.control import ControlServer
+from vllmwall.api.server import ControlServer
+from vllmwall.inspect.prove.harness import locked, staged
+from vllmwall.inspect.prove.plan import Expected, Source, Target, Try, Way
+from vllmwall.inspect.prove.probes import Trial
+from vllmwall.inspect.prove.verdicts import Seen
+from vllmwall.linux.netns import run_in
 from vllmwall.model import Proto
-from vllmwall.netns import run_in
-from vllmwall.prove.judging import Seen
-from vllmwall.prove.plan import Expected, Source, Target, Try, Way
-from vllmwall.prove.stage import locked, staged
-from vllmwall.prove.trying import Trial
 
 
 @pytest.fixture

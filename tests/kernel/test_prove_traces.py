@@ -97,7 +97,7 @@ def test_an_error_in_the_middle_leaves_nothing(node: Guarded) -> None:
     """The table goes while packets are under way: then it cannot be read back."""
     before = traces(node.lab.node)
     broken = (
-        "import vllmwall.prove.running as r, vllmwall.entry as c\n"
+        "import vllmwall.inspect.prove.run as r, vllmwall.__main__ as c\n"
         "def fail(self, patience): raise OSError('no such thing')\n"
         "r.Trial.run = fail\nc.main()"
     )
@@ -199,7 +199,7 @@ def test_a_peer_that_the_configuration_does_not_name_is_a_stranger(node: Guarded
 def test_who_is_not_root_is_told(node: Guarded) -> None:
     """Before anything is made."""
     program = (
-        "import os, vllmwall.cli.prove, vllmwall.entry as c\n"
+        "import os, vllmwall.cli.prove, vllmwall.__main__ as c\n"
         "os.setgroups([]); os.setuid(65534); c.main()"
     )
     arguments = command(node.runtime / "control.sock")[3:]

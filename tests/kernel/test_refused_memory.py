@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab import Lab
 from vllmwall.enforce.backend import Counters
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto, Wall, WallEntry
 
 pytestmark = pytest.mark.kernel

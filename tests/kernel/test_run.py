@@ -23,13 +23,13 @@ from tests import cgroups
 from tests.kernel.guarded import eventually
 from tests.kernel.walls import wall
 from tests.lab import Lab
-from vllmwall import control
-from vllmwall.control import ControlError, ControlServer, Json
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.api import server
+from vllmwall.api.server import ControlError, ControlServer, Json
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Guard
-from vllmwall.netns import inode_of
 
-RUN = [sys.executable, "-m", "vllmwall.cli", "run"]
+RUN = [sys.executable, "-m", "vllmwall", "run"]
 # A mount namespace without systemd, in which the test's cgroup is the root of the hierarchy.
 _CONTAINED = """
 echo $$ >"$1/cgroup.procs" && exec unshare --cgroup --mount sh -c '
@@ -92,7 +92,7 @@ class Container:
 
 @pytest.fixture
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Container]:
-    monkeypatch.setattr(control, "READING", control.READING | {"guard"})
+    monkeypatch.setattr(server, "READING", server.READING | {"guard"})
     with cgroups.cgroup(f"/vwrun-{os.getpid()}") as folder:
         made = Container(folder, tmp_path / "control.sock")
         with _serving(made):

@@ -16,9 +16,9 @@ import pytest
 from tests.kernel.severing import PATIENCE, Dial, Door, dialled, ending, ends, lives, stand
 from tests.kernel.walls import entry, everywhere, wall
 from tests.lab import PEER, STRANGER, Host, Lab
-from vllmwall.enforce.connections import Connection
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.sever import Severed, sever
+from vllmwall.linux.connections import Connection
 from vllmwall.model import Mode
 
 V4, V6, OTHER = "192.0.2.1", "2001:db8::1", "192.0.2.77"

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from tests.lab import NODE, PEER, STRANGER, Host, Lab
 from vllmwall.cidr import merged
-from vllmwall.enforce.connections import Connection
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.sever import refused, sever
+from vllmwall.linux.connections import Connection
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Network, Proto, Wall, WallEntry
-from vllmwall.netns import inode_of
 
 SECOND = ("192.0.2.77", "2001:db8::77")
 MORE = ("203.0.113.10", "198.51.100.20", "2001:db8:bad::a", "2001:db8:50::20")

@@ -13,10 +13,10 @@ import pytest
 from tests.kernel.severing import PATIENCE, Dial, dialled, ends, lives, stand
 from tests.kernel.walls import entry, wall
 from tests.lab import Lab
-from vllmwall import netlink
-from vllmwall.enforce.connections import SOCK_DIAG, Connection, decoded, handles, reset
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.sever import UNSUPPORTED, Severed, reset_all
+from vllmwall.linux import netlink
+from vllmwall.linux.connections import SOCK_DIAG, Connection, decoded, handles, reset
 from vllmwall.model import WallEntry
 
 V4, PORT = "192.0.2.1", 29500

@@ -16,12 +16,12 @@ from tests.kernel.guarding import number_of, path_of, stranger, unit
 from tests.kernel.keeping import kept
 from tests.lab import Lab
 from tests.system.box import REPOSITORY
-from vllmwall import cgroups
+from vllmwall.engine.event_handlers import follow
+from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.linux import cgroups
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Guard, Role
-from vllmwall.netns import inode_of
 from vllmwall.observe.events import UNNAMED, CgroupEvent, ListenEvent
-from vllmwall.passes import WallKeeper
-from vllmwall.reflexes import follow
 
 WILDCARD = ip_address("0.0.0.0")
 NESTED = f"""

@@ -11,7 +11,7 @@ import pytest
 from tests.kernel.walls import PATIENCE, entry, everywhere, knock, wall
 from tests.lab import Lab
 from vllmwall.enforce.backend import Counters, Refusal
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Mode, Proto
 
 PORT = 29500

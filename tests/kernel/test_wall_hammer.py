@@ -9,7 +9,7 @@ import pytest
 from tests.kernel.hammer import hammer
 from tests.kernel.walls import everywhere, wall
 from tests.lab import Lab
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Wall
 
 PORT = 29500

@@ -6,7 +6,7 @@ import pytest
 
 from tests.kernel.walls import ask_all, everywhere, knock, wall
 from tests.lab import Lab
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto
 
 PORT = 29500

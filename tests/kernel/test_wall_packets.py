@@ -12,7 +12,7 @@ import pytest
 from tests.kernel import packets
 from tests.kernel.walls import PATIENCE, entry, everywhere, knock, wall
 from tests.lab import Host, Lab
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto
 
 PORT = 29500

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.walls import ask_all, entry, everywhere, knock, wall
 from tests.lab import Lab
-from vllmwall.enforce.nftables import Nftables
+from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto, WallEntry
 
 V4, V6, MONITOR = "192.0.2.1", "2001:db8::1", ("198.51.100.20", "2001:db8:50::20")

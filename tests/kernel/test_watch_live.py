@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from tests.kernel.guarded import PATIENCE, Guarded, guarded
 from tests.lab import Lab
-from vllmwall.report.watch_shapes import WatchJson
+from vllmwall.api.watch_shapes import WatchJson
 
 pytestmark = pytest.mark.kernel
 
@@ -37,7 +37,7 @@ class Terminal:
         self.ours, theirs = pty.openpty()
         self.resize(columns, lines)
         self.before = termios.tcgetattr(self.ours)
-        command = [sys.executable, "-m", "vllmwall.cli", "--socket"]
+        command = [sys.executable, "-m", "vllmwall", "--socket"]
         command += [str(node.runtime / "control.sock"), "watch", "--interval", "0.2"]
         self.process = subprocess.Popen(
             command,
@@ -176,7 +176,7 @@ def test_a_daemon_that_ends_is_said_and_the_next_one_is_shown(
 
 def test_without_a_terminal_it_prints_one_plain_look(node: Guarded) -> None:
     """For a pipe, a log, a pager."""
-    command = [sys.executable, "-m", "vllmwall.cli", "--socket", str(node.runtime / "control.sock")]
+    command = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     done = subprocess.run([*command, "watch"], capture_output=True, text=True, check=True)
     assert "Safe" in done.stdout
     assert "\x1b" not in done.stdout

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from tests.kernel.guarded import PATIENCE, PEERS, Guarded, eventually, guarded
 from tests.lab import Lab
-from vllmwall.report.blocked_shapes import BlockedJson, NewRefusalJson, RefusedJson
+from vllmwall.api.blocked_shapes import BlockedJson, NewRefusalJson, RefusedJson
 
 pytestmark = pytest.mark.kernel
 
@@ -62,7 +62,7 @@ def knock(node: Guarded, source: str, times: int = 1, port: int = PORT) -> None:
 def command(node: Guarded, *arguments: str) -> list[str]:
     """The command line that asks this daemon."""
     path = str(node.runtime / "control.sock")
-    return [sys.executable, "-m", "vllmwall.cli", "--socket", path, *arguments]
+    return [sys.executable, "-m", "vllmwall", "--socket", path, *arguments]
 
 
 def run(node: Guarded, *arguments: str) -> str:

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from tests.lab import PEER, Host
 from vllmwall.cidr import merged
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Mode, Network, Proto, Wall, WallEntry
-from vllmwall.netns import inode_of
 
 PATIENCE = 0.4
 """Seconds without an answer that count as a drop; an answer on the lab's link takes 1 ms."""

@@ -44,7 +44,7 @@ _LISTENER = f"import socket, time; s = socket.create_server(('0.0.0.0', {RUN}));
 # What the daemon does with the connector, by the package's own code.
 _CONNECTOR = """import os, select, sys
 sys.path.append("/usr/lib/vllmwall/site")
-from vllmwall.observe.connector import ConnectorEvents
+from vllmwall.observe.proc_connector import ConnectorEvents
 events, seen = ConnectorEvents(), set()
 started = os.spawnlp(os.P_NOWAIT, "true", "true")
 while started not in seen and select.select([events], [], [], 60)[0]:

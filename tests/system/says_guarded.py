@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 from systemd import daemon
-from vllmwall import control
+from vllmwall.api import server
 
-control.READING |= {"guard"}
+server.READING |= {"guard"}
 path = Path(sys.argv[1])
 path.parent.mkdir(exist_ok=True)
-server = control.ControlServer(path, lambda command, arguments: {"guarded": True})
+control = server.ControlServer(path, lambda command, arguments: {"guarded": True})
 daemon.notify("READY=1")
 while True:
-    reading, writing, _ = select.select(server.reading, server.writing, [])
+    reading, writing, _ = select.select(control.reading, control.writing, [])
     for descriptor in {*reading, *writing}:
-        server.ready(descriptor)
+        control.ready(descriptor)

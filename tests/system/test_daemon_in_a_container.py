@@ -42,7 +42,7 @@ def daemon(host: Box) -> Iterator[Box]:
     host.write("/etc/vllmwall/vllmwall.toml", TAUGHT)
     host.boot()
     host.run("systemctl", "start", "network")
-    command = [sys.executable, "-m", "vllmwall.cli", "daemon"]
+    command = [sys.executable, "-m", "vllmwall", "daemon"]
     path = f"--setenv=PYTHONPATH={REPOSITORY}"
     host.run("systemd-run", "--unit=wall", "--service-type=notify", path, *command)
     yield host

@@ -146,14 +146,12 @@ def test_a_job_gets_a_scope_of_systemds(host: Box) -> None:
     host.boot()
     daemon = [sys.executable, GUARD, "/run/vllmwall/control.sock"]
     host.run("systemd-run", f"--setenv=PYTHONPATH={REPOSITORY}", "--service-type=notify", *daemon)
-    run = [sys.executable, "-m", "vllmwall.cli", "run", "--name", "llama", "--"]
+    run = [sys.executable, "-m", "vllmwall", "run", "--name", "llama", "--"]
     done = host.run(*run, "sh", "-c", "echo $$; cat /proc/self/cgroup; exit 7", check=False)
     assert (7, "") == (done.returncode, done.stderr)
     assert "0::/vllmwall.slice/run-llama.scope\n" in done.stdout
     host.run(*run, "sh", "-c", "systemctl is-active run-llama.scope")
-    taken = host.inside(
-        *run, sys.executable, "-m", "vllmwall.cli", "run", "--name", "llama", "true"
-    )
+    taken = host.inside(*run, sys.executable, "-m", "vllmwall", "run", "--name", "llama", "true")
     done = host.run(*taken[taken.index("env") :], check=False)
     assert 125 == done.returncode
     assert "run-llama.scope" in done.stderr
@@ -163,7 +161,7 @@ def test_who_may_not_have_a_scope_is_told_by_polkit(host: Box) -> None:
     """An ordinary user without a service manager of his own."""
     host.boot()
     script = (
-        "import os, runpy, sys; from vllmwall.jobs import systemd; os.setuid(65534);"
+        "import os, runpy, sys; from vllmwall.cli.jobs import systemd; os.setuid(65534);"
         "systemd.enter('run-x.scope')"
     )
     done = host.run(sys.executable, "-c", script, check=False)

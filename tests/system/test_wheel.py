@@ -83,7 +83,7 @@ def test_the_doctor_names_what_runs_it(node: Node) -> None:
     answer = json.loads(node.box.run(*VLLMWALL, "doctor", "--json", check=False).stdout)
     seen = {one["subject"]: one["seen"] for one in answer["diagnoses"]}
     assert f"at {INSTALLED}/bin/python" in seen["Python"]
-    ours = f"{INSTALLED}/lib/python3.11/site-packages/vllmwall/standin"
+    ours = f"{INSTALLED}/lib/python3.11/site-packages/vllmwall/linux/systemd"
     assert f"a stand-in for systemd-python in {ours}" == seen["systemd's bindings"]
     assert seen["libnftables"].startswith("1.0.6 (/usr/lib/")
     assert [] == [one for one in answer["diagnoses"] if one["state"] == "fail"]

@@ -10,7 +10,8 @@ from pathlib import Path
 _CHANGED = """
 import sys
 from pathlib import Path
-from vllmwall import daemon, passes
+from vllmwall.daemon import loop as daemon
+from vllmwall.engine import reconciler
 from vllmwall.config.reading import Reading
 {}
 daemon.Daemon = Changed
@@ -21,7 +22,7 @@ sys.exit(daemon.run(options, Reading(options.config).settings))
 # Its recognition raises, as a bug that a user's process provokes would.
 FAILING = """
 def explode(*_): raise RuntimeError("a bug")
-passes.recognize = explode
+reconciler.recognize = explode
 class Changed(daemon.Daemon):
     def _wait(self, seconds):
         self._stopping = self.passes >= 2

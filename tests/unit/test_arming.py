@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.arming import Armed
-from vllmwall.cgroups import SLICE
-from vllmwall.lessons import Lesson, Match
+from vllmwall.engine.armed_units import Armed
+from vllmwall.linux.cgroups import SLICE
 from vllmwall.model import Guard
+from vllmwall.recognize.definitions import Lesson, Match
 
 HOME, AWAY = 4026531840, 4026532008
 UNIT = "/system.slice/vllm.service"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.bans import MOST, BanError, BanList
 from vllmwall.cidr import merged
 from vllmwall.model import Network
+from vllmwall.networks.banlist import MOST, BanError, BanList
 
 
 class Clock:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.cgroups import (
+from vllmwall.linux.cgroups import (
     SLICE,
     comes_again,
     is_within,

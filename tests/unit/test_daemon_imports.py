@@ -8,21 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.absent import absent
+from vllmwall.engine.hidden_imports import absent
 
 # Why they must not come back: the first seven are 3 to 14 MB each with what they import, the others
 # are of commands that the daemon never runs, or of switches that are off.
 HEAVY = {
     *("pydantic", "ssl", "_hashlib", "pyroute2", "prometheus_client", "rich", "click"),
     *("psutil", "yaml", "http", "email", "importlib.metadata", "zipfile", "decimal"),
-    *("vllmwall.audit", "vllmwall.doctor", "vllmwall.jobs", "vllmwall.prove"),
-    *("vllmwall.config.models", "vllmwall.exposition", "vllmwall.report.schemas"),
-    *("vllmwall.enforce.evaluation", "vllmwall.observe.recording", "vllmwall.questions.explain"),
+    *(
+        "vllmwall.inspect.audit",
+        "vllmwall.inspect.doctor",
+        "vllmwall.cli.jobs",
+        "vllmwall.inspect.prove",
+    ),
+    *("vllmwall.config.models", "vllmwall.api.metrics.exposition", "vllmwall.cli.schemas"),
+    *("vllmwall.enforce.evaluator", "vllmwall.observe.snapshot", "vllmwall.api.explain.question"),
 }
 # All that a start does but the daemon itself.
 START = """
 import sys
-from vllmwall import daemon, entry
+from vllmwall import __main__ as entry
+from vllmwall.daemon import loop as daemon
 daemon.run = lambda options, read: print(options.log, read().policy.mode.value, *sys.modules)
 sys.argv = ["vllmwall", "daemon", *sys.argv[1:]]
 entry.main()

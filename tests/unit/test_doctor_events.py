@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.doctor import kernel
-from vllmwall.doctor.diagnosis import State
-from vllmwall.doctor.service import surroundings
+from vllmwall.inspect.doctor import kernel
+from vllmwall.inspect.doctor.diagnosis import State
+from vllmwall.inspect.doctor.service import surroundings
 
 
 def test_a_daemon_that_polls_says_so(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.doctor.libraries import libraries, loaded, release_in
+from vllmwall.inspect.doctor.libraries import libraries, loaded, release_in
 
 SAID = """
 import sys
 if len(sys.argv) > 1:
     sys.modules["systemd"] = None
-from vllmwall.doctor.libraries import libraries
-from vllmwall.standin import notify
+from vllmwall.inspect.doctor.libraries import libraries
+from vllmwall.linux.systemd import notify
 for one in libraries():
     print(one.subject, one.state.value, one.seen, one.remedy, sep="|")
 notify("READY=1")
@@ -49,7 +49,7 @@ def test_the_bindings_in_use_are_named_and_work(tmp_path: Path, without: tuple[s
         seen = said(*without, NOTIFY_SOCKET=str(tmp_path / "notify"))["systemd's bindings"][1]
         assert b"READY=1" == listening.recv(100)
     assert bool(without) == seen.startswith("a stand-in for systemd-python in ")
-    assert seen.endswith("vllmwall/standin" if without else "site-packages/systemd"), seen
+    assert seen.endswith("vllmwall/linux/systemd" if without else "site-packages/systemd"), seen
 
 
 def test_the_version_of_libnftables_is_read_from_it() -> None:

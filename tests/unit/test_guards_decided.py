@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from vllmwall.cgroups import SLICE
-from vllmwall.guards import DEEPEST, Guarding, candidates, guarding
+from vllmwall.decide.guards import DEEPEST, Guarding, candidates, guarding
+from vllmwall.linux.cgroups import SLICE
 from vllmwall.model import (
     Guard,
     Listener,

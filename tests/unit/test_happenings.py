@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllmwall.happenings import KINDS, OTHER, Happenings
-from vllmwall.measures import BOUNDS, Histogram
+from vllmwall.engine.event_log import KINDS, OTHER, Happenings
+from vllmwall.engine.histograms import BOUNDS, Histogram
 
 PACKAGE = Path(__file__).parents[2] / "vllmwall"
 

@@ -7,8 +7,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from vllmwall.enforce.unbannable import Spared, why_never, why_not
-from vllmwall.lockdown import ordered, restrained
+from vllmwall.decide.bannable import Spared, why_never, why_not
+from vllmwall.decide.lockdown import ordered, restrained
 from vllmwall.model import (
     Label,
     LabelledListener,

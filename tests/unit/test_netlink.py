@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from vllmwall import netlink
+from vllmwall.linux import netlink
 
 SOCK_DIAG, BY_FAMILY = 4, 20
 LISTENING = struct.pack("=BBBxI48s", socket.AF_INET, socket.IPPROTO_TCP, 0, 1 << 10, b"")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vllmwall.model import Listener, Node, Process, Proto, RaySession, Stack
-from vllmwall.observe.recording import RecordingError, dump, load, read
 from vllmwall.observe.redaction import redacted_argv, unix_path
+from vllmwall.observe.snapshot import RecordingError, dump, load, read
 
 SECRET = "hunter2-S3CR3T"
 X = "<redacted>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllmwall import records
+from vllmwall.networks import records
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.changed_daemon import FAILING, ran
-from vllmwall.supervisor import Supervisor
+from vllmwall.daemon.supervisor import Supervisor
 
 
 @pytest.fixture

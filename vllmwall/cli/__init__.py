@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 from vllmwall import __version__
-from vllmwall.control import DEFAULT_SOCKET
+from vllmwall.api.server import DEFAULT_SOCKET
 
 _COMMANDS = {
     "status": "vllmwall.cli.status",
@@ -31,15 +31,15 @@ _COMMANDS = {
     "reload": "vllmwall.cli.service",
     "up": "vllmwall.cli.service",
     "down": "vllmwall.cli.service",
-    "confirm": "vllmwall.cli.confirming",
-    "rollback": "vllmwall.cli.confirming",
+    "confirm": "vllmwall.cli.confirm",
+    "rollback": "vllmwall.cli.confirm",
     "doctor": "vllmwall.cli.doctor",
     "prove": "vllmwall.cli.prove",
     "run": "vllmwall.cli.run",
     "daemon": "vllmwall.cli.service",
     "install-units": "vllmwall.cli.install_units",
-    "snapshot": "vllmwall.cli.recordings",
-    "recognize": "vllmwall.cli.recordings",
+    "snapshot": "vllmwall.cli.snapshot",
+    "recognize": "vllmwall.cli.snapshot",
     "completion": "vllmwall.cli.completion",
 }
 

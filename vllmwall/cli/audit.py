@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.daemonless import asked, config_option, errors_in_words, only_option
-from vllmwall.cli.exits import Exit
+from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.terminal import console, fail, print_json, printable
+from vllmwall.cli.without_daemon import asked, config_option, errors_in_words, only_option
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vllmwall.report.audit_shapes import AuditJson, FindingJson, UncheckedJson
+    from vllmwall.inspect.audit.shape import AuditJson, FindingJson, UncheckedJson
 
 _SEVERITIES = ("critical", "high", "medium", "low", "info")
 _COLOURS = {
@@ -57,7 +57,7 @@ def audit(
     answer = cast("AuditJson", printable(_audit(fail_on, config, only_namespace)))
     if form == "sarif":
         from vllmwall import __version__
-        from vllmwall.audit.answer import sarif
+        from vllmwall.inspect.audit.output import sarif
 
         print_json(sarif(answer, __version__))
     elif form == "json":
@@ -72,9 +72,9 @@ def _audit(fail_on: str, config: str, only: tuple[str, ...]) -> AuditJson:
     from datetime import date
     from pathlib import Path
 
-    from vllmwall.audit.answer import audit_json
-    from vllmwall.audit.whole import audit_node
     from vllmwall.config import load
+    from vllmwall.inspect.audit.output import audit_json
+    from vllmwall.inspect.audit.run import audit_node
 
     status = asked("status")
     with errors_in_words():

@@ -12,7 +12,7 @@ from vllmwall.cli.peers import Duration
 from vllmwall.cli.terminal import ask, console, print_json
 
 if TYPE_CHECKING:
-    from vllmwall.report.bans_shapes import BanJson, BansJson
+    from vllmwall.api.bans_shapes import BanJson, BansJson
 
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
 _cidrs = click.argument("cidrs", nargs=-1, required=True)

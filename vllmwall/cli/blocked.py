@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.amounts import count, how_long, how_much
-from vllmwall.cli.following import print_line, say_started, ticks, until_enough
+from vllmwall.cli.follow import print_line, say_started, ticks, until_enough
 from vllmwall.cli.terminal import ask, console, print_json, printable
+from vllmwall.cli.units import count, how_long, how_much
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.report.blocked_shapes import BlockedJson, NewRefusalJson, RefusedJson
+    from vllmwall.api.blocked_shapes import BlockedJson, NewRefusalJson, RefusedJson
 
 _NAMES_SECONDS = 2.0
 _ROWS = 30
@@ -226,7 +226,7 @@ def _key(one: RefusedJson) -> _Key:
 
 def _name(sources: Iterable[RefusedJson], known: dict[str, str]) -> None:
     """Fill in what DNS calls them, once each."""
-    from vllmwall.observe.reverse_names import names_of
+    from vllmwall.cli.reverse_dns import names_of
 
     listed = list(sources)
     new = {one["source"] for one in listed} - known.keys()

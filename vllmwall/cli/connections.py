@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.amounts import count, how_long, how_much
-from vllmwall.cli.exits import Exit
-from vllmwall.cli.following import print_line, say_started, ticks, until_enough
+from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.follow import print_line, say_started, ticks, until_enough
 from vllmwall.cli.terminal import ask, console, fail, print_json
+from vllmwall.cli.units import count, how_long, how_much
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.report.connections_shapes import (
+    from vllmwall.api.connections_shapes import (
         ClientJson,
         ConnectionEventJson,
         ConnectionsJson,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vllmwall.cli.daemonless import config_option
-from vllmwall.cli.exits import Exit
+from vllmwall.api.server import ControlError, request
+from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.terminal import console, print_json, printable
-from vllmwall.control import ControlError, request
+from vllmwall.cli.without_daemon import config_option
 
 if TYPE_CHECKING:
-    from vllmwall.doctor import Diagnosis
-    from vllmwall.report.doctor_shapes import DoctorJson
+    from vllmwall.inspect.doctor import Diagnosis
+    from vllmwall.inspect.doctor.shape import DoctorJson
 
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red")}
 
@@ -30,7 +30,7 @@ def doctor(config: str, everything: bool, as_json: bool) -> None:
 
     Everything is tried in a network namespace that is thrown away; nothing here is changed.
     """
-    from vllmwall.doctor import State, examine
+    from vllmwall.inspect.doctor import State, examine
 
     status, why = _status()
     found = []

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.exits import exit_of
-from vllmwall.cli.following import print_line, ticks, until_enough
+from vllmwall.api.server import ControlError, request
+from vllmwall.cli.exit_codes import exit_of
+from vllmwall.cli.follow import print_line, ticks, until_enough
 from vllmwall.cli.terminal import ask, console, fail, printable
-from vllmwall.control import ControlError, request
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from vllmwall.report.events_shapes import EventJson, EventsJson
+    from vllmwall.api.events_shapes import EventJson, EventsJson
 
 _EVERY_SECONDS = 0.5
 STYLES = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": "bold red"}

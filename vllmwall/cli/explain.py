@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.daemonless import (
+from vllmwall.api.server import ControlError
+from vllmwall.cli.exit_codes import Exit, exit_of
+from vllmwall.cli.terminal import console, fail, print_json, printable
+from vllmwall.cli.without_daemon import (
     asked,
     config_option,
     errors_in_words,
     only_option,
     runtime_dir,
 )
-from vllmwall.cli.exits import Exit, exit_of
-from vllmwall.cli.terminal import console, fail, print_json, printable
-from vllmwall.control import ControlError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.report.explain_shapes import (
+    from vllmwall.api.explain.shape import (
         AnswerJson,
         ExplainJson,
         HookJson,
@@ -88,7 +88,7 @@ def explain(
 
 def _answered(config: str, only: tuple[str, ...], arguments: dict[str, object]) -> ExplainJson:
     """All answers, in parts: the daemon has other things to do between two of them."""
-    from vllmwall.report.explain import worst
+    from vllmwall.api.explain.reasons import worst
 
     whole: ExplainJson | None = None
     while whole is None or len(whole["answers"]) < min(whole["total"], _MOST):
@@ -240,7 +240,7 @@ def _by_ourselves(
     """Without a daemon: from the table in the kernel and one look at the node."""
     from pathlib import Path
 
-    from vllmwall.questions.explain import explain_once
+    from vllmwall.api.explain.question import explain_once
 
     if os.geteuid() != 0:
         fail("no daemon answers, and without one only root can read the table", Exit.DENIED)
@@ -255,11 +255,11 @@ def _by_ourselves(
 
 def _with_hooks(answer: ExplainJson) -> ExplainJson:
     """What others add, read by this process and its children: never by the daemon."""
-    from vllmwall.cli.handed_on import settle
-    from vllmwall.netns import run_in
-    from vllmwall.observe.hooks import other_hooks
+    from vllmwall.cli.published_ports import settle
+    from vllmwall.linux.netns import run_in
     from vllmwall.observe.namespaces import Namespaces, every_namespace
-    from vllmwall.observe.published import published_ports
+    from vllmwall.observe.other_firewalls import other_hooks
+    from vllmwall.observe.published_ports import published_ports
 
     if os.geteuid() != 0:
         answer["problems"].append("what other tables add is not known: only root can read that")

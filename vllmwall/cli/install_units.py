@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
-from vllmwall.cli.exits import Exit
+from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.terminal import console, fail, print_json
 
 _DESTINATION = "/etc/systemd/system"
 _PACKAGED = Path("/usr/lib/systemd/system/vllmwall.service")
-_SOURCE = Path(__file__).parents[1] / "units"
+_SOURCE = Path(__file__).parent / "units"
 _UNITS = ("vllmwall.service", "vllmwall-boot.service", "vllmwall.slice")
 # What the daemon wrote; what people wrote, in /etc/vllmwall, is theirs.
 _WRITTEN = ("/run/vllmwall", "/var/lib/vllmwall")
@@ -102,7 +102,7 @@ def _command() -> list[str]:
     script = Path(sys.argv[0])
     if script.name == "vllmwall" and script.is_file():
         return [str(script.resolve())]
-    return [sys.executable, "-m", "vllmwall.cli"]
+    return [sys.executable, "-m", "vllmwall"]
 
 
 def _quoted(word: str) -> str:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.amounts import count, how_long
-from vllmwall.cli.exits import Exit
-from vllmwall.cli.following import ticks
+from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.follow import ticks
 from vllmwall.cli.peers import Duration
 from vllmwall.cli.terminal import ask, console, fail, print_json
+from vllmwall.cli.units import count, how_long
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vllmwall.inspect.learn.proposal import Watching
+    from vllmwall.inspect.learn.shape import LearnedSourceJson, LearnFactsJson, LearnJson
     from vllmwall.model import Network
-    from vllmwall.report.learn import Watching
-    from vllmwall.report.learn_shapes import LearnedSourceJson, LearnFactsJson, LearnJson
 
 _ROWS = 40
 
@@ -53,14 +53,14 @@ def learn(seconds: float, now: bool, exact: bool, file: str | None, as_json: boo
 
 
 def _file_name() -> str:
-    from vllmwall.report.learn import FILE_NAME
+    from vllmwall.inspect.learn.proposal import FILE_NAME
 
     return FILE_NAME
 
 
 def _watch(seconds: float) -> tuple[Watching, LearnFactsJson, float]:
     """Look each second. Ctrl-C ends it early, and what was seen counts."""
-    from vllmwall.report.learn import Watching
+    from vllmwall.inspect.learn.proposal import Watching
 
     watching, begun = Watching(), time.monotonic()
     facts = cast("LearnFactsJson", ask("learn"))
@@ -81,9 +81,9 @@ def _watch(seconds: float) -> tuple[Watching, LearnFactsJson, float]:
 def _standing(place: Path, *, must_be_readable: bool) -> tuple[tuple[Network, ...], str]:
     """What the file holds already; it is ours, or it is not there. What we may not read is as
     nothing where it is only shown."""
-    from vllmwall.peers.errors import PeerError
-    from vllmwall.peers.saved import read_saved
-    from vllmwall.report.learn import MARK
+    from vllmwall.inspect.learn.proposal import MARK
+    from vllmwall.networks.errors import PeerError
+    from vllmwall.networks.saved import read_saved
 
     try:
         text = place.read_text()
@@ -99,7 +99,7 @@ def _standing(place: Path, *, must_be_readable: bool) -> tuple[tuple[Network, ..
 
 
 def _write(place: Path, text: str) -> None:
-    from vllmwall.peers.written import replace_text
+    from vllmwall.networks.written import replace_text
 
     try:
         replace_text(place, text, 0o644)

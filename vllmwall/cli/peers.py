@@ -11,7 +11,7 @@ import click
 from vllmwall.cli.terminal import ask, console, print_json
 
 if TYPE_CHECKING:
-    from vllmwall.report.shapes import PeersJson, PeerSourceJson
+    from vllmwall.api.shapes import PeersJson, PeerSourceJson
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 

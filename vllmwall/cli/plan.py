@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.daemonless import asked, config_option, errors_in_words, only_option, runtime_dir
 from vllmwall.cli.ssh import ssh_connection
 from vllmwall.cli.terminal import console, print_json
+from vllmwall.cli.without_daemon import (
+    asked,
+    config_option,
+    errors_in_words,
+    only_option,
+    runtime_dir,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.report.shapes import EntryChangeJson, PlanJson
+    from vllmwall.api.shapes import EntryChangeJson, PlanJson
 
 _MARKS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow")}
 
@@ -27,7 +33,7 @@ def plan(config: str, only_namespace: tuple[str, ...], as_json: bool) -> None:
     """Show what the configuration on disk would change in the wall that stands."""
     answer = asked("plan", {"ssh": ssh_connection()})
     if answer is None:
-        from vllmwall.once import plan_once
+        from vllmwall.api.without_daemon import plan_once
 
         with errors_in_words():
             answer = dict(plan_once(Path(config), runtime_dir(), only_namespace))

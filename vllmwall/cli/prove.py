@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
-from vllmwall.cli.exits import Exit
+from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.terminal import ask, console, fail, print_json, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vllmwall.api.shapes import StatusJson
+    from vllmwall.inspect.prove import Finding, Question
+    from vllmwall.inspect.prove.shape import ProveJson, TryJson
     from vllmwall.model import Address, Network, Policy
-    from vllmwall.prove import Finding, Question
-    from vllmwall.report.prove_shapes import ProveJson, TryJson
-    from vllmwall.report.shapes import StatusJson
 
 _COLOURS = {
     "as expected": "green",
@@ -77,10 +77,10 @@ def show(out: Console, answer: ProveJson) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from vllmwall.prove import paper
+    from vllmwall.inspect.prove import report
 
     colour = "bold green" if answer["as_expected"] else "bold red"
-    out.print(paper.summary(answer), style=colour if answer["tries"] else "bold yellow")
+    out.print(report.summary(answer), style=colour if answer["tries"] else "bold yellow")
     for problem in answer["problems"]:
         out.print(f"! {problem}", style="yellow")
     for name, owner, tries in _groups(answer["tries"]):
@@ -96,12 +96,12 @@ def show(out: Console, answer: ProveJson) -> None:
         for alike in _alike(tries):
             one, style = alike[0], _COLOURS[alike[0]["outcome"]]
             table.add_row(
-                Text(paper.MARKS[one["outcome"]], style=style),
+                Text(report.MARKS[one["outcome"]], style=style),
                 _places(alike),
                 one["role"],
                 one["source_kind"],
                 _expected(one),
-                Text(paper.seen(one), style="" if one["outcome"] == "as expected" else style),
+                Text(report.seen(one), style="" if one["outcome"] == "as expected" else style),
             )
         out.print(table)
     for each in answer["untried"] if answer["tries"] else ():
@@ -125,12 +125,12 @@ def _alike(tries: Collection[TryJson]) -> Collection[list[TryJson]]:
 
 
 def _places(alike: list[TryJson]) -> str:
-    from vllmwall.prove import paper
+    from vllmwall.inspect.prove import report
 
     first, *others = sorted(alike, key=lambda one: one["port"])
     if not others:
-        return paper.place(first)
-    return f"{paper.place(first)}…{others[-1]['port']} ({len(alike)})"
+        return report.place(first)
+    return f"{report.place(first)}…{others[-1]['port']} ({len(alike)})"
 
 
 def _expected(one: TryJson) -> str:
@@ -159,12 +159,12 @@ def _addresses(texts: Collection[str]) -> tuple[Address, ...]:
 
 def _proof(status: StatusJson, peers: tuple[Address, ...], patience: float) -> ProveJson:
     from vllmwall import __version__
-    from vllmwall.prove import paper
+    from vllmwall.inspect.prove import report
 
     files, question, problems = _question(status, peers, patience)
     hashes = [{"file": str(file), "sha256": _sha256(file)} for file in files]
     begun = time.time()
-    found = paper.as_json(_prove(question))
+    found = report.as_json(_prove(question))
     return cast(
         "ProveJson",
         {
@@ -185,8 +185,8 @@ def _proof(status: StatusJson, peers: tuple[Address, ...], patience: float) -> P
 
 def _prove(question: Question) -> list[Finding]:
     from vllmwall.enforce.backend import EnforceError
-    from vllmwall.prove import ProveError
-    from vllmwall.prove import prove as proved
+    from vllmwall.inspect.prove import ProveError
+    from vllmwall.inspect.prove import prove as proved
 
     try:
         return proved(question)
@@ -201,8 +201,8 @@ def _question(
 ) -> tuple[list[Path], Question, list[str]]:
     from ipaddress import ip_network
 
+    from vllmwall.inspect.prove import Question
     from vllmwall.model import PEERS
-    from vllmwall.prove import Question
 
     files = [Path(file) for file in status["config"]["files"]]
     policy, problems = _policy(files)
@@ -256,10 +256,10 @@ def _user() -> str:
 
 
 def _write(name: str, answer: ProveJson) -> None:
-    from vllmwall.prove import paper
+    from vllmwall.inspect.prove import report
 
     try:
-        Path(name).write_text(paper.report(answer), encoding="utf-8")
+        Path(name).write_text(report.report(answer), encoding="utf-8")
     except OSError as error:
         fail(f"the report cannot be written: {error}")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from vllmwall.cli import command
-from vllmwall.cli.exits import MEANINGS
+from vllmwall.cli.exit_codes import MEANINGS
 
 
 def reference_markdown() -> str:

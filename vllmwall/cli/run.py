@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from vllmwall.cli.exits import Exit
+from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.jobs import NAME, NotGuardedError, become, enter_guarded, program
 from vllmwall.cli.terminal import fail, printable
-from vllmwall.jobs import NAME, NotGuardedError, become, enter_guarded, program
 
 _ANYWAY = "To start it all the same: vllmwall run --anyway"
 

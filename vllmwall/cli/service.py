@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.confirming import confirm_option, on_trial
-from vllmwall.cli.daemonless import (
+from vllmwall.api.change_shapes import CHANGES_VERSION
+from vllmwall.cli.confirm import confirm_option, on_trial
+from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.ssh import ssh_connection
+from vllmwall.cli.terminal import ask, console, print_json
+from vllmwall.cli.without_daemon import (
     CONFIG,
     asked,
     config_option,
@@ -19,14 +23,10 @@ from vllmwall.cli.daemonless import (
     only_option,
     runtime_dir,
 )
-from vllmwall.cli.exits import Exit
-from vllmwall.cli.ssh import ssh_connection
-from vllmwall.cli.terminal import ask, console, print_json
-from vllmwall.report.change_shapes import CHANGES_VERSION
 
 if TYPE_CHECKING:
-    from vllmwall.options import Options
-    from vllmwall.report.shapes import StatusJson
+    from vllmwall.api.shapes import StatusJson
+    from vllmwall.engine.options import Options
 
 force_option = click.option(
     "--force", is_flag=True, help="Even if it would end the ssh connection that asks."
@@ -59,7 +59,7 @@ def daemon(
     log_level: str | None,
 ) -> None:
     """Guard this node until SIGTERM. The walls stay up when it ends."""
-    from vllmwall.options import Options
+    from vllmwall.engine.options import Options
 
     is_ours = not only_namespace or state_dir != STATE_DIR
     state_file = Path(state_dir) / "boot.nft" if is_ours else None
@@ -71,7 +71,7 @@ def _run(options: Options) -> None:
     from vllmwall.config.reading import Reading
 
     reading = Reading(options.config)  # while we import the rest
-    from vllmwall.daemon import run
+    from vllmwall.daemon.loop import run
 
     sys.exit(run(options, reading.settings))
 
@@ -132,7 +132,7 @@ def up(
     with on_trial("up", confirm, only_namespace, as_json=as_json) as trial:
         answer = asked("up", {**trial, **asker})
         if answer is None:
-            from vllmwall.once import up_once
+            from vllmwall.api.without_daemon import up_once
 
             with errors_in_words():
                 answer = dict(up_once(Path(config), runtime_dir(), only_namespace, asker))
@@ -149,7 +149,7 @@ def down(only_namespace: tuple[str, ...], as_json: bool) -> None:
     """
     answer = None if ended_a_hung_daemon() else asked("down")
     if answer is None:
-        from vllmwall.once import down_once
+        from vllmwall.api.without_daemon import down_once
 
         with errors_in_words():
             answer = {

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.daemonless import asked
-from vllmwall.cli.exits import Exit
+from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.terminal import console, fail, print_json
+from vllmwall.cli.without_daemon import asked
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from vllmwall.report.shapes import (
+    from vllmwall.api.shapes import (
         DaemonJson,
         ListenerJson,
         OrdersJson,
@@ -60,8 +60,8 @@ def status(as_json: bool, why: bool, everything: bool) -> None:
 
 def _without_daemon() -> str:
     """What can still be said for sure: whether a wall stands in this network namespace."""
+    from vllmwall.api.without_daemon import standing_here
     from vllmwall.enforce.backend import EnforceError
-    from vllmwall.once import standing_here
 
     socket_path = click.get_current_context().find_root().params["socket"]
     start = f"no daemon answers at {socket_path}: new ports stay open."

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
-from vllmwall.cli.exits import Exit, exit_of
-from vllmwall.control import ControlError, request
+from vllmwall.api.server import ControlError, request
+from vllmwall.cli.exit_codes import Exit, exit_of
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.exits import exit_of
-from vllmwall.cli.following import until_enough
+from vllmwall.api.server import ControlError, request
+from vllmwall.cli.exit_codes import exit_of
+from vllmwall.cli.follow import until_enough
 from vllmwall.cli.terminal import ask, console, fail, print_json, printable
-from vllmwall.control import ControlError, request
 
 if TYPE_CHECKING:
-    from vllmwall.report.events_shapes import EventsJson
-    from vllmwall.report.shapes import StatusJson
-    from vllmwall.report.watch_shapes import WatchJson
+    from vllmwall.api.events_shapes import EventsJson
+    from vllmwall.api.shapes import StatusJson
+    from vllmwall.api.watch_shapes import WatchJson
 
 _EVENTS = 50
 _PLAIN_HEIGHT = 60  # where no terminal says how high it is
@@ -58,7 +58,7 @@ def _print_once(look: WatchJson, *, as_json: bool) -> None:
     if as_json:
         print_json(look)
         return
-    from vllmwall.cli.picture import picture
+    from vllmwall.cli.watch_screen import picture
 
     out = console()
     out.print(picture(look, out.width, _PLAIN_HEIGHT))
@@ -68,7 +68,7 @@ def _live(interval: float) -> None:
     """A first look that fails ends the command in words; a later one is shown, and tried again."""
     from rich.live import Live
 
-    from vllmwall.cli.picture import picture
+    from vllmwall.cli.watch_screen import picture
 
     socket_path = Path(click.get_current_context().find_root().params["socket"])
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from vllmwall.config.lines import line_of, lines_of
 from vllmwall.config.problems import KeyPath, Problem, key_text
 from vllmwall.config.toml import TOMLDecodeError, loads
-from vllmwall.config.trusted import directory_complaint, read_trusted
+from vllmwall.linux.files import directory_complaint, read_trusted
 
 Tree = Mapping[str, object]
 # An audience is one value however it is written: a later file replaces it, so that it can

@@ -14,8 +14,9 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from vllmwall.config.orders import HostSection, LimitsSection, LogSection
+from vllmwall.config.operator_rules import HostSection, LimitsSection, LogSection
 from vllmwall.config.section import Section
+from vllmwall.config.settings import MetricsSettings, PeerSettings, Settings
 from vllmwall.config.values import (
     DEFAULT_KEY,
     SSH,
@@ -35,9 +36,8 @@ from vllmwall.config.values import (
     UnixGroup,
     WorkloadName,
 )
-from vllmwall.lessons import Lesson, Match
 from vllmwall.model import PEERS, PUBLIC, Mode, Network, Policy, Role
-from vllmwall.settings import MetricsSettings, PeerSettings, Settings
+from vllmwall.recognize.definitions import Lesson, Match
 
 
 class PeersSection(Section):

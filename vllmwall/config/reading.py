@@ -11,17 +11,17 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from vllmwall.apart import Apart, OtherVersionError
 from vllmwall.config import ConfigError, Problem, load
+from vllmwall.linux.helper_process import Apart, OtherVersionError
 
 if TYPE_CHECKING:
-    from vllmwall.settings import Settings
+    from vllmwall.config.settings import Settings
 
     Read = Settings | tuple[Problem, ...]
 
 _CODE = (
-    "from vllmwall import apart; from vllmwall.config import reading\n"
-    "apart.say(reading.read(sys.argv[1]))"
+    "from vllmwall.linux import helper_process; from vllmwall.config import reading\n"
+    "helper_process.say(reading.read(sys.argv[1]))"
 )
 _OTHER_VERSION = "cannot be read: another version of vllmwall is installed now; restart the daemon"
 

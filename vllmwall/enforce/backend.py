@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vllmwall.enforce.watch import Watch
+from vllmwall.enforce.nftables.notifications import Watch
 from vllmwall.model import Address, Guard, Mode, Network, Proto, Wall, WallEntry
 
 _LINES_AROUND = 2

@@ -22,12 +22,12 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from vllmwall.enforce import orders, ruleset
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.listing import read_wall
-from vllmwall.enforce.names import ABSENT, CGROUPS, GUARDED, UNLISTED
-from vllmwall.enforce.ruleset import TABLE
-from vllmwall.enforce.spelling import block
+from vllmwall.enforce.nftables import operator_rules, ruleset
+from vllmwall.enforce.nftables.names import ABSENT, CGROUPS, GUARDED, UNLISTED
+from vllmwall.enforce.nftables.readback import read_wall
+from vllmwall.enforce.nftables.ruleset import TABLE
+from vllmwall.enforce.nftables.syntax import block
 from vllmwall.model import BUILT_IN_AUDIENCES, PUBLIC, Proto, Wall, WallEntry
 
 Door = tuple[Proto, int]
@@ -96,7 +96,7 @@ def _without_extras(wall: Wall) -> Wall:
 def _fence(ports: range) -> list[str]:
     """What stands where guards stood: the chain sees nothing but SYNs."""
     return [
-        f"tcp dport @{orders.FAILSAFE} accept",
+        f"tcp dport @{operator_rules.FAILSAFE} accept",
         f"tcp dport {ports.start}-{ports.stop - 1} goto {UNLISTED}",
     ]
 

@@ -23,8 +23,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from vllmwall import netlink
-from vllmwall.enforce.connections import (
+from vllmwall.enforce.nftables.ruleset import is_walled
+from vllmwall.linux import netlink
+from vllmwall.linux.connections import (
     ROUTE,
     SOCK_DIAG,
     Connection,
@@ -35,9 +36,8 @@ from vllmwall.enforce.connections import (
     is_here,
     reset,
 )
-from vllmwall.enforce.ruleset import is_walled
+from vllmwall.linux.netns import run_in
 from vllmwall.model import Address, Mode, Network, Proto, Wall, WallEntry
-from vllmwall.netns import run_in
 
 UNSUPPORTED = (
     "this kernel cannot reset connections (no CONFIG_INET_DIAG_DESTROY): strangers' established "

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from vllmwall.cgroups import in_first_namespace, mount_point, number_of, our_name_for
+from vllmwall.linux.cgroups import in_first_namespace, mount_point, number_of, our_name_for
 from vllmwall.model import Listener, Node, Process, RaySession, Recognition
-from vllmwall.observe.eyesight import in_first_pid_namespace
 from vllmwall.observe.files import ray_sessions
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.observe.owners import OwnerIndex
 from vllmwall.observe.processes import ProcessTable, read
+from vllmwall.observe.visibility import in_first_pid_namespace
 
 _Key = tuple[int, int]
 _NAMELESS_KEPT = 1024

@@ -21,7 +21,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from vllmwall.model import Address
-from vllmwall.observe.eyesight import in_first_pid_namespace
+from vllmwall.observe.visibility import in_first_pid_namespace
 
 TRACEFS_MOUNTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _LISTEN_STATE, _CLOSE_STATE = 10, 7  # TCP_LISTEN and TCP_CLOSE, net/tcp_states.h

@@ -2,7 +2,7 @@
 
 Their paths and contents belong to users, and we read them as root. So: only regular files,
 small ones, without waiting, and only what the process itself could have read; of what is in
-them only the keys named in `vllmwall.inputs` ever leave this module.
+them only the keys named in `vllmwall.recognize.inputs` ever leave this module.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vllmwall.inputs import SETTINGS_KEYS
 from vllmwall.model import Process, RaySession
+from vllmwall.recognize.inputs import SETTINGS_KEYS
 
 _SIZE_LIMIT = 64 * 1024
 _READS_SETTINGS = re.compile(r"vllm(?!wall)|sglang")  # ours is TOML

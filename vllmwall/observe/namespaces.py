@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from vllmwall.linux.listeners import SocketDump
+from vllmwall.linux.netns import OWN, inode_of, run_in
 from vllmwall.model import Listener, Process, Proto
-from vllmwall.netns import OWN, inode_of, run_in
-from vllmwall.observe.sockets import SocketDump
 
 NAMED = Path("/run/netns")
 _IPVS_HEADER = 3  # lines, net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_info_seq_show

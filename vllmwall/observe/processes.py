@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vllmwall.inputs import ENV_KEYS, LIBRARY_MARKS
 from vllmwall.model import Process, Stack
 from vllmwall.observe.containers import image_of
 from vllmwall.observe.files import settings_of
 from vllmwall.observe.owners import STARVED
+from vllmwall.recognize.inputs import ENV_KEYS, LIBRARY_MARKS
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD, linux/sched.h
 _READ_LIMIT = 1 << 20

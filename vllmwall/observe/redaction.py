@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from vllmwall.inputs import ENV_KEYS, SAFE_FLAGS, SAFE_SHORT_FLAGS, SETTINGS_KEYS
 from vllmwall.model import Listener, Node, Process, RaySession
+from vllmwall.recognize.inputs import ENV_KEYS, SAFE_FLAGS, SAFE_SHORT_FLAGS, SETTINGS_KEYS
 
 REDACTED = "<redacted>"
 

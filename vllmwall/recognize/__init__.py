@@ -2,17 +2,17 @@
 
 Pure functions over frozen values: no clock, no file, no socket, no state. To add a stack,
 write one file with its `StackRules` and name it in `_STACKS`. Imports the model and
-`vllmwall.inputs` only.
+`vllmwall.recognize.inputs` only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vllmwall.lessons import Lesson
 from vllmwall.model import Node, Process, Recognition
-from vllmwall.recognize import kv, lmdeploy, ray, sglang, taught, torch, vllm
+from vllmwall.recognize import custom, kv, lmdeploy, ray, sglang, torch, vllm
 from vllmwall.recognize.claims import StackRules
+from vllmwall.recognize.definitions import Lesson
 from vllmwall.recognize.survey import is_claimed_alone, survey_node
 
 # The order decides where two stacks could claim one process: the more specific comes first.
@@ -25,7 +25,7 @@ _STACKS: tuple[StackRules, ...] = (
     kv.NIXL,
     kv.LMCACHE,
     torch.RULES,
-    taught.RULES,
+    custom.RULES,
 )
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
-from vllmwall.lessons import Lesson
 from vllmwall.model import Evidence, Label, Listener, Process, Proto, RaySession, Role, Stack
 from vllmwall.recognize.commandline import Command, read_command
+from vllmwall.recognize.definitions import Lesson
 
 _Answer = TypeVar("_Answer")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vllmwall.lessons import Lesson
 from vllmwall.model import (
     Evidence,
     Label,
@@ -22,6 +21,7 @@ from vllmwall.model import (
     Role,
     Workload,
 )
+from vllmwall.recognize.definitions import Lesson
 
 _FORWARDER = "rootlessport"
 _GUESSED = 0.6

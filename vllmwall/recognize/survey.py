@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vllmwall.cgroups import SLICE, is_within
-from vllmwall.lessons import Lesson
+from vllmwall.linux.cgroups import SLICE, is_within
 from vllmwall.model import (
     Label,
     LabelledListener,
@@ -19,11 +18,12 @@ from vllmwall.model import (
     WorkloadId,
 )
 from vllmwall.recognize.claims import Candidate, Claim, Scene, Sighting, StackRules, unknown
+from vllmwall.recognize.custom import Lessons, taught_label
+from vllmwall.recognize.definitions import Lesson
 from vllmwall.recognize.family import front_ends, group, outermost, parents_of
 from vllmwall.recognize.fingerprints import library_label
 from vllmwall.recognize.forwarders import with_forwarded
 from vllmwall.recognize.ownership import Owned, owned_by
-from vllmwall.recognize.taught import Lessons, taught_label
 
 _ENOUGH = 16
 _PYTHONS = ("python", "pypy")

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from vllmwall.inputs import SETTINGS_KEYS
 from vllmwall.model import Process
 from vllmwall.recognize.commandline import (
     Command,
@@ -21,6 +20,7 @@ from vllmwall.recognize.commandline import (
     read_flags,
     whole_number,
 )
+from vllmwall.recognize.inputs import SETTINGS_KEYS
 
 _KNOWN = SETTINGS_KEYS - {"model-path", "nccl-port", "smg-grpc-mode"} | {
     "config",

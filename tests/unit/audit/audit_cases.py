@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
-from vllmwall.audit.nouns import (
+from vllmwall.inspect.audit.collect.commands import without_secrets
+from vllmwall.inspect.audit.rules import knobs
+from vllmwall.inspect.audit.types import (
     CommandLine,
     Confinement,
     Environment,
@@ -15,8 +17,6 @@ from vllmwall.audit.nouns import (
     Subject,
     Weights,
 )
-from vllmwall.audit.reading.commands import without_secrets
-from vllmwall.audit.table import knobs
 from vllmwall.model import Role, Stack
 from vllmwall.recognize.commandline import read_flags
 

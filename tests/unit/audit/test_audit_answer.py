@@ -8,12 +8,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tests.unit.audit.audit_cases import server
-from vllmwall.audit.answer import audit_json, has_failed, sarif
-from vllmwall.audit.judge import judge
-from vllmwall.audit.nouns import Audit
 from vllmwall.config.models import Config
 from vllmwall.config.values import Acceptance
-from vllmwall.report.audit_shapes import AuditJson
+from vllmwall.inspect.audit.judge import judge
+from vllmwall.inspect.audit.output import audit_json, has_failed, sarif
+from vllmwall.inspect.audit.shape import AuditJson
+from vllmwall.inspect.audit.types import Audit
 
 DAY = date(2026, 11, 21)
 BAD = server("--api-key K --enable-tokenizer-info-endpoint", {"VLLM_SERVER_DEV_MODE": "1"})

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.audit.audit_cases import CASES, ORDERS, container, internal, place, server
-from vllmwall.audit.judge import judge
-from vllmwall.audit.nouns import CommandLine, Environment, Severity, Subject, Weights
-from vllmwall.audit.table import knobs
+from vllmwall.inspect.audit.judge import judge
+from vllmwall.inspect.audit.rules import knobs
+from vllmwall.inspect.audit.types import CommandLine, Environment, Severity, Subject, Weights
 from vllmwall.model import Role, Stack
 
 RULES = {rule.id: rule for rule in knobs().finding}

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.audit.conftest import Start
-from vllmwall.audit.nouns import SET
-from vllmwall.audit.reading.commands import (
+from vllmwall.inspect.audit.collect.commands import (
     command_line,
     environment,
     is_title,
     secrets_of,
     without_secrets,
 )
-from vllmwall.audit.table import knobs
+from vllmwall.inspect.audit.rules import knobs
+from vllmwall.inspect.audit.types import SET
 from vllmwall.model import Process, Stack
 
 CANARY = "sk-CANARY-7f3a"

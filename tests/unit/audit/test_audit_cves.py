@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.audit.audit_cases import server
-from vllmwall.audit.judge import judge
-from vllmwall.audit.nouns import CommandLine, Environment
-from vllmwall.audit.table import Cve, cves
+from vllmwall.inspect.audit.judge import judge
+from vllmwall.inspect.audit.rules import Cve, cves
+from vllmwall.inspect.audit.types import CommandLine, Environment
 
 KEY = {"VLLM_API_KEY": "<set>"}
 

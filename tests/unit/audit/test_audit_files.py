@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.audit.conftest import Start
-from vllmwall.audit.nouns import Environment
-from vllmwall.audit.reading.files import View
-from vllmwall.audit.reading.packages import versions
-from vllmwall.audit.reading.weights import ChecksumError, read_checksums, weights
+from vllmwall.inspect.audit.collect.files import View
+from vllmwall.inspect.audit.collect.packages import versions
+from vllmwall.inspect.audit.collect.weights import ChecksumError, read_checksums, weights
+from vllmwall.inspect.audit.types import Environment
 
 ME = os.getpid()
 NOTHING = Environment()

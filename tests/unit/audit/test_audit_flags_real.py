@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.audit.judge import judge
-from vllmwall.audit.reading import Lookup, subjects
-from vllmwall.audit.table import cves, knobs
-from vllmwall.audit.versions import is_within
+from vllmwall.inspect.audit.collect import Lookup, subjects
+from vllmwall.inspect.audit.judge import judge
+from vllmwall.inspect.audit.rules import cves, knobs
+from vllmwall.inspect.audit.versions import is_within
 from vllmwall.model import Node, Stack
 from vllmwall.observe.processes import ProcessTable
 from vllmwall.recognize import recognize

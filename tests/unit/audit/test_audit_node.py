@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.unit.audit.audit_cases import place
-from vllmwall.audit.reading.node import (
+from vllmwall.inspect.audit.collect.node import (
     addresses,
     networks,
     proxies,

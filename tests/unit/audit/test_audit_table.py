@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from vllmwall.audit.checks import CHECKS
-from vllmwall.audit.document import markdown
-from vllmwall.audit.nouns import Severity
-from vllmwall.audit.table import Cve, Knobs, Rule, cves, knobs
-from vllmwall.audit.versions import parse
+from vllmwall.inspect.audit.checks import CHECKS
+from vllmwall.inspect.audit.docs import markdown
+from vllmwall.inspect.audit.rules import Cve, Knobs, Rule, cves, knobs
+from vllmwall.inspect.audit.types import Severity
+from vllmwall.inspect.audit.versions import parse
 from vllmwall.model import Stack
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "findings.md"

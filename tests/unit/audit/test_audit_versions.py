@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from vllmwall.audit.versions import is_within, parse
+from vllmwall.inspect.audit.versions import is_within, parse
 
 ASCENDING = [
     "0.1.dev1",

@@ -119,7 +119,7 @@ def test_the_package_is_laid_out_with_our_code_and_its_own_launcher(tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert vllmwall.__version__ in done.stdout
     ours = (tmp_path / "usr/lib/vllmwall/site/vllmwall/daemon.py").read_bytes()
-    assert (CHECKOUT / "vllmwall/daemon.py").read_bytes() == ours
+    assert (CHECKOUT / "vllmwall/daemon/loop.py").read_bytes() == ours
     assert list(tmp_path.rglob("daemon.cpython-3*.pyc"))
 
 

@@ -68,7 +68,7 @@ def run(tmp_path: Path) -> Run:
     def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         path = str(tmp_path / "control.sock")
         return subprocess.run(
-            [sys.executable, "-m", "vllmwall.cli", *arguments],
+            [sys.executable, "-m", "vllmwall", *arguments],
             env={**os.environ, "VLLMWALL_SOCKET": path, **variables},
             capture_output=True,
             text=True,

@@ -13,9 +13,9 @@ import pytest
 from tests.unit.cli.conftest import Daemon, Run
 from tests.unit.report.test_blocked import answer as blocked_answer
 from tests.unit.report.test_learn import client, facts, refused
-from vllmwall.cli.amounts import count, how_long, how_much
+from vllmwall.api.blocked_shapes import BlockedJson
 from vllmwall.cli.blocked import line_of, new_refusals
-from vllmwall.report.blocked_shapes import BlockedJson
+from vllmwall.cli.units import count, how_long, how_much
 
 LONG = "2001:0db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-with-a-very-long-name-indeed"
@@ -51,7 +51,7 @@ def test_it_fits_the_terminal(daemon: Daemon, command: str, width: int) -> None:
     daemon.answers("blocked", many())
     daemon.answers("learn", crowd())
     daemon.answers("connections", crowd()["connections"])  # type: ignore[arg-type]
-    script = f"stty cols {width}; {sys.executable} -m vllmwall.cli {command}"
+    script = f"stty cols {width}; {sys.executable} -m vllmwall {command}"
     script += " --no-names" if command == "blocked" else ""
     shown = subprocess.run(
         ["script", "-qec", script, "/dev/null"],

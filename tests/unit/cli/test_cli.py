@@ -12,10 +12,10 @@ import pytest
 
 from tests.unit.cli.conftest import Daemon, Run
 from tests.unit.report.nodes import RECORDINGS, facts, with_standing
+from vllmwall.api.plan import plan_json
+from vllmwall.api.status import status_json
 from vllmwall.cli.peers import Duration
 from vllmwall.cli.reference import reference_markdown
-from vllmwall.report.plan import plan_json
-from vllmwall.report.status import status_json
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference"
 
@@ -51,7 +51,7 @@ def test_why_shows_the_evidence(daemon: Daemon, run: Run) -> None:
 def test_status_fits_the_terminal(daemon: Daemon, run: Run, recording: str, width: int) -> None:
     """A real terminal of that width, and no line longer than it."""
     daemon.answers("status", dict(status_json(facts(recording))))
-    script = f"stty cols {width}; {sys.executable} -m vllmwall.cli status"
+    script = f"stty cols {width}; {sys.executable} -m vllmwall status"
     shown = subprocess.run(
         ["script", "-qec", script, "/dev/null"],
         env={"VLLMWALL_SOCKET": str(daemon.path), "TERM": "xterm", "NO_COLOR": "1"},

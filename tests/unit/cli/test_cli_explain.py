@@ -9,6 +9,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from tests.unit.cli.conftest import Daemon, Run
+from vllmwall.api.explain.reasons import AnswerFacts, OwnerFacts, WallFacts, explain_json
+from vllmwall.api.explain.shape import ExplainJson, StepJson
 from vllmwall.cli.explain import source_of
 from vllmwall.model import (
     Evidence,
@@ -22,8 +24,6 @@ from vllmwall.model import (
     Workload,
     WorkloadId,
 )
-from vllmwall.report.explain import AnswerFacts, OwnerFacts, WallFacts, explain_json
-from vllmwall.report.explain_shapes import ExplainJson, StepJson
 
 LISTENER = Listener(1, Proto.TCP, 29500, ip_address("0.0.0.0"), inode=7, pids=(42,))
 LABEL = Label(Role.TCPSTORE, 0.9, (Evidence("flag", "--master-port 29500"),))

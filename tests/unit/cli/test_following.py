@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from itertools import islice
 
-from vllmwall.cli.following import ticks
+from vllmwall.cli.follow import ticks
 
 
 def test_an_answer_that_took_longer_than_a_tick_ends_nothing() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vllmwall.cli.handed_on import settle
-from vllmwall.observe.published import Published
-from vllmwall.report.explain_shapes import AnswerJson, ExplainJson, ExplainVerdict
+from vllmwall.api.explain.shape import AnswerJson, ExplainJson, ExplainVerdict
+from vllmwall.cli.published_ports import settle
+from vllmwall.observe.published_ports import Published
 
 STRANGER = "203.0.113.9"
 RULE = Published("tcp", 29500, "172.17.0.2:29500", "Docker")

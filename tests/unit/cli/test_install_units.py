@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[3]
-RUN = [sys.executable, "-m", "vllmwall.cli", "install-units", "--directory"]
+RUN = [sys.executable, "-m", "vllmwall", "install-units", "--directory"]
 
 
 def test_units_start_this_installation(tmp_path: Path) -> None:
@@ -20,8 +20,8 @@ def test_units_start_this_installation(tmp_path: Path) -> None:
         pytest.skip(done.stderr)
     assert 0 == done.returncode, done.stderr
     written = (tmp_path / "vllmwall.service").read_text()
-    assert f"ExecStart={sys.executable} -m vllmwall.cli daemon\n" in written
-    assert f"ExecReload={sys.executable} -m vllmwall.cli reload\n" in written
+    assert f"ExecStart={sys.executable} -m vllmwall daemon\n" in written
+    assert f"ExecReload={sys.executable} -m vllmwall reload\n" in written
     original = (REPOSITORY / "systemd/vllmwall.service").read_text()
     assert written.count("\n") == original.count("\n")
     assert {"vllmwall.service", "vllmwall-boot.service", "vllmwall.slice"} == {
@@ -35,7 +35,7 @@ def test_a_path_means_what_it_says(tmp_path: Path) -> None:
     """Systemd splits at blanks, and reads a meaning into % and $."""
     script = tmp_path / "a b%n" / "vllmwall"
     script.parent.mkdir()
-    script.write_text("from vllmwall.entry import main\nmain()\n")
+    script.write_text("from vllmwall.__main__ import main\nmain()\n")
     command = [sys.executable, str(script), "install-units", "--directory", str(tmp_path / "to")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "a package is installed" in done.stderr:
@@ -52,5 +52,5 @@ def test_a_wheel_has_the_units(tmp_path: Path) -> None:
     assert 0 == done.returncode, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        service = archive.read("vllmwall/units/vllmwall.service")
+        service = archive.read("vllmwall/cli/units/vllmwall.service")
     assert service == (REPOSITORY / "systemd/vllmwall.service").read_bytes()

@@ -89,5 +89,5 @@ def test_loading_the_reference_examples(loaded: Callable[[str], Config]) -> None
 
 def test_reading_values_does_not_import_pydantic() -> None:
     """The command line reads networks, and answers before pydantic would be there."""
-    code = "import sys, vllmwall.cidr, vllmwall.decide; sys.exit('pydantic' in sys.modules)"
+    code = "import sys, vllmwall.cidr, vllmwall.decide.walls; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

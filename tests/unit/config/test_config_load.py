@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vllmwall.config import DEFAULT_PATH, load
 from vllmwall.config.models import Config
-from vllmwall.lessons import Lesson, Match
 from vllmwall.model import Mode, Proto, Role
+from vllmwall.recognize.definitions import Lesson, Match
 
 
 def test_a_missing_configuration_works(etc: Path) -> None:

@@ -10,7 +10,14 @@ from vllmwall.config.models import Config
 
 
 @pytest.mark.parametrize(
-    "listen", ["", "127.0.0.1:9837", "127.8.9.1:1", "[::1]:9837", "unix:/run/vllmwall/metrics.sock"]
+    "listen",
+    [
+        "",
+        "127.0.0.1:9837",
+        "127.8.9.1:1",
+        "[::1]:9837",
+        "unix:/run/vllmwall/metrics.sock",
+    ],
 )
 def test_addresses_of_this_host_are_taken(loaded: Callable[[str], Config], listen: str) -> None:
     """Loopback of both families, a socket, or nothing."""

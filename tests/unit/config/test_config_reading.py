@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.unit.config.conftest import Write
-from vllmwall import __version__, apart
+from vllmwall import __version__
 from vllmwall.config import ConfigError, load
 from vllmwall.config.documents import reference_markdown, sample_toml
 from vllmwall.config.reading import Reading
+from vllmwall.linux import helper_process
 
 EVERYTHING = re.sub(r"^#(?=[\[a-z])", "", sample_toml(), flags=re.MULTILINE)
 WRONG = "nonsense = 1\n[peers]\ncidrs = ['10.0.0.0/33']\n[policy]\napi = 'nobody'\n"
@@ -102,7 +103,7 @@ def test_a_process_that_hangs_is_ended_and_not_waited_for(
     write: Write, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop has a watchdog."""
-    monkeypatch.setattr(apart, "_PATIENCE", 0.2)
+    monkeypatch.setattr(helper_process, "_PATIENCE", 0.2)
     script(stand_in, f"echo $$ >{stand_in}.pid; exec sleep 600")
     path = write('mode = "audit"\n')
     reading = Reading(path)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.control import ControlError, ControlServer, Json, request
+from vllmwall.api.server import ControlError, ControlServer, Json, request
 
 NOBODY = 65534
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllmwall.cidr import merged
-from vllmwall.decide import Decision, decide
+from vllmwall.decide.walls import Decision, decide
 from vllmwall.model import (
     PUBLIC,
     Label,

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address, ip_address
 import pytest
 from decide_nodes import DEFAULT, HERE, PEER_NETWORKS, listener, networks, node, of_role, workload
 
-from vllmwall.decide import FAILSAFE, LOOPBACK, NOWHERE, SHARED, UNIX, Decision, decide
+from vllmwall.decide.walls import FAILSAFE, LOOPBACK, NOWHERE, SHARED, UNIX, Decision, decide
 from vllmwall.model import Listener, Mode, Policy, Proto, Role, Skipped, Wall, WallEntry
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
-from vllmwall.keeping import kept
+from vllmwall.decide.retained import kept
 from vllmwall.model import Policy, Proto, Wall, WallEntry
 
 PEERS = {"peers": (ip_network("192.0.2.2/32"),)}

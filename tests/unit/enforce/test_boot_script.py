@@ -13,7 +13,7 @@ from tests.unit.enforce.test_ruleset import WALLS, _matches, entry, wall
 from vllmwall import __version__
 from vllmwall.enforce.backend import AlteredWall
 from vllmwall.enforce.boot import boot_script, lasting, remembered_in
-from vllmwall.enforce.listing import read_wall
+from vllmwall.enforce.nftables.readback import read_wall
 from vllmwall.model import Guard, Mode, Proto, Wall, WallEntry
 
 EPHEMERAL = range(32768, 61000)

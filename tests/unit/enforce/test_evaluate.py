@@ -10,8 +10,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from vllmwall.enforce import ruleset
-from vllmwall.enforce.evaluation import (
+from vllmwall.enforce.evaluator import (
     NotUnderstoodError,
     Packet,
     Socket,
@@ -19,6 +18,7 @@ from vllmwall.enforce.evaluation import (
     evaluate,
     read_table,
 )
+from vllmwall.enforce.nftables import ruleset
 from vllmwall.limits import KernelLog, Limits
 from vllmwall.model import Guard, Mode, Proto, Wall, WallEntry
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from vllmwall.enforce.evaluation.finding import reached
+from vllmwall.enforce.evaluator.socket_lookup import reached
 from vllmwall.model import Listener, Proto
 
 

@@ -7,9 +7,9 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from vllmwall.enforce import ruleset
 from vllmwall.enforce.backend import AlteredWall
-from vllmwall.enforce.listing import read_wall
+from vllmwall.enforce.nftables import ruleset
+from vllmwall.enforce.nftables.readback import read_wall
 from vllmwall.model import Mode, Proto, Wall, WallEntry
 
 ENTRIES = frozenset(

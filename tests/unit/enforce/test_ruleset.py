@@ -13,10 +13,10 @@ from hypothesis import given
 from tests.unit.enforce.strategies import walls
 from vllmwall import __version__
 from vllmwall.cidr import merged
-from vllmwall.enforce import ruleset
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.delta import changing
-from vllmwall.enforce.listing import read_wall
+from vllmwall.enforce.nftables import ruleset
+from vllmwall.enforce.nftables.diff import changing
+from vllmwall.enforce.nftables.readback import read_wall
 from vllmwall.model import Mode, Proto, Wall, WallEntry
 
 GOLDEN = Path(__file__).parent / "golden"

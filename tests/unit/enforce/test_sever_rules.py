@@ -10,8 +10,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from vllmwall.enforce.connections import Connection
 from vllmwall.enforce.sever import refused
+from vllmwall.linux.connections import Connection
 from vllmwall.model import Guard, Mode, Network, Proto, Wall, WallEntry
 
 NODE, OTHER, PEER, STRANGER = "10.0.0.1", "10.0.0.7", "10.0.0.2", "203.0.113.9"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllmwall.enforce.watch import LOST, Touch, Watch
+from vllmwall.enforce.nftables.notifications import LOST, Touch, Watch
 
 INET, IP = 1, 2
 NEWTABLE, DELTABLE, NEWRULE, DELCHAIN, DELSETELEM, NEWGEN = 0, 2, 6, 5, 14, 15

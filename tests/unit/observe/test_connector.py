@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from vllmwall.observe.connector import ConnectorEvents
 from vllmwall.observe.events import EventsUnavailableError, ExecEvent
+from vllmwall.observe.proc_connector import ConnectorEvents
 
 
 def test_a_started_program_is_told() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.cgroups import mount_point
+from vllmwall.linux.cgroups import mount_point
 from vllmwall.observe import events
 from vllmwall.observe.events import (
     CgroupEvent,

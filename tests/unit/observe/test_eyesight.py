@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vllmwall.model import Listener, Proto
-from vllmwall.observe.eyesight import why_blind
+from vllmwall.observe.visibility import why_blind
 
 SEEN = Listener(1, Proto.TCP, 22, ip_address("0.0.0.0"), pids=(1,))
 HIDDEN = Listener(1, Proto.TCP, 8000, ip_address("0.0.0.0"))

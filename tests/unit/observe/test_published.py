@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.observe import published
-from vllmwall.observe.published import Published, published_ports
+from vllmwall.observe import published_ports as reader
+from vllmwall.observe.published_ports import Published, published_ports
 
 RULES = """*nat
 :DOCKER - [0:0]
@@ -55,7 +55,7 @@ def test_legacy_tables_are_not_made_by_asking(
     (tools / "iptables-legacy-save").chmod(0o755)
     names = tmp_path / "names"
     names.write_text("filter\n")
-    monkeypatch.setattr(published, "_TOOLS", (("iptables-legacy-save", str(names)),))
+    monkeypatch.setattr(reader, "_TOOLS", (("iptables-legacy-save", str(names)),))
     published_ports()
     assert not asked.exists()
     names.write_text("filter\nnat\n")

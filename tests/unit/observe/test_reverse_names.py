@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from vllmwall.observe.reverse_names import confirmed_name, names_of
+from vllmwall.cli.reverse_dns import confirmed_name, names_of
 
 TOLD = {"192.0.2.5": "gpu-5.example", "192.0.2.66": "gpu-5.example", "2001:db8::5": "six.example"}
 HELD = {"gpu-5.example": ["192.0.2.5", "192.0.2.6"], "six.example": ["2001:db8::5"]}

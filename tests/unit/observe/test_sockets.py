@@ -9,8 +9,8 @@ from ipaddress import ip_address
 
 import pytest
 
+from vllmwall.linux.listeners import SocketDump
 from vllmwall.model import Listener, Proto
-from vllmwall.observe.sockets import SocketDump
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from vllmwall import observe
-from vllmwall.netns import OWN, inode_of
+from vllmwall.linux.netns import OWN, inode_of
 from vllmwall.observe import Observer
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vllmwall
-from vllmwall.standin import daemon, journal
+from vllmwall.linux.systemd import journal, sd_notify
 
 REPOSITORY = Path(vllmwall.__file__).parents[1]
 PACKAGING = REPOSITORY / "packaging"
@@ -35,11 +35,11 @@ def test_every_script_is_a_shells(script: Path) -> None:
 def test_the_stand_in_tells_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """READY=1 as sd_notify(3) sends it; without a listener nothing happens."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert not daemon.notify("READY=1")
+    assert not sd_notify.notify("READY=1")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        assert daemon.notify("READY=1\nSTATUS=all is well")
+        assert sd_notify.notify("READY=1\nSTATUS=all is well")
         assert b"READY=1\nSTATUS=all is well" == listening.recv(100)
 
 

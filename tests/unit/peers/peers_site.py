@@ -8,9 +8,9 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from vllmwall.config import load
+from vllmwall.config.settings import Settings
 from vllmwall.model import Network
-from vllmwall.peers import Lookups, PeerList
-from vllmwall.settings import Settings
+from vllmwall.networks import Lookups, PeerList
 
 START = 1_000_000.0
 

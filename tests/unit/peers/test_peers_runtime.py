@@ -12,7 +12,7 @@ import pytest
 from peers_site import START, Site, nets, texts, write
 
 from vllmwall.config import load
-from vllmwall.peers import PeerError, PeerSource
+from vllmwall.networks import PeerError, PeerSource
 
 
 def error_of(function: Callable[[], object]) -> str:

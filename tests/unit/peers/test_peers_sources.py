@@ -10,8 +10,8 @@ from ipaddress import ip_network
 import pytest
 from peers_site import START, Site, nets, texts, write
 
-from vllmwall.peers import Lookups, PeerList, PeerSource
-from vllmwall.peers.names import look_up
+from vllmwall.networks import Lookups, PeerList, PeerSource
+from vllmwall.networks.dns import look_up
 
 
 def refreshed(site: Site, text: str) -> PeerList:

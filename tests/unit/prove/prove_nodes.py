@@ -1,13 +1,13 @@
-"""Places, statuses and tries for tests of `vllmwall.prove`."""
+"""Places, statuses and tries for tests of `vllmwall.inspect.prove`."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
 from typing import cast
 
+from vllmwall.api.shapes import StatusJson
+from vllmwall.inspect.prove.plan import Expected, Place, Source, Target, Try, Way
 from vllmwall.model import Listener, Proto
-from vllmwall.prove.plan import Expected, Place, Source, Target, Try, Way
-from vllmwall.report.shapes import StatusJson
 
 NAMESPACE = 7
 STRANGER = Source("stranger", ip_address("198.51.100.77"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.prove.prove_nodes import PEER, STRANGER, attempt
+from vllmwall.inspect.prove.plan import Expected, Try, Way
+from vllmwall.inspect.prove.verdicts import Outcome, Seen, Verdict, Witness, judge, newly_counted
 from vllmwall.model import Mode, Proto
-from vllmwall.prove.judging import Outcome, Seen, Verdict, Witness, judge, newly_counted
-from vllmwall.prove.plan import Expected, Try, Way
 
 GOOD, BAD, UNPROVEN = Outcome.AS_EXPECTED, Outcome.DIFFERENT, Outcome.UNPROVEN
 OPEN, CLOSED, OURS = Expected.OPEN, Expected.CLOSED, Expected.NOT_OURS

@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 import pytest
 
+from vllmwall.inspect.prove.packets import answer, broken_datagram, rejected, syn
 from vllmwall.model import Address, Proto
-from vllmwall.prove.packets import answer, broken_datagram, rejected, syn
 
 ENDS = [
     (ip_address("198.51.100.77"), ip_address("192.0.2.1")),

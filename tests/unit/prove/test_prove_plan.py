@@ -7,9 +7,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from tests.unit.prove.prove_nodes import NAMESPACE, PEER, STRANGER, listening, place, shown, status
-from vllmwall.decide import FAILSAFE
-from vllmwall.model import Listener, Network, Proto
-from vllmwall.prove.plan import (
+from vllmwall.decide.walls import FAILSAFE
+from vllmwall.inspect.prove.plan import (
     Expected,
     Place,
     Source,
@@ -20,6 +19,7 @@ from vllmwall.prove.plan import (
     targets_of,
     tries_of,
 )
+from vllmwall.model import Listener, Network, Proto
 
 NETWORKS: dict[str, list[Network]] = {
     "peers": [ip_network("10.0.0.2/32")],

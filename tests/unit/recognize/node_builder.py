@@ -10,9 +10,9 @@ import shlex
 from ipaddress import ip_address
 from itertools import count
 
-from vllmwall.lessons import Lesson
 from vllmwall.model import Listener, Node, Process, Proto, RaySession, Recognition, Role
 from vllmwall.recognize import recognize
+from vllmwall.recognize.definitions import Lesson
 
 NAMESPACE = 4026531840
 SPAWN = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from node_builder import node, process, renamed, roles, seen, tcp, unix
 
+from vllmwall.api.recognition import recognition_json
 from vllmwall.model import Node, Policy, Role, Stack
 from vllmwall.recognize import recognize
-from vllmwall.report.recognition import recognition_json
 
 VLLM = "/venv/bin/python3 /venv/bin/vllm serve m"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.recognize.node_builder import process, tcp
-from vllmwall.lessons import Lesson, Match
 from vllmwall.model import Node, Process, Role
 from vllmwall.recognize import recognize
+from vllmwall.recognize.definitions import Lesson, Match
 
 INSIDE = 4026532821
 PORT = "/usr/lib/podman/rootlessport"

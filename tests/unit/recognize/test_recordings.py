@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from vllmwall.model import Listener, Node, Process, Proto, Role
-from vllmwall.observe.recording import dump, load, read
+from vllmwall.observe.snapshot import dump, load, read
 from vllmwall.recognize import recognize
 
 FOLDER = Path(__file__).parents[2] / "recordings"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from node_builder import api_ports, process, roles, seen, stacks, tcp, unix
 
-from vllmwall.lessons import Lesson, Match
+from vllmwall.recognize.definitions import Lesson, Match
 
 UNIT = "/system.slice/my-llm.service"
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
-from vllmwall.decide import decide
+from vllmwall.decide.walls import decide
+from vllmwall.engine.facts import BackendFacts, NamespaceFacts, StatusFacts
 from vllmwall.model import Policy, Role, Wall
-from vllmwall.observe.recording import load
+from vllmwall.observe.snapshot import load
 from vllmwall.recognize import recognize
-from vllmwall.report.facts import BackendFacts, NamespaceFacts, StatusFacts
 
 RECORDINGS = Path(__file__).parents[2] / "recordings"
 POLICY = Policy({Role.API: ("public",)})

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from vllmwall.api.blocked_answer import BlockedFacts, blocked_json, by_time, is_private
+from vllmwall.api.blocked_shapes import BlockedJson
 from vllmwall.enforce.backend import Counters, Refusal
+from vllmwall.engine.refusals import Ledger, Purpose
 from vllmwall.model import Address, Mode, Proto
-from vllmwall.report.blocked import BlockedFacts, blocked_json, by_time, is_private
-from vllmwall.report.blocked_ledger import Ledger, Purpose
-from vllmwall.report.blocked_shapes import BlockedJson
-from vllmwall.report.networks import Networks
+from vllmwall.networks.membership import Networks
 
 NCCL = Purpose("nccl", "tiny", ("peers",))
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllmwall.enforce.backend import Counters, Refusal
+from vllmwall.engine import refusals
+from vllmwall.engine.refusals import KEPT_SECONDS, Ledger, Purpose, Record
 from vllmwall.model import Mode, Proto
-from vllmwall.report import blocked_ledger
-from vllmwall.report.blocked_ledger import KEPT_SECONDS, Ledger, Purpose, Record
 
 SPACE = (1, Mode.ENFORCE)
 SOURCE = ip_address("10.0.0.9")
@@ -55,7 +55,7 @@ def test_no_packet_is_counted_twice_and_none_that_was_seen_is_lost(
         ledger.take(SPACE, Counters(rebuilt, 60 * rebuilt, seen), float(now), lambda _: NCCL)
     assert sent == sum(one.total.packets for one in ledger.records.values())
     assert 60 * sent == sum(one.total.bytes for one in ledger.records.values())
-    assert sent == ledger.totals.get(SPACE, blocked_ledger.Total()).packets
+    assert sent == ledger.totals.get(SPACE, refusals.Total()).packets
 
 
 def test_a_table_that_was_rebuilt_between_two_looks_makes_a_lower_bound() -> None:
@@ -107,9 +107,9 @@ def test_what_is_old_or_elsewhere_is_let_go() -> None:
 def test_it_does_not_grow_without_end() -> None:
     """The newest stay: 8,192 of them."""
     ledger = Ledger(0.0)
-    for port in range(1, blocked_ledger.MOST + 11):
-        knock = blocked_ledger.Knock(*SPACE, SOURCE, Proto.TCP, port)
+    for port in range(1, refusals.MOST + 11):
+        knock = refusals.Knock(*SPACE, SOURCE, Proto.TCP, port)
         ledger.records[knock] = Record(0.0, float(port), NCCL)
     ledger.let_go({1}, 1.0)
-    assert blocked_ledger.MOST == len(ledger.records)
+    assert refusals.MOST == len(ledger.records)
     assert 11 == min(knock.port for knock in ledger.records)

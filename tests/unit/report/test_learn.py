@@ -7,11 +7,11 @@ from typing import Literal
 
 import pytest
 
+from vllmwall.api.blocked_shapes import RefusedJson
+from vllmwall.api.connections_shapes import ClientJson
 from vllmwall.config.toml import loads
-from vllmwall.report.blocked_shapes import RefusedJson
-from vllmwall.report.connections_shapes import ClientJson
-from vllmwall.report.learn import Watching
-from vllmwall.report.learn_shapes import LearnedSourceJson, LearnFactsJson, LearnJson
+from vllmwall.inspect.learn.proposal import Watching
+from vllmwall.inspect.learn.shape import LearnedSourceJson, LearnFactsJson, LearnJson
 
 Kind = Literal["enforce", "audit"]
 

@@ -7,11 +7,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vllmwall.api.blocked_answer import is_private
 from vllmwall.cidr import merged
+from vllmwall.inspect.learn.grouping import FEWEST, exactly, sensibly
 from vllmwall.model import Address
-from vllmwall.report.blocked import is_private
-from vllmwall.report.learn_networks import FEWEST, exactly, sensibly
-from vllmwall.report.networks import Networks
+from vllmwall.networks.membership import Networks
 
 FOUR, SIX = int(IPv4Address("10.255.255.200")), int(IPv6Address("fd00::fff0"))
 near: st.SearchStrategy[Address] = st.one_of(

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 LOG = """
-from vllmwall.report.log import configure
+from vllmwall.engine.log import configure
 log = configure({kind!r}, {level!r})
 log.info("wall changed", namespace="host", added="tcp/29500")
 log.debug("not asked for")

@@ -10,14 +10,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.report.nodes import facts, with_standing
+from vllmwall.api.metrics.definitions import DEFINITIONS, Drops, MetricFacts
+from vllmwall.api.metrics.exporter import DropCounts, write_whole
+from vllmwall.api.metrics.exposition import exposition
 from vllmwall.enforce.backend import Counters, Refusal
-from vllmwall.exposition import exposition
-from vllmwall.measures import Measures
-from vllmwall.metrics import DropCounts, write_whole
+from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, StatusFacts
+from vllmwall.engine.histograms import Measures
+from vllmwall.engine.refusals import Ledger, Purpose
 from vllmwall.model import Mode, PeerSource, Proto
-from vllmwall.report.blocked_ledger import Ledger, Purpose
-from vllmwall.report.facts import ConfigFacts, ConfigProblem, DaemonFacts, StatusFacts
-from vllmwall.report.metrics import DEFINITIONS, Drops, MetricFacts
 
 SPACE = 1
 STRANGER, OTHER = ip_address("203.0.113.9"), ip_address("198.51.100.7")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vllmwall.happenings import KINDS, OTHER
+from vllmwall.api.metrics.definitions import DEFINITIONS, reference
+from vllmwall.engine.event_log import KINDS, OTHER
 from vllmwall.model import Role, Stack
-from vllmwall.report.metrics import DEFINITIONS, reference
 
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "packaging" / "prometheus"

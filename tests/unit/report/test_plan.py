@@ -6,10 +6,10 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from tests.unit.report.nodes import facts
+from vllmwall.api.plan import plan_json
+from vllmwall.engine.facts import NamespaceFacts
 from vllmwall.limits import Limits
 from vllmwall.model import Proto
-from vllmwall.report.facts import NamespaceFacts
-from vllmwall.report.plan import plan_json
 
 SPACE = facts().namespaces[0]
 

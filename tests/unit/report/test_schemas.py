@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.report.schemas import SHAPES, schema_of
+from vllmwall.cli.schemas import SHAPES, schema_of
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "reference" / "schemas"
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.report.nodes import POLICY, RECORDINGS, facts, with_standing
+from vllmwall.api.status import is_safe, status_json, verdict
+from vllmwall.engine.facts import ConfigFacts, ConfigProblem
 from vllmwall.model import Mode, PeerSource, Recognition
-from vllmwall.report.facts import ConfigFacts, ConfigProblem
-from vllmwall.report.status import is_safe, status_json, verdict
 
 
 def test_a_node_whose_walls_stand_is_safe() -> None:

@@ -1,0 +1,1 @@
+"""The daemon's answers: one table of commands, one module for each command."""

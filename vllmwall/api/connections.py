@@ -1,0 +1,116 @@
+"""Who is connected to the workloads of this node: `vllmwall connections`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from vllmwall.api.connections_answer import Door, Seen, connections_json
+from vllmwall.api.server import Json
+from vllmwall.linux import netlink
+from vllmwall.linux.connections import ROUTE, SOCK_DIAG, is_here
+from vllmwall.linux.established import Established, established
+from vllmwall.linux.netns import run_in
+from vllmwall.model import Address, LabelledListener, Proto, Workload
+
+if TYPE_CHECKING:
+    from vllmwall.daemon.loop import Daemon
+
+MOST = 2048  # connections that one answer is made of: 50 ms
+_Doors = Mapping[tuple[int, int, Address | None], Door]
+
+
+def connections(daemon: Daemon, _: Json) -> Json:
+    """Every connection at a listener of a workload, in all namespaces, loopback left out."""
+    observer = daemon.keeper.observer
+    seen: list[Seen] = []
+    problems: list[str] = []
+    complete = True
+    for inode, doors in _doors(daemon).items():
+        room = MOST - len(seen)
+        try:
+            found = run_in(observer.namespaces.path(inode), partial(_read, doors, room + 1))
+        except (OSError, KeyError) as error:
+            name = observer.namespaces.name(inode)
+            problems.append(f"{name}: connections cannot be read: {error}")
+            continue
+        complete = complete and len(found) <= room
+        seen += found[:room]
+    names = [one.name for one in daemon.keeper.recognition.workloads]
+    return connections_json(seen, names, problems, time.time(), complete=complete)
+
+
+def _read(doors: _Doors, most: int) -> list[Seen]:
+    """In the network namespace of the calling thread. Raises OSError."""
+    with closing(netlink.opened(SOCK_DIAG)) as diag, closing(netlink.opened(ROUTE)) as route:
+        ports = {port for _, port, _ in doors}
+        found = [
+            (door, one)
+            for one in islice(established(diag, ports), most)
+            if (door := _door_of(one, doors)) is not None
+        ]
+        remotes = {one.connection.remote for _, one in found}
+        local = {remote for remote in remotes if is_here(route, remote)}
+    return [_seen(door, one, one.connection.remote in local) for door, one in found]
+
+
+def _door_of(one: Established, doors: _Doors) -> Door | None:
+    """The listener on the exact address before the one on any, as the kernel finds it."""
+    local, port = one.connection.local, one.connection.local_port
+    exact = doors.get((local.version, port, local))
+    return exact or doors.get((local.version, port, None))
+
+
+def _seen(door: Door, one: Established, here: bool) -> Seen:
+    return Seen(
+        door=door,
+        client=str(one.connection.remote),
+        client_port=one.connection.remote_port,
+        state=one.state,
+        received=one.received,
+        sent=one.sent,
+        seconds=one.seconds,
+        is_exact=one.is_exact,
+        is_here=here,
+    )
+
+
+def _doors(daemon: Daemon) -> Mapping[int, _Doors]:
+    """The TCP listeners of all workloads, by namespace; those on loopback are nobody's door."""
+    found: dict[int, dict[tuple[int, int, Address | None], Door]] = {}
+    for workload in daemon.keeper.recognition.workloads:
+        for one in workload.listeners:
+            listener = one.listener
+            if listener.proto is Proto.TCP and not listener.is_loopback:
+                door = _door(daemon, workload, one)
+                for family, address in _reached(one):
+                    places = found.setdefault(listener.namespace, {})
+                    places.setdefault((family, listener.port, address), door)
+    return found
+
+
+def _door(daemon: Daemon, workload: Workload, one: LabelledListener) -> Door:
+    role = one.label.role
+    return Door(
+        namespace=daemon.keeper.observer.namespaces.name(one.listener.namespace),
+        address=one.listener.address_text,
+        port=one.listener.port,
+        role=role.value,
+        workload=workload.name,
+        stack=workload.stack.value,
+        audience=daemon.keeper.policy.audience_of(role),
+    )
+
+
+def _reached(one: LabelledListener) -> Iterator[tuple[int, Address | None]]:
+    """The families and addresses that lead to a listener; None: any address."""
+    address = one.listener.plain_address
+    if address is None:
+        return
+    yield address.version, None if address.is_unspecified else address
+    if address.version == 6 and address.is_unspecified and not one.listener.v6only:
+        yield 4, None

@@ -1,0 +1,30 @@
+"""What happened: `vllmwall events` and `vllmwall watch`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllmwall.api.events_answer import events_json
+from vllmwall.api.server import ControlError, Json
+
+if TYPE_CHECKING:
+    from vllmwall.daemon.loop import Daemon
+
+_MOST = 500
+
+
+def events(daemon: Daemon, arguments: Json) -> Json:
+    """The events after number ``after`` of ``epoch``, the oldest first; without ``after`` the
+    newest ``most``. 500 at once: who wants more asks again."""
+    most, after = _number(arguments, "most", _MOST), _number(arguments, "after", -1)
+    most = min(most, _MOST)
+    if after < 0:
+        return events_json(daemon.happenings.last(most))
+    return events_json(daemon.happenings.since(after, str(arguments.get("epoch", "")), most))
+
+
+def _number(arguments: Json, key: str, default: int) -> int:
+    value = arguments.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ControlError("bad-request", f"{key}: a whole number is needed")
+    return value

@@ -1,0 +1,1 @@
+"""The metrics endpoint: definitions, exporter and HTTP server."""

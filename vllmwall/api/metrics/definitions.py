@@ -1,0 +1,345 @@
+"""The metrics: what each is called, means and holds. Pure; needs no Prometheus library.
+
+`DEFINITIONS` is the one place: the exporter, docs/reference/metrics.md and the tests of the alert
+rules and of the dashboard read it. Run as a module it prints that page.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vllmwall.api.shapes import StatusJson
+from vllmwall.api.status import status_json
+from vllmwall.engine.event_log import KINDS, OTHER
+from vllmwall.engine.facts import DaemonFacts, StatusFacts
+from vllmwall.engine.histograms import BOUNDS, Histogram, Measures
+from vllmwall.model import Proto
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Drops:
+    """What the wall of a namespace refused at the ports of a role, since the daemon started."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """Everything that the metrics are made of.
+
+    ``drops`` by (namespace, role), ``sources`` that were refused by namespace, ``happened``
+    events by kind. ``bans`` are the standing ones, None: not known.
+    """
+
+    status: StatusFacts
+    daemon: DaemonFacts
+    measures: Measures
+    happened: Mapping[str, int] = field(default_factory=dict)
+    drops: Mapping[tuple[str, str], Drops] = field(default_factory=dict)
+    sources: Mapping[str, int] = field(default_factory=dict)
+    bans: int | None = None
+
+
+Sample = tuple[Labels, float]
+Source = Callable[[MetricFacts, StatusJson], Iterable[Sample]]
+HistogramSource = Callable[[MetricFacts], Iterable[tuple[Labels, Histogram]]]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One metric. ``name`` is as Prometheus shows it (a counter's ends in ``_total``)."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram", "info"]
+    help: str
+    labels: Labels = ()
+    samples: Source = field(default=lambda facts, status: (), compare=False)
+    histograms: HistogramSource = field(default=lambda facts: (), compare=False)
+
+
+def _one(value: Callable[[MetricFacts, StatusJson], float]) -> Source:
+    return lambda facts, status: [((), value(facts, status))]
+
+
+def _tally(labels: Iterable[Labels]) -> list[Sample]:
+    return [(one, float(number)) for one, number in sorted(Counter(labels).items())]
+
+
+def _listeners(_: MetricFacts, status: StatusJson) -> Iterable[Sample]:
+    return _tally(
+        (workload["stack"], one["role"], ",".join(one["audience"]), one["rule"])
+        for workload in status["workloads"]
+        for one in workload["listeners"]
+        if one["proto"] != Proto.UNIX.value
+    )
+
+
+def _by_namespace(key: Callable[[Mapping[str, object]], float]) -> Source:
+    def samples(_: MetricFacts, status: StatusJson) -> Iterator[Sample]:
+        for space in status["namespaces"]:
+            yield (space["name"],), key(dict(space))
+
+    return samples
+
+
+def _guards(_: MetricFacts, status: StatusJson) -> Iterator[Sample]:
+    for space in status["namespaces"]:
+        yield (space["name"],), len(space["guarded"])
+
+
+def _protection(_: MetricFacts, status: StatusJson) -> Iterator[Sample]:
+    for space in status["namespaces"]:
+        yield (space["name"], space["protection"].partition(":")[0] or "unknown"), 1
+
+
+def _drops(attribute: str) -> Source:
+    return lambda facts, status: [
+        (where, float(getattr(drops, attribute))) for where, drops in sorted(facts.drops.items())
+    ]
+
+
+def _failing(_: MetricFacts, status: StatusJson) -> Iterable[Sample]:
+    found: dict[Labels, float] = {}
+    for one in status["peers"]["sources"]:
+        key = (one["kind"], one["name"])
+        found[key] = max(found.get(key, 0.0), float(one["error"] is not None))
+    return sorted(found.items())
+
+
+def _happened(facts: MetricFacts, _: StatusJson) -> Iterator[Sample]:
+    for kind in sorted({*KINDS.values(), OTHER}):
+        yield (kind,), facts.happened.get(kind, 0)
+
+
+def _last_pass(facts: MetricFacts, _: StatusJson) -> Iterator[Sample]:
+    if facts.daemon.last_pass is not None:
+        yield (), facts.daemon.last_pass.at
+
+
+def _bans(facts: MetricFacts, _: StatusJson) -> Iterator[Sample]:
+    if facts.bans is not None:
+        yield (), facts.bans
+
+
+def _passes(facts: MetricFacts) -> Iterator[tuple[Labels, Histogram]]:
+    yield ("full",), facts.measures.full
+    yield ("quick",), facts.measures.quick
+
+
+DEFINITIONS: tuple[Definition, ...] = (
+    Definition(
+        "vllmwall_build_info",
+        "info",
+        "Always 1; the version says which vllmwall runs.",
+        ("version",),
+        lambda facts, status: [((facts.daemon.version,), 1)],
+    ),
+    Definition(
+        "vllmwall_backend_info",
+        "info",
+        "Always 1; what enforces, and where events come from (tracefs, or poll: looking every "
+        "second).",
+        ("backend", "events"),
+        lambda facts, status: [((status["backend"]["name"], facts.daemon.events), 1)],
+    ),
+    Definition(
+        "vllmwall_mode_info",
+        "info",
+        "Always 1; enforce, audit (counts and drops nothing) or down.",
+        ("mode",),
+        lambda facts, status: [((status["mode"],), 1)],
+    ),
+    Definition(
+        "vllmwall_safe",
+        "gauge",
+        "1 when every wall was read back just now and is as it must be; 0 when one is not, or "
+        "cannot be read, or drops nothing.",
+        (),
+        _one(lambda facts, status: float(status["safe"] is True)),
+    ),
+    Definition(
+        "vllmwall_wall_up",
+        "gauge",
+        "1 when the wall of the namespace was read back just now and is as it must be; 0 when it "
+        "is missing, altered or cannot be read.",
+        ("namespace",),
+        _by_namespace(lambda space: float(space["wall"] == "stands")),
+    ),
+    Definition(
+        "vllmwall_wall_protection_info",
+        "info",
+        "Always 1; owned (the kernel lets nobody else change the table) or watched (changes are "
+        "heard and put right).",
+        ("namespace", "protection"),
+        _protection,
+    ),
+    Definition(
+        "vllmwall_guards",
+        "gauge",
+        "Guards that stand: cgroups whose ports are closed before they exist.",
+        ("namespace",),
+        _guards,
+    ),
+    Definition(
+        "vllmwall_workloads",
+        "gauge",
+        "Workloads on this node.",
+        ("stack", "guard"),
+        lambda facts, status: _tally(
+            (one["stack"], one["guard"]["state"]) for one in status["workloads"]
+        ),
+    ),
+    Definition(
+        "vllmwall_listeners",
+        "gauge",
+        "Listeners of workloads, without unix sockets. rule: stands, none (needs none: loopback, "
+        "failsafe), missing (it is open), unknown (could not be read).",
+        ("stack", "role", "audience", "rule"),
+        _listeners,
+    ),
+    Definition(
+        "vllmwall_refused_packets_total",
+        "counter",
+        "Packets that the wall refused (in audit mode: would have refused), by the role of the "
+        "port. other: no listener of a workload was known there.",
+        ("namespace", "role"),
+        _drops("packets"),
+    ),
+    Definition(
+        "vllmwall_refused_bytes_total",
+        "counter",
+        "Bytes of the refused packets, headers included.",
+        ("namespace", "role"),
+        _drops("bytes"),
+    ),
+    Definition(
+        "vllmwall_refused_sources",
+        "gauge",
+        "Different addresses that were refused within the last hour (as far as the kernel could "
+        "remember them).",
+        ("namespace",),
+        lambda facts, status: [((name,), n) for name, n in sorted(facts.sources.items())],
+    ),
+    Definition(
+        "vllmwall_peer_networks",
+        "gauge",
+        "Networks that are trusted, after merging.",
+        (),
+        _one(lambda facts, status: len(status["peers"]["networks"])),
+    ),
+    Definition(
+        "vllmwall_peer_source_failing",
+        "gauge",
+        "1 when a source of peers could not be read; its last good answer stays in force.",
+        ("kind", "source"),
+        _failing,
+    ),
+    Definition("vllmwall_bans", "gauge", "Bans that stand.", (), _bans),
+    Definition(
+        "vllmwall_config_loaded_timestamp_seconds",
+        "gauge",
+        "When the configuration in force was loaded.",
+        (),
+        _one(lambda facts, status: status["config"]["loaded"]),
+    ),
+    Definition(
+        "vllmwall_config_refused",
+        "gauge",
+        "1 when a newer configuration was refused and the old one is still in force.",
+        (),
+        _one(lambda facts, status: float(status["config"]["error"] is not None)),
+    ),
+    Definition(
+        "vllmwall_start_timestamp_seconds",
+        "gauge",
+        "When the daemon started.",
+        (),
+        _one(lambda facts, status: facts.daemon.started),
+    ),
+    Definition(
+        "vllmwall_last_pass_timestamp_seconds",
+        "gauge",
+        "When the newest full pass ended.",
+        (),
+        _last_pass,
+    ),
+    Definition(
+        "vllmwall_events_total",
+        "counter",
+        "Events by kind, as `vllmwall events` shows them: touched (another program changed our "
+        "table), pass-failed, wall-failed, config-refused and the others.",
+        ("kind",),
+        _happened,
+    ),
+    Definition(
+        "vllmwall_kernel_events_lost_total",
+        "counter",
+        "Events that the kernel had to drop; each time a full pass read everything anew.",
+        (),
+        _one(lambda facts, status: facts.daemon.events_lost),
+    ),
+    Definition(
+        "vllmwall_pass_duration_seconds",
+        "histogram",
+        "How long passes took; its count is how many there were. full: everything read anew; "
+        "quick: what an event told of.",
+        ("kind",),
+        histograms=_passes,
+    ),
+    Definition(
+        "vllmwall_reaction_seconds",
+        "histogram",
+        "From listen() in a workload to the rule that closes the port, by the kernel's own time "
+        "of the event. Where a guard stands, the port was closed all along.",
+        histograms=lambda facts: [((), facts.measures.reaction)],
+    ),
+    Definition(
+        "vllmwall_repair_seconds",
+        "histogram",
+        "From reading that another program touched the wall to the wall that stands again.",
+        histograms=lambda facts: [((), facts.measures.repair)],
+    ),
+)
+
+
+def gathered(facts: MetricFacts) -> Iterator[tuple[Definition, list[Sample]]]:
+    """Every metric that is no histogram, with its samples."""
+    status = status_json(facts.status)
+    for one in DEFINITIONS:
+        if one.kind != "histogram":
+            yield one, list(one.samples(facts, status))
+
+
+_HEAD = """\
+# Metrics
+
+<!-- Written by `make docs`; edit vllmwall/api/metrics/definitions.py instead. -->
+
+What vllmwall tells Prometheus, once [metrics are switched on](../how-to/metrics-and-alerts.md).
+Labels that are no name of ours (`namespace`, `source`) have as many values as the node has network
+namespaces with a wall, and the configuration sources of peers: no stranger and no port becomes a
+label, so nobody outside can make the number of time series grow.
+"""
+
+
+def reference() -> str:
+    """docs/reference/metrics.md."""
+    lines = [*_HEAD.splitlines(), "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for one in DEFINITIONS:
+        labels = ", ".join(f"`{label}`" for label in one.labels) or "none"
+        lines.append(f"| `{one.name}` | {one.kind} | {labels} | {one.help} |")
+    bounds = ", ".join(f"{bound:g}" for bound in BOUNDS)
+    lines += ["", f"Bounds of the histograms, in seconds: {bounds}.", ""]
+    lines += [f"Kinds of `vllmwall_events_total`: {', '.join(sorted({*KINDS.values(), OTHER}))}."]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -1,0 +1,67 @@
+"""The published shapes of every answer: ``python -m vllmwall.cli.schemas DIRECTORY``.
+
+Writes one JSON schema (draft 2020-12) a command, as docs/reference/schemas has them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from vllmwall.api.bans_shapes import BansJson
+from vllmwall.api.blocked_shapes import BlockedJson, NewRefusalJson
+from vllmwall.api.change_shapes import CheckJson, ConfirmJson, DownJson, PeersAnswerJson
+from vllmwall.api.connections_shapes import ConnectionEventJson, ConnectionsJson
+from vllmwall.api.events_shapes import EventJson
+from vllmwall.api.explain.shape import ExplainJson
+from vllmwall.api.recognition import RecognitionOut
+from vllmwall.api.shapes import PlanJson, StatusJson
+from vllmwall.api.watch_shapes import WatchJson
+from vllmwall.inspect.audit.shape import AuditJson
+from vllmwall.inspect.doctor.shape import DoctorJson
+from vllmwall.inspect.learn.shape import LearnJson
+from vllmwall.inspect.prove.shape import ProveJson
+
+SHAPES: Mapping[str, type] = {
+    "audit": AuditJson,
+    "bans": BansJson,
+    "blocked": BlockedJson,
+    "blocked-follow": NewRefusalJson,
+    "check": CheckJson,
+    "confirm": ConfirmJson,
+    "connections": ConnectionsJson,
+    "connections-follow": ConnectionEventJson,
+    "doctor": DoctorJson,
+    "down": DownJson,
+    "events": EventJson,
+    "explain": ExplainJson,
+    "learn": LearnJson,
+    "peers": PeersAnswerJson,
+    "plan": PlanJson,
+    "prove": ProveJson,
+    "recognize": RecognitionOut,
+    "status": StatusJson,
+    "watch": WatchJson,
+}
+"""By the command whose ``--json`` has that shape. `reload` and `up` answer with a status, `ban` and
+`unban` with the bans, all of `peers` with the peers."""
+
+
+def schema_of(command: str) -> str:
+    """The JSON schema of a command's answer."""
+    return json.dumps(TypeAdapter(SHAPES[command]).json_schema(), indent=2) + "\n"
+
+
+def write(folder: Path) -> None:
+    """One file a command. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for command in SHAPES:
+        (folder / f"{command}.json").write_text(schema_of(command))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,50 @@
+"""What the daemon takes from a configuration: plain values that were checked before.
+
+Imports no pydantic, which checks them in a process of its own: `vllmwall.config.reading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllmwall.model import Network, Policy
+from vllmwall.recognize.definitions import Lesson
+
+
+@dataclass(frozen=True)
+class PeerSettings:
+    """Where peers come from. ``by_file``: the networks that each file of the configuration names;
+    ``files`` are globs of others with networks in them, ``dns`` names."""
+
+    by_file: Mapping[str, tuple[Network, ...]]
+    files: tuple[str, ...]
+    dns: tuple[str, ...]
+    allow_everyone: bool
+
+
+@dataclass(frozen=True)
+class MetricsSettings:
+    """Where metrics are to be had; empty: nowhere."""
+
+    listen: str
+    textfile: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A configuration. ``files`` are those that it was read from, in the order of merging."""
+
+    files: tuple[Path, ...]
+    policy: Policy
+    lessons: tuple[Lesson, ...]
+    peers: PeerSettings
+    metrics: MetricsSettings
+    guards: bool
+    guarded_units: tuple[str, ...]
+    boot_fence: bool
+    full_pass_seconds: float
+    log: str
+    log_level: str
+    control_group: str

@@ -1,0 +1,1 @@
+"""The daemon's loop: time, signals and sockets. It decides nothing itself."""

@@ -1,0 +1,399 @@
+"""The daemon: wakes on events, timers, signals and questions, and runs passes.
+
+Everything it does is level-triggered: a pass re-reads the node, so a lost event costs time and
+never correctness. It owns time; what a pass does is in `vllmwall.engine.reconciler`, what a
+question gets is in `vllmwall.api.commands`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from vllmwall import __version__
+from vllmwall.api.blocked import look as note_refusals
+from vllmwall.api.commands import Answers
+from vllmwall.api.metrics.exporter import Metrics
+from vllmwall.api.server import ControlServer
+from vllmwall.config import DROP_INS, ConfigError
+from vllmwall.config.reading import Reading
+from vllmwall.config.settings import Settings
+from vllmwall.daemon.readiness import word
+from vllmwall.daemon.supervisor import Supervisor, longest_sleep
+from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.engine.change_log import tell_change, tell_failure, tell_touch
+from vllmwall.engine.changes import Noticing
+from vllmwall.engine.event_handlers import follow, late_reactions
+from vllmwall.engine.event_log import Happenings
+from vllmwall.engine.facts import ConfigProblem, DaemonFacts, PassFacts, TouchFacts
+from vllmwall.engine.histograms import Measures
+from vllmwall.engine.log import Logger, configure
+from vllmwall.engine.options import DOWN_MARKER, Options
+from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.saved_wall import SavedWall
+from vllmwall.linux.lock import alone_in
+from vllmwall.networks import PeerList
+from vllmwall.networks.banlist import BanList
+from vllmwall.observe.event_source import open_events
+from vllmwall.observe.events import Event
+from vllmwall.observe.namespaces import inode_of_name
+
+_SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
+_POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
+_PEERS_SECONDS = 60.0
+_TOUCHES_KEPT = 16
+_SECOND_LOOK = "second look"  # for walls that an earlier daemon left: not before READY
+_SECOND_LOOK_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
+_PATIENCE_SECONDS = 2.0  # with DNS, at start and reload; a later answer comes with its own pass
+
+
+def run(options: Options, read: Callable[[], Settings]) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. The walls stay up when it ends.
+
+    ``read`` is how the configuration comes; it may raise ConfigError.
+    """
+    try:
+        config = read()
+    except ConfigError as error:
+        configure(options.log or "auto").error(
+            "no usable configuration; the walls that stand stay", problems=str(error)
+        )
+        return 2
+    happenings = Happenings()
+    level = options.log_level or config.log_level
+    log = configure(options.log or config.log, level, happenings.note)
+    try:
+        return _run_alone(options, config, log, happenings)
+    except Exception as error:  # loud and in one line; a start anew is the unit's business
+        why = f"{type(error).__name__}: {error}"
+        log.critical("the daemon cannot go on; the walls that stand stay", error=why, exc_info=True)
+        return 1
+
+
+def _run_alone(options: Options, config: Settings, log: Logger, happenings: Happenings) -> int:
+    with alone_in(options.runtime_dir) as alone:
+        if not alone:
+            log.error("another vllmwall daemon runs", runtime_dir=str(options.runtime_dir))
+            return 1
+        daemon = Daemon(options, config, log, happenings)
+        try:
+            daemon.run()
+        finally:
+            daemon.close()
+    return 0
+
+
+class Daemon:
+    """The loop and what it waits for."""
+
+    def __init__(
+        self,
+        options: Options,
+        config: Settings,
+        log: Logger,
+        happenings: Happenings,
+    ) -> None:
+        self.options = options
+        self.log = log
+        self.happenings = happenings
+        self.measures = Measures()
+        self._noticing = Noticing(log)
+        self.metrics = Metrics(self)
+        self._supervisor = Supervisor()
+        self.started = time.time()
+        self.passes = 0
+        self.last_pass: PassFacts | None = None
+        self.pass_error: str | None = None
+        self.save_error: str | None = None
+        self._saved = SavedWall(options.state_file) if options.state_file else None
+        self.config_problems: tuple[ConfigProblem, ...] = ()
+        self.config_loaded = self.started
+        self.keeper = WallKeeper(
+            config=config,
+            peers=PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS),
+            backend=Nftables(),
+            only=frozenset(map(inode_of_name, options.only_namespaces)),
+            down=(options.runtime_dir / DOWN_MARKER).exists(),
+            armed_file=options.runtime_dir / "armed.json",
+            bans=BanList(*options.ban_files),
+            on_change=lambda change: tell_change(log, self._name(change.namespace), change),
+            on_failure=lambda inode, why: tell_failure(log, self._name(inode), why),
+        )
+        self._events = open_events(options.instance, _POLL_SECONDS)
+        self._control = ControlServer(
+            options.runtime_dir / "control.sock", Answers(self).answer, config.control_group
+        )
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._signals: list[int] = []
+        self._stopping = False
+        self._due = {"start": 0.0}  # why full passes shall be, and when at the latest
+        self._due_peers = 0.0
+        self._lost = 0
+        self.touched: deque[TouchFacts] = deque(maxlen=_TOUCHES_KEPT)
+        self.on_trial: Settings | None = None  # what comes back unless its successor is confirmed
+
+    def run(self) -> None:
+        """Until a signal says stop."""
+        self._catch_signals()
+        self.log.info(
+            "started", version=__version__, events=self._events.name, why=self._events.reason
+        )
+        while not self._stopping:
+            now = time.monotonic()
+            if now >= self._due_peers:
+                self._refresh_peers(now, wait=0.0 if self.passes else _PATIENCE_SECONDS)
+            if now >= self._next_pass()[0]:
+                self.full_pass(self._next_pass()[1])
+            self._supervisor.feed_watchdog()
+            due = min(self._next_pass()[0], self._due_peers, time.monotonic() + longest_sleep())
+            self._wait(due - time.monotonic())
+        self._supervisor.tell("STOPPING=1")
+        self.log.info("stopped; the walls stay up")
+
+    def close(self) -> None:
+        """Give everything back except the walls."""
+        self._control.close()
+        self.metrics.close()
+        if self._events.stream is not None:
+            self._events.stream.close()
+        self.keeper.observer.namespaces.close()
+
+    def facts(self) -> DaemonFacts:
+        """The daemon's own part of a status."""
+        return DaemonFacts(
+            pid=os.getpid(),
+            version=__version__,
+            started=self.started,
+            events=self._events.name,
+            events_reason=self._events.reason,
+            events_lost=self._lost,
+            touched=tuple(self.touched),
+            last_pass=self.last_pass,
+            passes=self.passes,
+        )
+
+    def full_pass(self, reason: str) -> None:
+        """One full pass; a node that cannot be read is said loudly and changes nothing."""
+        interval = self.keeper.config.full_pass_seconds
+        now = time.monotonic()
+        second_look = now >= self._due.get(_SECOND_LOOK, math.inf)
+        self._due = {why: at for why, at in self._due.items() if at > now}
+        self._due["timer"] = now + (interval if self._events.name == "tracefs" else _POLL_SECONDS)
+        if (left := self._until_a_peer_expires()) is not None:
+            self.wake_soon("a peer's time is over", left)
+        if (left := self.keeper.bans.left()) is not None:
+            self.wake_soon("a ban's time is over", left)
+        begun = time.perf_counter()
+        try:
+            if second_look:
+                self.keeper.look_for_walls()
+            self.keeper.full_pass(self._catch_up)
+            self._count_lost_events()
+            self._save_wall()
+            self._noticing.look(self.keeper)
+            note_refusals(self)
+            self.pass_error = None
+        except Exception as error:  # whatever a user's process can provoke must not end us
+            self.pass_error = f"the last pass failed: {error!r}; the walls that stand stay"
+            self.log.exception("pass failed", reason=reason, error=repr(error))
+        if self.pass_error or any(self.keeper.walls.failures()):
+            self.wake_soon("what failed is tried again", _RETRY_SECONDS)
+        if self.passes == 0:  # which must not wait for it
+            self.wake_soon(_SECOND_LOOK, _SECOND_LOOK_SECONDS)
+        self.passes += 1
+        seconds = time.perf_counter() - begun
+        self.measures.full.observe(seconds)
+        self.last_pass = PassFacts(time.time(), seconds * 1000, reason)
+        self.metrics.after_pass()
+        said = word(self.keeper, self.pass_error)
+        if self._supervisor.tell_once(said) and "READY=1" not in said and not self.pass_error:
+            self.log.error("not ready", why=said.removeprefix("STATUS="))
+
+    def _until_a_peer_expires(self) -> float | None:
+        now = self.keeper.peers.now()
+        ends = [end for one in self.keeper.peers.sources() if (end := one.expires) and end > now]
+        return min(ends) - now if ends else None
+
+    def _save_wall(self) -> None:
+        """For the next boot. A full disk costs that, and is said once."""
+        before, self.save_error = self.save_error, None
+        try:
+            if self._saved is not None:
+                self._saved.keep(self.keeper, fenced=self.keeper.config.boot_fence)
+        except OSError as error:
+            self.save_error = f"the wall for the next boot could not be saved: {error}"
+            if self.save_error != before:
+                self.log.error(self.save_error)
+
+    def _count_lost_events(self) -> None:
+        lost = self._events.lost()
+        if lost > self._lost:
+            self.log.warning("the kernel dropped events; a full pass follows", events=lost)
+            self.wake_soon("lost events", self._settle_seconds())
+        self._lost = lost
+
+    def wake_soon(self, reason: str, seconds: float = 0.0) -> None:
+        """Have a full pass in ``seconds`` at the latest; one before then does not count for it."""
+        due = time.monotonic() + seconds
+        self._due[reason] = min(due, self._due.get(reason, due))
+
+    def _next_pass(self) -> tuple[float, str]:
+        return min((at, why) for why, at in self._due.items())
+
+    def reload(self) -> None:
+        """Take the configuration anew. Raises ConfigError; the one in force stays then."""
+        self._supervisor.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            config = Reading(self.options.config).settings()
+            self.keeper.configure(config)
+            self.config_loaded = time.time()
+            self.config_problems = ()
+            self.keeper.peers.configure(config.peers)
+            self._refresh_peers(time.monotonic(), wait=_PATIENCE_SECONDS)
+            self.log.info("configuration loaded", file=str(self.options.config))
+        except ConfigError as error:
+            self.config_problems = tuple(
+                ConfigProblem(str(one.file), one.key, one.message, one.line)
+                for one in error.problems
+            )
+            self.log.error("configuration refused; the old one stays", problems=str(error))
+            raise
+        finally:
+            self.full_pass("reload")
+
+    def set_down(self, *, is_down: bool) -> list[int]:
+        """Take all walls down and leave them down, or put them up again.
+
+        The choice outlives the daemon, until the node boots. Returns the namespaces (inodes)
+        that lost a wall.
+        """
+        marker = self.options.runtime_dir / DOWN_MARKER
+        if is_down:
+            marker.touch()
+            removed = self.keeper.take_down()
+            self.log.warning("walls taken down on request", namespaces=removed)
+        else:
+            marker.unlink(missing_ok=True)
+            self.keeper.down = False
+            removed = []
+            self.log.info("walls put up on request")
+        self.full_pass("down" if is_down else "up")
+        return removed
+
+    def _wait(self, seconds: float) -> None:
+        poll = select.poll()
+        for descriptor in (self._wake_read, *self._control.reading, *self.metrics.reading):
+            poll.register(descriptor, select.POLLIN)
+        for descriptor in self.metrics.writing:
+            poll.register(descriptor, select.POLLOUT)
+        for descriptor in self._control.writing:
+            poll.register(descriptor, select.POLLIN | select.POLLOUT)
+        stream = self._events.stream
+        if stream is not None:
+            poll.register(stream, select.POLLIN)
+        watches = {one.fileno(): inode for inode, one in self.keeper.watches().items()}
+        for descriptor in watches:
+            poll.register(descriptor, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
+        if stream is not None and stream.fileno() in ready:  # first: a port may be open
+            ready.remove(stream.fileno())
+            self._read_events(stream.read)
+        for descriptor in ready:
+            if descriptor == self._wake_read:
+                self._handle_signals()
+            elif descriptor in watches:
+                self._repair(watches[descriptor])
+            elif not self.metrics.ready(descriptor):
+                self._control.ready(descriptor)
+
+    def _catch_up(self) -> None:
+        """In the middle of a full pass, which thinks about them next: no quick one has to."""
+        if self._events.stream is not None:
+            self._read_events(self._events.stream.read, think=False)
+
+    def _read_events(self, read: Callable[[], Iterable[Event]], *, think: bool = True) -> None:
+        try:
+            wanted = follow(self.keeper, tuple(read()), read)
+            self.measures.note_reactions(wanted.reactions)
+            if wanted.quick and not self.keeper.down:
+                if think:
+                    with self.measures.quick.timed():
+                        self.keeper.quick_pass()
+                    self.measures.note_reactions(late_reactions(self.keeper, wanted))
+                self.wake_soon("settle", self._settle_seconds())
+            if wanted.full:
+                self.wake_soon(wanted.full, self._settle_seconds())
+        except Exception as error:  # as in a full pass, which comes next and reads it all anew
+            self.log.exception("an event could not be followed", error=repr(error))
+            self.wake_soon("failed event", _SETTLE_SECONDS)
+
+    def _repair(self, namespace: int) -> None:
+        """Put a wall right that others touched, and say who."""
+        try:
+            watch = self.keeper.watches().get(namespace)
+            touches = watch.read() if watch else ()
+            if touches:
+                with self.measures.repair.timed():
+                    self.keeper.repair(namespace)
+        except Exception as error:  # the full pass that comes next reads it all anew
+            self.log.exception("a wall could not be repaired", error=repr(error))
+            self.wake_soon("failed repair", _SETTLE_SECONDS)
+            return
+        name = self._name(namespace)
+        for one in touches:
+            self.touched.append(TouchFacts(time.time(), name, one.pid, one.command, one.what))
+            tell_touch(self.log, name, one)
+        if touches and not self.keeper.down:
+            self.log.info("a touched wall was put right", namespace=name)
+
+    def _settle_seconds(self) -> float:
+        """Full passes after events take a tenth of the time at most, however many events come."""
+        last = self.last_pass.ms / 1000 if self.last_pass else 0.0
+        return max(_SETTLE_SECONDS, 10 * last)
+
+    def _refresh_peers(self, now: float, *, wait: float) -> None:
+        """DNS and files off the loop: an answer can take seconds, a listener does not wait."""
+        self._due_peers = now + _PEERS_SECONDS
+
+        def refresh() -> None:
+            before = self.keeper.peers.networks()
+            self.keeper.peers.refresh(self.keeper.peers.now())
+            if self.keeper.peers.networks() != before:
+                with suppress(BlockingIOError):
+                    os.write(self._wake_write, b"p")
+
+        thread = threading.Thread(target=refresh, name="peers", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # how Python says that the kernel gives no more threads
+            self.log.error("peers could not be read anew; the old ones stay", error=str(error))
+            return
+        thread.join(timeout=wait)
+
+    def _catch_signals(self) -> None:
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda received, _frame: self._signals.append(received))
+
+    def _handle_signals(self) -> None:
+        with suppress(BlockingIOError):
+            if b"p" in os.read(self._wake_read, 4096):
+                self.wake_soon("peers changed")
+        signals, self._signals = self._signals, []
+        for received in signals:
+            if received == signal.SIGHUP:
+                with suppress(ConfigError):  # logged, and in the status
+                    self.reload()
+            else:
+                self._stopping = True
+
+    def _name(self, namespace: int) -> str:
+        return self.keeper.observer.namespaces.name(namespace)

@@ -1,0 +1,1 @@
+"""Who may connect: pure functions from recognized workloads to wanted walls."""

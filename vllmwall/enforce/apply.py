@@ -1,0 +1,163 @@
+"""The walls of all network namespaces: as last read back, and every change to them.
+
+What a wall must be is decided in `vllmwall.engine.reconciler`; here it is applied, up to three
+times, read back and compared. What cannot be changed stays as it stands, and is said loudly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+
+from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError, changes
+from vllmwall.enforce.nftables.ruleset import is_walled
+from vllmwall.enforce.sever import Severed, sever
+from vllmwall.model import Guard, Mode, Network, Wall, WallEntry
+
+_TRIES = 3
+
+
+@dataclass
+class Space:
+    """What we know of one network namespace's wall: as read back, why it could not be read, and
+    why the last change to it was not taken."""
+
+    standing: Wall | None = None
+    error: str | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change to a wall that was made, for the log. ``severed``: the connections it ended."""
+
+    namespace: int
+    before: Wall | None
+    after: Wall
+    severed: Severed = field(default_factory=Severed)
+
+
+@dataclass
+class Walls:
+    """Knows and changes the walls. ``path`` leads into a namespace (by inode); raises KeyError.
+
+    ``on_change`` and ``on_failure`` (namespace, reason) are told what happened. ``severed`` counts
+    the connections that were reset.
+    """
+
+    backend: Backend
+    path: Callable[[int], str]
+    on_change: Callable[[Change], None]
+    on_failure: Callable[[int, str], None]
+    spaces: dict[int, Space] = field(default_factory=dict)
+    cannot_sever: str | None = None
+    severed: int = 0
+
+    def standing(self, inode: int) -> Wall | None:
+        """The wall as last read back or changed; None: there is none, or it cannot be told."""
+        space = self.spaces.get(inode)
+        return None if space is None or space.error is not None else space.standing
+
+    def read_back(self, inode: int) -> Space:
+        """Read the wall from the kernel."""
+        space = self.spaces.setdefault(inode, Space())
+        try:
+            space.standing = self.backend.read_back(self.path(inode))
+            space.error = None
+        except (OSError, KeyError, EnforceError) as error:
+            space.error = str(error)
+        return space
+
+    def put(self, inode: int, wall: Wall) -> None:
+        """Make the wall stand where what was last read back is another; else nothing is sent."""
+        space = self.spaces.setdefault(inode, Space())
+        if space.error is None and space.standing != wall:
+            self._enforce(inode, wall, space)
+
+    def settle(self, inode: int, wall: Wall) -> None:
+        """Read back first, and see to it that nobody else may change what stands."""
+        space = self.read_back(inode)
+        if space.error is None and (space.standing != wall or not self._is_held(inode)):
+            self._enforce(inode, wall, space)
+        elif space.error is None:
+            space.failure = None
+
+    def close(
+        self, inode: int, entries: frozenset[WallEntry], guards: frozenset[Guard] = frozenset()
+    ) -> None:
+        """Close ports at once, before anything is read: a pass must come after it.
+
+        Raises OSError, KeyError and EnforceError; the wall is then as it was.
+        """
+        standing = self.standing(inode)
+        if standing is None or (entries <= standing.entries and guards <= standing.guards):
+            return
+        self.backend.close(self.path(inode), entries, guards)
+        self.spaces[inode].standing = replace(
+            standing, entries=standing.entries | entries, guards=standing.guards | guards
+        )
+
+    def let_go(self, living: Collection[int]) -> None:
+        """Forget the namespaces other than these: their numbers can be given again."""
+        self.spaces = {inode: space for inode, space in self.spaces.items() if inode in living}
+        self.backend.let_go(self.spaces.keys())
+
+    def failures(self) -> Iterator[tuple[int, str]]:
+        """The namespaces whose last change was not taken, and why."""
+        for inode, space in self.spaces.items():
+            if space.failure is not None:
+                yield inode, space.failure
+
+    def _is_held(self, inode: int) -> bool:
+        try:
+            return self.backend.holds(self.path(inode))
+        except (OSError, KeyError, EnforceError):
+            return True  # the next pass asks again; what stands is as it must be
+
+    def _enforce(self, inode: int, wall: Wall, space: Space) -> None:
+        before = space.standing
+        for attempt in range(_TRIES):
+            try:
+                # The last try rebuilds the whole table: a delta is only as good as our memory.
+                last = attempt == _TRIES - 1
+                made = self.backend.apply(self.path(inode), wall, None if last else space.standing)
+            except (OSError, KeyError, EnforceError) as error:
+                space.error = str(error)
+                continue
+            self.read_back(inode)
+            if space.standing == made:
+                space.failure = None
+                self.on_change(Change(inode, before, made, self._sever(inode, before, made)))
+                return
+            space.error = space.error or "the kernel shows another wall than the one we wrote"
+        space.failure = space.error
+        self.on_failure(inode, str(space.error))
+
+    def _sever(self, inode: int, before: Wall | None, after: Wall) -> Severed:
+        """Reset what this change began to refuse. The rules refuse it anyway, so failing here
+        fails nothing."""
+        if not refuses_more(before, after):
+            return Severed()
+        try:
+            severed = sever(self.path(inode), after, _new_bans(before, after))
+        except (OSError, KeyError) as error:
+            severed = Severed(unsupported=f"connections could not be reset: {error}")
+        self.cannot_sever = severed.unsupported
+        self.severed += len(severed.connections)
+        return severed
+
+
+def refuses_more(before: Wall | None, after: Wall) -> bool:
+    """Whether somebody who could connect before may not any more, as far as one can see fast."""
+    if after.mode is not Mode.ENFORCE:
+        return False
+    if before is None or isinstance(before, AlteredWall) or before.mode is not after.mode:
+        return True
+    changed = changes(before, after)
+    added = any(map(is_walled, changed.added)) or _new_bans(before, after)
+    return bool(changed.networks_removed or added)
+
+
+def _new_bans(before: Wall | None, after: Wall) -> frozenset[Network]:
+    known = frozenset(before.banned) if before and before.mode is after.mode else frozenset()
+    return frozenset(after.banned) - known

@@ -1,0 +1,152 @@
+"""What a rule can ask of a packet, by nft's words for it, and how nft writes the answers.
+
+A selector returns None where the kernel cannot load it (no such header, no socket): the rule
+does not match then, whatever it compares with (NFT_BREAK).
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vllmwall.enforce.evaluator.packet import Packet
+from vllmwall.model import Address
+
+Value = int | str
+Range = tuple[Value, Value]
+
+# /etc/protocols; minimal systems have none
+_PROTOCOLS = {
+    "icmp": 1,
+    "igmp": 2,
+    "tcp": 6,
+    "udp": 17,
+    "dccp": 33,
+    "gre": 47,
+    "esp": 50,
+    "ah": 51,
+    "icmpv6": 58,
+    "ipv6-icmp": 58,
+    "sctp": 132,
+    "udplite": 136,
+}
+_FAMILIES = {"ipv4": 2, "ipv6": 10}  # NFPROTO_*, linux/netfilter.h
+_STATES = ("invalid", "established", "related", "new", "untracked")
+_CGROUP = re.compile(r"socket cgroupv2 level (\d+)")
+
+
+@dataclass(frozen=True)
+class Selector:
+    """``load`` reads it from a packet; ``read`` makes a range of what nft prints, or raises
+    ValueError."""
+
+    load: Callable[[Packet], Value | None]
+    read: Callable[[str], Range]
+
+
+def selector(text: str) -> Selector | None:
+    """The selector that these words name; None: not known."""
+    if found := _CGROUP.fullmatch(text):
+        return Selector(_ancestor(int(found[1])), _numbers)
+    return _SELECTORS.get(text)
+
+
+def protocol(name: str) -> int:
+    """The number of a protocol. Raises ValueError."""
+    return _PROTOCOLS[name] if name in _PROTOCOLS else int(name)
+
+
+def _ancestor(level: int) -> Callable[[Packet], Value | None]:
+    return lambda packet: packet.socket.cgroups.get(level) if packet.socket else None
+
+
+def _address(family: int, of: Callable[[Packet], Address]) -> Selector:
+    """By hand: walls can have thousands of networks, and `ip_network` takes ten times as long."""
+    kind, bits = (socket.AF_INET, 32) if family == 4 else (socket.AF_INET6, 128)
+
+    def number(text: str) -> int:
+        try:
+            return int.from_bytes(socket.inet_pton(kind, text), "big")
+        except OSError as error:
+            raise ValueError(text) from error
+
+    def read(text: str) -> Range:
+        first, dash, last = text.partition("-")
+        if dash:
+            return number(first), number(last)
+        address, slash, length = text.partition("/")
+        low, free = number(address), bits - int(length) if slash else 0
+        if free < 0 or low & (1 << free) - 1:
+            raise ValueError(text)
+        return low, low | (1 << free) - 1
+
+    return Selector(lambda packet: int(of(packet)) if packet.family == family else None, read)
+
+
+def _port(of: Callable[[Packet], int | None], proto: str = "") -> Selector:
+    """nft asks for the protocol first, where the words name one (`tcp dport`)."""
+    return Selector(
+        lambda packet: of(packet) if proto in ("", packet.proto) else None,
+        _numbers,
+    )
+
+
+def _numbers(text: str) -> Range:
+    first, dash, last = text.partition("-")
+    return int(first), int(last if dash else first)
+
+
+def _one(of: Callable[[str], Value]) -> Callable[[str], Range]:
+    def read(text: str) -> Range:
+        value = of(text)
+        return value, value
+
+    return read
+
+
+def _loopback(text: str) -> str:
+    """Who asks for a verdict knows whether a packet comes over lo, and nothing of other ways."""
+    if text.strip('"') != "lo":
+        raise ValueError(text)
+    return "lo"
+
+
+def _family(text: str) -> int:
+    if text not in _FAMILIES:
+        raise ValueError(text)
+    return _FAMILIES[text]
+
+
+def _state(text: str) -> str:
+    if text not in _STATES:
+        raise ValueError(text)
+    return text
+
+
+def _transparent(packet: Packet) -> int | None:
+    return int(packet.socket.transparent) if packet.socket else None
+
+
+_SELECTORS = {
+    "ip saddr": _address(4, lambda packet: packet.source),
+    "ip6 saddr": _address(6, lambda packet: packet.source),
+    "ip daddr": _address(4, lambda packet: packet.destination),
+    "ip6 daddr": _address(6, lambda packet: packet.destination),
+    "th dport": _port(lambda packet: packet.dport),
+    "th sport": _port(lambda packet: packet.sport),
+    "tcp dport": _port(lambda packet: packet.dport, "tcp"),
+    "tcp sport": _port(lambda packet: packet.sport, "tcp"),
+    "udp dport": _port(lambda packet: packet.dport, "udp"),
+    "udp sport": _port(lambda packet: packet.sport, "udp"),
+    "meta l4proto": Selector(lambda packet: protocol(packet.proto), _one(protocol)),
+    "meta nfproto": Selector(lambda packet: _FAMILIES[f"ipv{packet.family}"], _one(_family)),
+    "meta sdif": Selector(lambda packet: packet.slave, _numbers),
+    "iif": Selector(lambda packet: packet.interface, _one(_loopback)),
+    "socket transparent": Selector(_transparent, _numbers),
+    "ct state": Selector(lambda packet: packet.state, _one(_state)),
+}
+WORDS = "|".join(
+    [*sorted(map(re.escape, _SELECTORS), key=len, reverse=True), r"socket cgroupv2 level \d+"]
+)

@@ -1,0 +1,191 @@
+"""The nftables backend: `table inet vllmwall`, by libnftables, in any network namespace.
+
+Never lists, flushes or names anything but that table (and its stand-in, see `rebuild`): other
+tables belong to others, and an old nft can crash on what a newer one put into them.
+
+Where the kernel lets us, the table is owned (`owned`): nobody else can change it. Elsewhere
+`watches` tell who did, so that whoever polls them can read back and apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from socket import socket
+
+from vllmwall.enforce.backend import AlteredWall, Backend, Counters, EnforceError
+from vllmwall.enforce.nftables import ownership, replacement, ruleset, set_elements
+from vllmwall.enforce.nftables.cgroups import opened
+from vllmwall.enforce.nftables.counters import counted
+from vllmwall.enforce.nftables.diff import changing
+from vllmwall.enforce.nftables.libnftables import Libnftables, NotThereError
+from vllmwall.enforce.nftables.notifications import Watch
+from vllmwall.enforce.nftables.ownership import Standing
+from vllmwall.enforce.nftables.probe import why_no_guards
+from vllmwall.enforce.nftables.readback import read_wall
+from vllmwall.linux.netns import inode_of, run_in
+from vllmwall.model import Guard, Wall, WallEntry
+
+_SHOW_TABLE = f"list table {ruleset.TABLE}"
+_OWNED = ownership.OWNER | ownership.PERSIST
+# What of a wall is in elements; a change of anything else changes rules.
+_ELEMENTS = ("entries", "networks", "guards", "answering", "banned")
+_ORPHAN = "\n\tflags \n"  # how nft 1.0.6 prints the flag persist alone
+
+
+class Nftables(Backend):
+    """Walls in nf_tables. Errors are those of `Backend`.
+
+    ``why_not_owned``: why tables shall not be owned, in words; empty: they shall. Without it the
+    kernel is asked.
+    """
+
+    name = "nftables"
+
+    def __init__(self, why_not_owned: str | None = None) -> None:
+        self._library = Libnftables()
+        self.why_not_owned = ownership.why_not_owned() if why_not_owned is None else why_not_owned
+        self.why_no_guards = why_no_guards()
+        self._spelled = ruleset.unguarded if self.why_no_guards else str
+
+    def read_back(self, path: str) -> Wall | None:
+        """What stands in the kernel now; None: no table of ours."""
+        try:
+            text = self._library.show(path, _SHOW_TABLE)
+        except NotThereError:
+            return None
+        return read_wall(text.replace(_ORPHAN, "\n", 1), inode_of(path), self._spelled)
+
+    def listed(self, path: str) -> str:
+        """Our table as the kernel holds it, in nft's words, for `evaluation`; empty: none."""
+        try:
+            return self._library.show(path, _SHOW_TABLE)
+        except NotThereError:
+            return ""
+
+    def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
+        """Make ``wall`` stand, in one transaction: by its elements where that will do."""
+        held = self._adopted(path)
+        if not held or standing is None or not _is_alike(standing, wall):
+            return self._replace(path, wall)
+        with opened(wall.guards) as cgroups:
+            wall = replace(wall, guards=frozenset(cgroups))
+            script = replacement.as_commands(changing(standing, wall, cgroups))
+            try:
+                if script:
+                    self._library.run(path, script)
+            except EnforceError:  # the table is not what we took it for
+                return self._replace(path, wall)
+        return wall
+
+    def close(self, path: str, entries: Collection[WallEntry], guards: Collection[Guard]) -> None:
+        """Add these to the wall that stands."""
+        self._library.through(path, lambda ours: set_elements.add(ours, entries, guards))
+
+    def remove(self, path: str) -> bool:
+        """Take our table away. False: there was none."""
+        standing = self._standing(path)
+        if standing is not None and standing.owner and standing != self._ours(path):
+            raise self._belonging(path, standing.owner)
+        return self._library.through(
+            path, lambda ours: ownership.delete(ours, ownership.NAME, ownership.STAND_IN)
+        )
+
+    def counters(self, path: str) -> Counters:
+        """What was refused since the table was built, by source and port where remembered."""
+        return run_in(path, counted)
+
+    def holds(self, path: str) -> bool:
+        """Whether `apply` has nothing to do for the protection of what stands.
+
+        False: an equal wall has to be applied too, so that its table becomes ours.
+        """
+        return bool(self.why_not_owned) or self._standing(path) in (None, self._ours(path))
+
+    def ownership(self, path: str) -> str:
+        """Who can change our table, for `status`: ``owned``, or what else protects it."""
+        standing = self._standing(path)
+        if standing is None:
+            return "no table"
+        if standing == self._ours(path):
+            return "owned"
+        if standing.owner:
+            return f"owned by {self._holder(path, standing.owner)}"
+        looked_at = inode_of(path) in self._library.watches()
+        eye = "watched" if looked_at else "neither owned nor watched"
+        return f"{eye}: {self.why_not_owned or 'not adopted yet'}"
+
+    def watches(self) -> Mapping[int, Watch]:
+        """By namespace (inode): what becomes readable when others change things there."""
+        return self._library.watches()
+
+    def let_go(self, living: Collection[int]) -> None:
+        """Keep nothing of namespaces other than these (inodes): handles keep them alive."""
+        self._library.let_go(living)
+
+    def _standing(self, path: str) -> Standing | None:
+        return self._library.through(path, ownership.table)
+
+    def _ours(self, path: str) -> Standing:
+        portid = self._library.through(path, lambda ours: int(ours.getsockname()[0]))
+        return Standing(_OWNED, portid)
+
+    def _adopted(self, path: str) -> bool:
+        """Make the table ours, if that can be had by a word. False: it has to be made anew."""
+        if self.why_not_owned:
+            return True
+        standing = self._standing(path)
+        if standing is not None and standing.is_orphan:
+            self._library.through(path, ownership.adopt)
+            self._library.through(path, _end_stand_in)
+            standing = self._standing(path)
+        if standing is None or standing == self._ours(path):
+            return standing is not None
+        if standing.owner:
+            raise self._belonging(path, standing.owner)
+        return False
+
+    def _replace(self, path: str, wall: Wall) -> Wall:
+        with opened(wall.guards) as cgroups:
+            standing = self._standing(path)
+            if self.why_not_owned and (standing is None or not standing.flags & ownership.PERSIST):
+                self._library.run(path, self._spelled(ruleset.replacing(wall, cgroups)))
+                self._library.run(path, ruleset.settling())
+            else:
+                table = self._spelled(ruleset.table(wall, cgroups))
+                self._rebuild(path, table, standing is not None)
+            return replace(wall, guards=frozenset(cgroups))
+
+    def _rebuild(self, path: str, table: str, stands: bool) -> None:
+        """A new table by the steps of `rebuild`; the stand-in is for one that had chains."""
+        flags = 0 if self.why_not_owned else _OWNED
+        comment = replacement.comment_of(table)
+        if stands:
+            self._library.run(path, replacement.standing_in(table))
+            replacement.grace()
+        self._library.through(path, lambda ours: ownership.make(ours, flags, comment))
+        self._library.run(path, replacement.as_commands(table))
+        if stands:
+            replacement.grace()
+        self._library.through(path, _end_stand_in)
+
+    def _belonging(self, path: str, portid: int) -> EnforceError:
+        return EnforceError(
+            f"our table belongs to {self._holder(path, portid)}, and only that process can change "
+            "it: end it, or ask it (vllmwall down). The wall that stands stays"
+        )
+
+    def _holder(self, path: str, portid: int) -> str:
+        return run_in(path, lambda: ownership.holder(portid))
+
+
+def _end_stand_in(ours: socket) -> None:
+    ownership.delete(ours, ownership.STAND_IN)
+
+
+def _is_alike(standing: Wall, wall: Wall) -> bool:
+    """Whether the two differ in elements only: then the rules stay."""
+    if isinstance(standing, AlteredWall):
+        return False
+    elements = {name: getattr(wall, name) for name in _ELEMENTS}
+    return replace(standing, **elements) == wall

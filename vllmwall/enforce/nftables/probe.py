@@ -1,0 +1,105 @@
+"""Whether guards can be had on this kernel: by doing, in a network namespace that is thrown away.
+
+A kernel can lack nft_socket, know it only for other hooks, number the depths of a container's
+cgroups in its own way (before Linux 6.11), or not note a socket's cgroup at all (net_cls or
+net_prio in use, before 5.16). So a connection is made to a socket of our own cgroup, and counted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import re
+import socket
+import struct
+import threading
+from pathlib import Path
+
+from vllmwall.enforce.backend import EnforceError
+from vllmwall.enforce.nftables.cgroups import opened
+from vllmwall.enforce.nftables.libnftables import Libnftables
+from vllmwall.enforce.nftables.ruleset import SYN
+from vllmwall.linux.cgroups import level_of, mount_point, number_of
+from vllmwall.linux.netns import OWN
+from vllmwall.model import Guard
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
+_TABLE = """
+table inet vllmwall_probe {{
+	set cgroups {{
+		type cgroupsv2
+		{elements}
+	}}
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		meta sdif 1 socket transparent {{ 0, 1 }} reject with tcp reset
+		{syn} socket cgroupv2 level {level} @cgroups counter
+	}}
+}}
+"""
+
+
+def why_no_guards() -> str:
+    """Why no guard can stand here, in words; empty: they can."""
+    answer: list[str] = []
+
+    def try_it() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            answer.append(f"not tried: {os.strerror(ctypes.get_errno())}")
+            return
+        try:
+            answer.append(_try_here())
+        except EnforceError as error:
+            answer.append(f"the kernel does not take `socket cgroupv2`: {first_line(error)}")
+        except OSError as error:
+            answer.append(f"not tried: {error}")
+
+    if mount_point() is None:
+        return "no cgroup v2 hierarchy is mounted"
+    thread = threading.Thread(target=try_it, name="probe")
+    thread.start()
+    thread.join()
+    return answer[0] if answer else "not tried"
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without the script."""
+    return str(error).partition("\n")[0]
+
+
+def _try_here() -> str:
+    path = _own_cgroup()
+    mount = mount_point()
+    number = number_of(path, mount) if mount and level_of(path) else None
+    guards = [Guard(level_of(path), number, path)] if number else []
+    library = Libnftables()
+    with opened(guards) as cgroups:
+        elements = f"elements = {{ {', '.join(cgroups.values())} }}" if cgroups else ""
+        level = level_of(path) or 1
+        library.run(OWN, _TABLE.format(elements=elements, level=level, syn=SYN))
+        if not cgroups:  # we are in the root, which no socket can be told by
+            return ""
+    _connect_to_ourselves()
+    listed = library.run(OWN, "list chain inet vllmwall_probe input")
+    if re.search(r"counter packets [1-9]", listed):
+        return ""
+    return f"`socket cgroupv2 level {level}` does not match a socket of {path}"
+
+
+def _own_cgroup() -> str:
+    for line in Path("/proc/self/cgroup").read_text(errors="replace").splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    return "/"
+
+
+def _connect_to_ourselves() -> None:
+    with socket.socket() as listening, socket.socket() as calling:
+        fcntl.ioctl(listening, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        calling.settimeout(1)
+        calling.connect(listening.getsockname())

@@ -1,0 +1,29 @@
+"""Which of the operator's orders refused a packet, where one did. Pure."""
+
+from __future__ import annotations
+
+from vllmwall.enforce.nftables.names import BANNED, LIMITED, LOCKDOWN
+from vllmwall.enforce.sever import among, blocks_of
+from vllmwall.model import Address, Proto, Wall
+
+NAMES = {BANNED: "ban", LIMITED: "limit", LOCKDOWN: "lockdown"}
+"""What people call the chains of our orders."""
+
+
+class OrdersOf:
+    """The orders of a wall as it stands now, arranged for many questions."""
+
+    def __init__(self, wall: Wall) -> None:
+        self._banned = blocks_of(wall.banned)
+        self._limited = {(one.family, one.proto, one.port) for one in wall.entries if one.limited}
+        self._known = {(one.family, one.proto, one.port) for one in wall.entries}
+        self._lockdown = wall.lockdown
+
+    def behind(self, source: Address, proto: Proto, port: int) -> str:
+        """``ban``, ``limit`` or ``lockdown``; empty: the audience of a workload's listener."""
+        if among(self._banned, source) is not None:
+            return NAMES[BANNED]
+        place = (source.version, proto, port)
+        if place in self._limited:
+            return NAMES[LIMITED]
+        return NAMES[LOCKDOWN] if self._lockdown and place not in self._known else ""

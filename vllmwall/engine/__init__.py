@@ -1,0 +1,1 @@
+"""The engine that keeps walls right. It owns no clock and no socket."""

@@ -1,0 +1,103 @@
+"""The cgroups that are guarded as soon as the kernel makes them, before a process is in them.
+
+A guard stands on a cgroup's number, and a unit that restarts gets another one: so the path of
+every unit that was guarded once is remembered, and armed again at `cgroup_mkdir`. Remembered in
+the runtime directory too, for the daemon that comes after this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
+from fnmatch import translate
+from pathlib import Path
+
+from vllmwall.linux.cgroups import SLICE, comes_again
+from vllmwall.model import Guard
+from vllmwall.recognize.definitions import Lesson
+
+_MOST = 4096
+
+
+class Armed:
+    """Paths and the network namespaces (inodes) in which they shall be guarded.
+
+    ``home`` are the namespaces of what was only configured and never seen; ``file`` keeps what
+    was seen, None: nothing does.
+    """
+
+    def __init__(self, home: Iterable[int], file: Path | None = None) -> None:
+        self._home = frozenset(home)
+        self._file = file
+        self._seen: dict[str, frozenset[int]] = _read(file) if file else {}
+        self._globs: tuple[re.Pattern[str], ...] = ()
+
+    def configure(self, units: Iterable[str], lessons: Iterable[Lesson]) -> None:
+        """Arm also what the configuration names: globs over units' names and cgroups' paths."""
+        matches = [lesson.match for lesson in lessons]
+        globs = [*units, *(one.unit for one in matches), *(one.cgroup for one in matches)]
+        self._globs = tuple(re.compile(translate(glob)) for glob in globs if glob)
+
+    def namespaces(self, path: str) -> frozenset[int]:
+        """Where a cgroup of this path shall be guarded; empty: nowhere."""
+        if path == SLICE or any(
+            glob.match(name) for glob in self._globs for name in (path, path.rpartition("/")[2])
+        ):
+            return self._home | self._seen.get(path, frozenset())
+        return self._seen.get(path, frozenset())
+
+    def expected(self, paths: Iterable[str]) -> Mapping[str, frozenset[int]]:
+        """Everything to be guarded: what was seen, the slice, and those of ``paths`` that the
+        configuration names."""
+        wanted = {path: self.namespaces(path) for path in (SLICE, *self._seen, *paths)}
+        return {path: spaces for path, spaces in wanted.items() if spaces}
+
+    def learn(self, guards: Mapping[int, frozenset[Guard]]) -> None:
+        """Remember the guards that stand, where their cgroups can come again."""
+        seen = dict(self._seen)
+        for namespace, those in guards.items():
+            for guard in those:
+                if comes_again(guard.path):
+                    seen[guard.path] = seen.get(guard.path, frozenset()) | {namespace}
+        self._remember(seen)
+
+    def expect(self, path: str, namespaces: Iterable[int]) -> None:
+        """Remember a cgroup that was made and has no process yet."""
+        seen = {**self._seen, path: self._seen.get(path, frozenset()).union(namespaces)}
+        self._remember(seen)
+
+    def drop_ended(self, existing: Container[str]) -> None:
+        """Forget the cgroups that ended and whose path does not mean the same job again."""
+        kept = {one: at for one, at in self._seen.items() if comes_again(one) or one in existing}
+        self._remember(kept)
+
+    def forget(self, living: Iterable[int]) -> None:
+        """Drop the namespaces that ended: their numbers can be given again."""
+        alive = self._home.union(living)
+        self._seen = {path: left for path, those in self._seen.items() if (left := those & alive)}
+
+    def _remember(self, seen: dict[str, frozenset[int]]) -> None:
+        if seen != self._seen:
+            self._seen = dict(list(seen.items())[-_MOST:])
+            self._write()
+
+    def _write(self) -> None:
+        """A full disk costs what is remembered over a restart, and nothing else."""
+        if self._file is None:
+            return
+        unready = self._file.with_suffix(".new")
+        with suppress(OSError):
+            unready.write_text(json.dumps({path: sorted(at) for path, at in self._seen.items()}))
+            os.replace(unready, self._file)  # noqa: PTH105 Path.replace, said plainly
+
+
+def _read(file: Path) -> dict[str, frozenset[int]]:
+    """What an earlier daemon remembered; nothing where that cannot be read."""
+    try:
+        found = json.loads(file.read_text())
+        return {str(path): frozenset(map(int, spaces)) for path, spaces in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError, RecursionError):
+        return {}

@@ -1,0 +1,184 @@
+"""What the daemon does about events: close at once what they tell of, then read what is true.
+
+An event is a hint, and a wrong one can only close, for as long as the pass takes that comes next
+(DESIGN §3, invariant 7): a few milliseconds. So a port of a process that is known to be a
+workload's gets the audience of what nobody has recognized yet, and a cgroup of a path that was
+guarded gets its guard before there is a process in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from vllmwall.enforce.backend import EnforceError
+from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.linux.cgroups import level_of
+from vllmwall.model import PUBLIC, Address, Guard, Proto, Role, Wall, WallEntry
+from vllmwall.observe import thread_group
+from vllmwall.observe.events import (
+    UNNAMED,
+    CgroupEvent,
+    CloseEvent,
+    Event,
+    ExecEvent,
+    ListenEvent,
+    LostEvents,
+)
+
+_EXECS_AT_ONCE = 64
+_HASHED_SECONDS = 0.005  # until a listener that was told of can be found, mostly
+_Listens = list[tuple[ListenEvent, int]]  # with the process
+_NOTE = f"{Role.UNKNOWN.value} new"
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What events ask for: ``quick``, a quick pass now; ``full``, why a full one soon.
+
+    ``reactions``: how long each port that was closed at once had been open, in seconds.
+    ``waiting``: what else listens now, and the process (a pass is needed to tell whose it is).
+    """
+
+    quick: bool = False
+    full: str = ""
+    reactions: tuple[float, ...] = ()
+    waiting: tuple[tuple[ListenEvent, int], ...] = ()
+
+
+def follow(
+    keeper: WallKeeper, events: Sequence[Event], later: Callable[[], Iterable[Event]] = tuple
+) -> Followed:
+    """Do what cannot wait, and read what the events are about.
+
+    ``later`` reads what came meanwhile, and is called after a search: what that found may have its
+    event, with the backlog, only there.
+    """
+    _close_cgroups(keeper, events)
+    unnamed = any(isinstance(one, ListenEvent) and one.tid == UNNAMED for one in events)
+    unnamed = unnamed or any(isinstance(one, ExecEvent) and one.pid == UNNAMED for one in events)
+    searched = unnamed and keeper.observer.search()
+    if searched:
+        more = tuple(later())
+        _close_cgroups(keeper, more)
+        events = (*events, *more)
+    listens = [
+        (one, pid) for one in events if isinstance(one, ListenEvent) for pid in _who(keeper, one)
+    ]
+    read, reactions, waiting = time.monotonic(), [], []
+    for listen, pid in listens:
+        if close_port(keeper, listen, pid):
+            reactions.append(time.monotonic() - (listen.at or read))
+        else:
+            waiting.append((listen, pid))
+    early = _observed_in_vain(keeper, listens)
+    closed = [one.port for one in events if isinstance(one, CloseEvent)]
+    for port in dict.fromkeys(closed):
+        keeper.observer.observe_close(port)
+    execs = list(dict.fromkeys(one.pid for one in events if isinstance(one, ExecEvent) and one.pid))
+    begun = [pid for pid in execs[:_EXECS_AT_ONCE] if _begins_a_workload(keeper, pid)]
+    lost = any(isinstance(one, LostEvents) for one in events) or len(execs) > _EXECS_AT_ONCE
+    why = "lost events" if lost else "processes without a name" if unnamed > searched else ""
+    if early and not why:
+        why = "a listener that was not there yet"
+    # What was closed for those that are not there yet stands until then: a pass would open it.
+    quick = bool(len(listens) > len(early) or closed or begun or searched)
+    return Followed(quick, why, tuple(reactions), tuple(waiting))
+
+
+def _observed_in_vain(keeper: WallKeeper, listens: _Listens) -> _Listens:
+    """Read what listens; what is not there yet is looked for once more, and its backlog kept.
+
+    Linux tells of a listener before it can be found (``inet_csk_listen_start``: the state is stored
+    first, the socket hashed last), and whoever opens it may have lost its processor in between.
+    """
+    early = _observe(keeper, listens)
+    if early:
+        time.sleep(_HASHED_SECONDS)
+        early = _observe(keeper, early)
+    for event, _ in early:
+        if event.backlog is not None:
+            keeper.observer.note_backlog(event.port, event.backlog)
+    return early
+
+
+def _observe(keeper: WallKeeper, listens: _Listens) -> _Listens:
+    observe = keeper.observer.observe_listen
+    return [(one, pid) for one, pid in listens if not observe(pid, one.port, one.backlog)]
+
+
+def _close_cgroups(keeper: WallKeeper, events: Iterable[Event]) -> None:
+    for event in events:
+        if isinstance(event, CgroupEvent):
+            close_cgroup(keeper, event)
+
+
+def _who(keeper: WallKeeper, event: ListenEvent) -> tuple[int, ...]:
+    """The processes that it is about."""
+    if event.tid == UNNAMED:
+        if event.backlog is not None:  # which the next reading may need, where this one came late
+            keeper.observer.note_backlog(event.port, event.backlog)
+        return keeper.observer.owners(event.port)
+    return (event.tid if event.tid in keeper.members else thread_group(event.tid),)
+
+
+def late_reactions(keeper: WallKeeper, followed: Followed) -> Iterator[float]:
+    """How long the ports were open that only the quick pass has closed, in seconds."""
+    now = time.monotonic()
+    for event, pid in followed.waiting:
+        process = keeper.observer.process(pid) if pid in keeper.members else None
+        standing = keeper.walls.standing(process.namespace) if process else None
+        if standing and event.at and any(_closes(one, event) for one in standing.entries):
+            yield now - event.at
+
+
+def _closes(entry: WallEntry, event: ListenEvent) -> bool:
+    return entry.port == event.port and entry.proto is Proto.TCP and PUBLIC not in entry.audience
+
+
+def _begins_a_workload(keeper: WallKeeper, pid: int) -> bool:
+    """Read a program before it can rename itself; whether its cgroup may want a guard now."""
+    process = keeper.observer.note_exec(pid)
+    return process is not None and keeper.is_claimed(process)
+
+
+def close_port(keeper: WallKeeper, event: ListenEvent, pid: int) -> bool:
+    """Close the port that a workload's process has just opened; whether it was still to close."""
+    process = keeper.observer.process(pid)
+    if process is None or pid not in keeper.members or event.address is None:
+        return False
+    standing = keeper.walls.standing(process.namespace)
+    if standing is None or event.port in standing.failsafe or event.address.is_loopback:
+        return False
+    entries = frozenset(_entries(standing, event.address, event.port))
+    with suppress(OSError, KeyError, EnforceError):  # the pass tries again, and tells
+        keeper.walls.close(process.namespace, entries)
+        return bool(entries)
+    return False
+
+
+def close_cgroup(keeper: WallKeeper, event: CgroupEvent) -> None:
+    """Close a cgroup that was just made, if one of its path shall be guarded."""
+    path = keeper.observer.cgroup_path(event.path, event.id)
+    spaces = keeper.armed.namespaces(path) if path else frozenset()
+    if not path or not spaces or keeper.why_no_guards:
+        return
+    keeper.armed.expect(path, spaces)
+    guard = frozenset({Guard(level_of(path), event.id, path)})
+    for inode in spaces:
+        with suppress(OSError, KeyError, EnforceError):
+            keeper.walls.close(inode, frozenset(), guard)
+
+
+def _entries(standing: Wall, address: Address, port: int) -> Iterator[WallEntry]:
+    """What closes the port and is not there yet. ``[::]`` may take IPv4 too: the pass will know."""
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    plain = mapped or address
+    exact = None if plain.is_unspecified else plain
+    families = {4, 6} if address.version == 6 and address.is_unspecified else {plain.version}
+    there = {(one.family, one.proto, one.port, one.address) for one in standing.entries}
+    for family in families:
+        if (family, Proto.TCP, port, exact) not in there:
+            yield WallEntry(family, Proto.TCP, port, standing.guard_audience, exact, _NOTE)

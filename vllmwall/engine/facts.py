@@ -1,0 +1,143 @@
+"""What `status` is computed from: plain facts that the daemon fills in after each question.
+
+Frozen values only. The rule of the whole report: what was not read back from the kernel just
+now is None, and None is shown as unknown, never as good. Imports only the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vllmwall.decide.guards import Guarding
+from vllmwall.model import Listener, Network, PeerSource, Policy, Recognition, Skipped, Wall
+
+
+@dataclass(frozen=True)
+class NamespaceFacts:
+    """One network namespace: the wall we want there and the wall that was read back.
+
+    ``standing`` None with ``error`` None means that the kernel holds no wall of ours.
+    ``error`` says why the namespace could not be read or written; then ``standing`` is ignored.
+    ``differences`` say what somebody else changed in our table, one line each.
+    ``protection`` says what keeps other programs from changing it: ``owned``, ``watched: why``.
+    The counters are what the wall refused since it was put up; None: not known.
+    """
+
+    inode: int
+    name: str
+    wanted: Wall | None = None
+    standing: Wall | None = None
+    error: str | None = None
+    refused_packets: int | None = None
+    refused_bytes: int | None = None
+    protection: str = ""
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassFacts:
+    """One complete pass: when (seconds since the epoch), how long (ms), what woke it."""
+
+    at: float
+    ms: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class TouchFacts:
+    """A commit of another program that touched our table: when (seconds since the epoch), in
+    which namespace, who, and what it did."""
+
+    at: float
+    namespace: str
+    pid: int
+    command: str
+    what: str
+
+
+@dataclass(frozen=True)
+class DaemonFacts:
+    """The daemon itself. ``events`` is ``tracefs`` or ``poll``; ``events_lost`` is how many the
+    kernel had to drop. ``touched`` are the newest touches, the oldest first."""
+
+    pid: int
+    version: str
+    started: float
+    events: str
+    events_reason: str
+    last_pass: PassFacts | None = None
+    passes: int = 0
+    events_lost: int = 0
+    touched: tuple[TouchFacts, ...] = ()
+
+
+@dataclass(frozen=True)
+class BackendFacts:
+    """What enforces, and why it was chosen."""
+
+    name: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ConfigProblem:
+    """One thing that is wrong in a configuration file."""
+
+    file: str
+    key: str
+    message: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class ConfigFacts:
+    """The configuration in force, and the problems of a newer one that was not taken."""
+
+    files: tuple[str, ...] = ()
+    loaded: float = 0.0
+    problems: tuple[ConfigProblem, ...] = ()
+
+
+@dataclass(frozen=True)
+class StatusFacts:
+    """Everything that `status` knows.
+
+    ``down`` is True after `vllmwall down`. ``users`` maps uids to login names. ``problems``
+    are further lines for people (a pass that failed, a backend that had to rebuild).
+    ``daemon`` is None when a one-shot command asks without a daemon. ``bans`` counts those in
+    force. ``blind`` says why there can be workloads that were not seen.
+    """
+
+    host: str
+    now: float
+    recognition: Recognition
+    policy: Policy
+    namespaces: tuple[NamespaceFacts, ...]
+    peers: tuple[Network, ...]
+    backend: BackendFacts
+    config: ConfigFacts = ConfigFacts()
+    sources: tuple[PeerSource, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    daemon: DaemonFacts | None = None
+    down: bool = False
+    guarding: Guarding = field(default_factory=Guarding)
+    problems: tuple[str, ...] = ()
+    users: Mapping[int, str] = field(default_factory=dict)
+    bans: int = 0
+    blind: str = ""
+
+    @property
+    def mode(self) -> Literal["enforce", "audit", "down"]:
+        """What vllmwall does now: ``down`` beats the configured mode."""
+        if self.down:
+            return "down"
+        return self.policy.mode.value
+
+    def skip_reason(self, listener: Listener) -> str | None:
+        """Why a listener has no rule; None: it should have one."""
+        for skipped in self.skipped:
+            if skipped.listener == listener:
+                return skipped.reason
+        return None

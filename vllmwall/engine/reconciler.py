@@ -1,0 +1,359 @@
+"""One pass: observe, recognize, decide, enforce, read back.
+
+`WallKeeper` holds what a pass needs and what the last one found; the daemon calls it when
+something happens, the command line calls it once where no daemon runs. It owns no clock and no
+loop. What cannot be read changes nothing: the wall that stands stays.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vllmwall.config.settings import Settings
+from vllmwall.decide.guards import Guarding, candidates, guarding
+from vllmwall.decide.lockdown import ordered, restrained
+from vllmwall.decide.retained import kept
+from vllmwall.decide.walls import Decision, bare_wall, decide
+from vllmwall.enforce.apply import Change, Walls
+from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
+from vllmwall.enforce.nftables.notifications import Watch
+from vllmwall.engine.armed_units import Armed
+from vllmwall.engine.facts import (
+    BackendFacts,
+    ConfigFacts,
+    NamespaceFacts,
+    StatusFacts,
+)
+from vllmwall.linux.cgroups import SLICE, is_within, job_of
+from vllmwall.model import (
+    Network,
+    Node,
+    Policy,
+    Process,
+    Recognition,
+    Wall,
+)
+from vllmwall.networks import PeerList
+from vllmwall.networks.banlist import BanList
+from vllmwall.observe import Observer
+from vllmwall.observe.namespaces import every_namespace
+from vllmwall.observe.processes import read_cgroup
+from vllmwall.observe.visibility import why_blind
+from vllmwall.recognize import is_claimed, recognize
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The answer to who asked for a guard on its cgroup. ``why_not`` is empty when it stands."""
+
+    cgroup: str
+    namespace: int
+    why_not: str = ""
+
+
+@dataclass
+class WallKeeper:
+    """Keeps the walls of this node equal to what its workloads need.
+
+    ``only`` restricts it to these network namespaces (inodes); empty: the whole node.
+    ``armed_file`` remembers over restarts which units were guarded. ``bans`` are in every wall.
+    """
+
+    config: Settings
+    peers: PeerList
+    backend: Backend
+    only: frozenset[int] = frozenset()
+    down: bool = False
+    armed_file: Path | None = None
+    bans: BanList = field(default_factory=BanList)
+    on_change: Callable[[Change], None] = field(default=lambda change: None)
+    on_failure: Callable[[int, str], None] = field(default=lambda namespace, why: None)
+
+    def __post_init__(self) -> None:
+        self.observer = Observer(self.only)
+        self.home = self.only or frozenset({self.observer.namespaces.own})
+        self.armed = Armed(self.home, self.armed_file)
+        self.configure(self.config)
+        self.recognition = Recognition((), ())
+        self.members: frozenset[int] = frozenset()
+        self.guarding = Guarding()
+        self.blind = ""
+        self.decision = Decision({}, ())
+        self.walls = Walls(
+            self.backend,
+            self.observer.namespaces.path,
+            self._tell_change,
+            self._tell_failure,
+        )
+
+    def configure(self, config: Settings) -> None:
+        """Take another configuration; it counts from the next pass on."""
+        self.config = config
+        self.policy = config.policy
+        self._lessons = config.lessons
+        self.armed.configure(config.guarded_units, self._lessons)
+
+    def full_pass(self, catch_up: Callable[[], None] = lambda: None) -> None:
+        """Read everything, put every wall right, and read each of them back.
+
+        ``catch_up`` is called once the node is read, to follow the events up to then: of a
+        listener that the kernel showed now, only its event tells the backlog that it asked for.
+        Raises OSError when the node cannot be read; no wall was changed then.
+        """
+        self.observer.observe()
+        self.walls.let_go(self.observer.namespaces.inodes)
+        self.armed.forget(self.observer.namespaces.inodes)
+        catch_up()
+        self._think(self.observer.node())
+        if self.blind and not self.walls.spaces:  # what stands is all that is known
+            self.look_for_walls()
+        if not self.down:
+            for inode, wall in self._wanted().items():
+                self.walls.settle(inode, wall)
+
+    def quick_pass(self) -> None:
+        """Put right what events told the observer, against the walls as last read back."""
+        self._think(self.observer.node())
+        if not self.down:
+            for inode, wall in self._wanted().items():
+                self.walls.put(inode, wall)
+
+    def renew(self) -> None:
+        """Put right what peers and bans changed, for the node as it was last read."""
+        if not self.down:
+            for inode, wall in self._wanted().items():
+                self.walls.put(inode, wall)
+
+    def repair(self, inode: int) -> None:
+        """Put one wall right that somebody else has touched."""
+        wall = None if self.down else self._wanted().get(inode)
+        if wall is not None:
+            self.walls.settle(inode, wall)
+
+    def watches(self) -> Mapping[int, Watch]:
+        """By namespace (inode): what becomes readable when others change things there."""
+        return self.backend.watches()
+
+    def guard(self, pid: int) -> Asked:
+        """Guard the cgroup of a process that is about to start a job there."""
+        process, path = self.observer.note_exec(pid), read_cgroup(pid)
+        job, namespace = job_of(path), process.namespace if process else 0
+        if self.down or self.why_no_guards:
+            return Asked(path, namespace, self.why_no_guards or "the walls are down on request")
+        if job is None or process is None:
+            return Asked(path, namespace, f"{path} is shared with whatever else its user starts")
+        self.observer.namespaces.adopt(process)
+        self.armed.expect(job, {namespace})
+        self.quick_pass()
+        numbers = self.observer.cgroup_numbers({job, SLICE})
+        ids = {number for one, number in numbers.items() if is_within(job, one)}
+        standing = self.walls.standing(namespace)
+        if standing is None or ids.isdisjoint({guard.id for guard in standing.guards}):
+            return Asked(path, namespace, f"no guard stands on {job}; `vllmwall status` tells more")
+        return Asked(path, namespace)
+
+    def look_for_walls(self) -> None:
+        """Find the walls that an earlier daemon left where no workload runs any more.
+
+        They are emptied by the next pass. Namespaces without one are let go of again.
+        """
+        for inode in set(self.observer.namespaces.inodes) - self.walls.spaces.keys():
+            if self.walls.read_back(inode).standing is None:
+                del self.walls.spaces[inode]
+
+    @property
+    def why_no_guards(self) -> str:
+        """Why no guard stands on this node, in words; empty: they do."""
+        if not self.config.guards:
+            return "guards are switched off in the configuration"
+        return self.backend.why_no_guards
+
+    def is_claimed(self, process: Process) -> bool:
+        """Whether a stack or a lesson says that this process begins a workload. Cheap."""
+        return is_claimed(process, self._lessons)
+
+    def take_down(self) -> list[int]:
+        """Remove every wall of ours from every namespace; the inodes where one stood."""
+        self.down = True
+        self.walls.spaces.clear()
+        return remove_everywhere(self.backend, self.only)
+
+    def plan(self, config: Settings, peers: tuple[Network, ...]) -> tuple[NamespaceFacts, ...]:
+        """What stands, and what would stand with this configuration; changes nothing."""
+        node = self.observer.observe()
+        policy = config.policy
+        recognition = self._in_scope(recognize(node, config.lessons), node, policy)
+        guards = self._guarding(recognition, node, policy).guards
+        wanted = self._walls(
+            decide(recognition, policy, peers, guards, self._silent(guards)), policy, peers
+        )
+        return tuple(self._read_facts(inode, wall) for inode, wall in wanted.items())
+
+    def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
+        """What stands, read back from the kernel now."""
+        wanted = {} if self.down else self._wanted()
+        spaces = tuple(self._namespace_facts(inode, wall) for inode, wall in wanted.items())
+        spaces += tuple(self._unreadable())
+        return StatusFacts(
+            host=socket.gethostname(),
+            now=now,
+            recognition=self.recognition,
+            policy=self.policy,
+            namespaces=spaces,
+            peers=self.peers.networks(),
+            backend=BackendFacts(self.backend.name),
+            config=ConfigFacts(files=tuple(map(str, self.config.files))),
+            sources=self.peers.sources(),
+            skipped=self.decision.skipped,
+            down=self.down,
+            guarding=self.guarding,
+            blind=self.blind,
+            problems=(*problems, *self._failures()),
+            bans=len(self.bans.bans()),
+        )
+
+    def _unreadable(self) -> Iterator[NamespaceFacts]:
+        """Namespaces with a workload or a wall in which we cannot see the listeners now."""
+        namespaces, process = self.observer.namespaces, self.observer.process
+        inhabited = {one.namespace for pid in self.members if (one := process(pid)) is not None}
+        for inode, error in namespaces.errors.items():
+            if inode in self.walls.spaces or inode in inhabited:
+                yield NamespaceFacts(inode, namespaces.name(inode), error=error)
+
+    def _tell_change(self, change: Change) -> None:
+        self.on_change(change)
+
+    def _tell_failure(self, inode: int, why: str) -> None:
+        self.on_failure(inode, why)
+
+    def _failures(self) -> Iterator[str]:
+        name = self.observer.namespaces.name
+        for inode, failure in self.walls.failures():
+            yield f"{name(inode)}: the last change was not taken: {failure}"
+        if not self.observer.namespaces.sees_udp:
+            yield "UDP listeners cannot be seen, so they get no rule: this kernel has no udp_diag"
+        if self.walls.cannot_sever:
+            yield self.walls.cannot_sever
+        yield from self.bans.problems
+
+    def _think(self, node: Node) -> None:
+        """The pure half. A namespace that could not be read keeps the wall it has."""
+        own = self.observer.namespaces.own
+        self.blind = why_blind(one for one in node.listeners if one.namespace == own)
+        self.recognition = self._in_scope(recognize(node, self._lessons), node, self.policy)
+        self.observer.keep(self.recognition)
+        before = self.members
+        self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)
+        if joined := self.members - before:
+            node = self.observer.moved(joined)
+        self.guarding = self._guarding(self.recognition, node, self.policy)
+        self.armed.learn(self.guarding.guards)
+        guards = self.guarding.guards
+        self.decision = decide(
+            self.recognition, self.policy, self.peers.networks(), guards, self._silent(guards)
+        )
+
+    def _silent(self, inodes: Iterable[int]) -> frozenset[int]:
+        elsewhere = self.observer.namespaces.delivers_elsewhere
+        return frozenset(inode for inode in inodes if elsewhere(inode))
+
+    def _guarding(self, found: Recognition, node: Node, policy: Policy) -> Guarding:
+        if why := self.why_no_guards:
+            return Guarding(reasons={one.id: why for one in found.workloads})
+        armed = self.armed.expected(
+            {job for one in node.processes.values() if (job := job_of(one.cgroup)) is not None}
+        )
+        paths = candidates(found, node.processes) | armed.keys()
+        numbers = self.observer.cgroup_numbers(paths)
+        self.armed.drop_ended(numbers)
+        return guarding(found, node.processes, numbers, armed, policy)
+
+    def _in_scope(self, found: Recognition, node: Node, policy: Policy) -> Recognition:
+        """Without the workloads that live outside the namespaces we were told to guard, and with
+        the APIs that lockdown leaves."""
+        found = restrained(found, node.processes, policy)
+        if not self.only:
+            return found
+        workloads = (
+            one
+            for one in found.workloads
+            if any(
+                pid in node.processes and node.processes[pid].namespace in self.only
+                for pid in one.pids
+            )
+        )
+        return replace(found, workloads=tuple(workloads))
+
+    def _wanted(self) -> Mapping[int, Wall]:
+        return self._walls(self.decision, self.policy, self.peers.networks())
+
+    def _walls(
+        self, decision: Decision, policy: Policy, peers: tuple[Network, ...]
+    ) -> Mapping[int, Wall]:
+        """The wall of every namespace that needs one and could be read: those with workloads,
+        our own, and any that has a wall of ours from before."""
+        namespaces = self.observer.namespaces
+        walls = dict(decision.walls)
+        for inode in (namespaces.own, *self.walls.spaces):
+            walls.setdefault(inode, bare_wall(inode, policy, peers))
+        there = set(namespaces.inodes) - namespaces.errors.keys()
+        if self.blind:
+            walls = {
+                inode: kept(wall, self.walls.standing(inode), policy)
+                for inode, wall in walls.items()
+            }
+        banned = self.bans.networks()
+        return {
+            inode: ordered(wall, policy, banned, self.home)
+            for inode, wall in walls.items()
+            if inode in there
+        }
+
+    def _read_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
+        space = self.walls.read_back(inode)
+        name = self.observer.namespaces.name(inode)
+        altered = space.standing if isinstance(space.standing, AlteredWall) else None
+        differences = altered.differences if altered else ()
+        return NamespaceFacts(
+            inode, name, wall, space.standing, space.error, differences=differences
+        )
+
+    def _namespace_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
+        facts = self._read_facts(inode, wall)
+        if facts.error is not None:
+            return facts
+        try:
+            path = self.observer.namespaces.path(inode)
+            refused, protection = self.backend.counters(path), self.backend.ownership(path)
+        except (OSError, KeyError, EnforceError):
+            return facts
+        return replace(
+            facts,
+            refused_packets=refused.packets,
+            refused_bytes=refused.bytes,
+            protection=protection,
+        )
+
+
+def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> list[int]:
+    """Take away our table wherever it stands (in ``only``, if given); where it stood (inodes).
+
+    A namespace that ends meanwhile is passed over; raises EnforceError when a wall stays.
+    """
+    removed, errors = [], []
+    for inode, path in every_namespace().items():
+        if only and inode not in only:
+            continue
+        try:
+            if backend.remove(path):
+                removed.append(inode)
+        except OSError:
+            continue
+        except EnforceError as error:
+            errors.append(f"net:{inode}: {error}")
+    if errors:
+        raise EnforceError("\n".join(errors))
+    return removed

@@ -1,0 +1,73 @@
+"""Checks that only ask whether a flag or a variable says something.
+
+A thing is absent only where both the command line and the environment could be read whole;
+else the answer is `Unclear`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vllmwall.inspect.audit.rules import Rule
+from vllmwall.inspect.audit.types import SET, Orders, Outcome, Seen, Subject, Unclear
+
+_OFF = frozenset({"", "0", "false", "no", "off", "none", "null"})
+HIDDEN_ARGUMENTS = "the command line cannot be read whole (the process renamed itself)"
+HIDDEN_VARIABLES = "the environment cannot be read whole (the process renamed itself)"
+_SHOWN = 60
+
+
+def is_on(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+    """One of the flags or variables is switched on."""
+    found = [f"--{name} is given" for name in rule.flags if subject.command.flags.says(name)]
+    values = subject.environment.values
+    found += [f"{name} is on" for name in rule.variables if not _is_off(values.get(name, ""))]
+    return Seen(", ".join(found)) if found else unclear(rule, subject)
+
+
+def is_given(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+    """One of the flags or variables has a value."""
+    found = list(given(rule, subject))
+    return Seen(", ".join(found)) if found else unclear(rule, subject)
+
+
+def is_absent(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+    """None of the flags and variables has a value."""
+    if list(given(rule, subject)):
+        return None
+    names = [*(f"--{name}" for name in rule.flags), *rule.variables]
+    return unclear(rule, subject) or Seen(
+        f"neither {' nor '.join(names)}" if len(names) > 1 else f"no {names[0]}"
+    )
+
+
+def given(rule: Rule, subject: Subject) -> Iterator[str]:
+    """What has a value, in words without the value."""
+    for name in rule.flags:
+        text = subject.command.flags.text(name)
+        dotted = subject.command.flags.object(name) if text is None else {}
+        if dotted or (text is not None and (text == "" or not _is_off(text))):
+            yield f"--{name} is given"
+    for name in rule.variables:
+        if subject.environment.values.get(name, "") not in ("", None):
+            yield f"{name} is set"
+
+
+def unclear(rule: Rule, subject: Subject) -> Unclear | None:
+    """Why nothing can be said of what is not there; None: it is really not there."""
+    if rule.flags and not subject.command.complete:
+        return Unclear(HIDDEN_ARGUMENTS)
+    if rule.variables and not subject.environment.complete:
+        return Unclear(HIDDEN_VARIABLES)
+    return None
+
+
+def shown(value: str) -> str:
+    """A value that is no secret, short."""
+    if value == SET:
+        return "set"
+    return value if len(value) <= _SHOWN else value[: _SHOWN - 1] + "…"
+
+
+def _is_off(value: str) -> bool:
+    return value.strip().lower() in _OFF

@@ -1,0 +1,158 @@
+"""The only part of an audit that reads the node: from workloads to `Subject` values.
+
+Reads only; needs root for what belongs to other users. Nothing that it returns holds a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from vllmwall.inspect.audit.collect.commands import command_line, environment, is_title, secrets_of
+from vllmwall.inspect.audit.collect.confinement import confinement
+from vllmwall.inspect.audit.collect.node import (
+    addresses,
+    networks,
+    proxies,
+    public_address,
+    rdma_devices,
+)
+from vllmwall.inspect.audit.collect.packages import versions
+from vllmwall.inspect.audit.collect.weights import weights
+from vllmwall.inspect.audit.rules import cves
+from vllmwall.inspect.audit.types import CommandLine, Place, Subject
+from vllmwall.model import LabelledListener, Node, Process, Role, Stack, Workload
+from vllmwall.recognize import lmdeploy, ray, sglang, torch, vllm
+from vllmwall.recognize.claims import Candidate, Claim
+from vllmwall.recognize.commandline import read_command
+from vllmwall.recognize.vllm_flags import ServerFlags
+
+_STACKS = (sglang.RULES, vllm.RULES, ray.RULES, lmdeploy.RULES, torch.RULES)
+_PACKAGES = frozenset({"vllm", "sglang", "lmdeploy", "ray", "torch", "starlette"})
+
+_DEEPEST = 64
+
+Spot = tuple[int, str, str, int]
+"""Namespace, protocol, address as status writes it, port."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the daemon says of a listener: its role, and whether strangers are kept out."""
+
+    role: Role
+    walled: bool
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What is needed beside the node: the daemon's word, and the checksums of weights."""
+
+    verdicts: Mapping[Spot, Verdict] = field(default_factory=dict)
+    sums: Mapping[str, str] | None = None
+
+
+def subjects(node: Node, workloads: Iterable[Workload], lookup: Lookup) -> Iterator[Subject]:
+    """One for each server process; for a workload without any that can be told, one for its
+    root."""
+    for workload in workloads:
+        fronts: dict[int, Claim | None] = dict(_fronts(node, workload))
+        fronts = fronts or {workload.id.root_pid: None}
+        for pid, claim in fronts.items():
+            process = node.processes.get(pid)
+            if process is not None:
+                yield _subject(node, workload, process, claim, lookup)
+
+
+def _fronts(node: Node, workload: Workload) -> Iterator[tuple[int, Claim]]:
+    """The topmost processes that were started as a server; what they fork looks alike."""
+    claims = {pid: _claim(node.processes.get(pid)) for pid in sorted(workload.pids)}
+    for pid, claim in claims.items():
+        if claim and all(claims[above] != claim for above in _above(node, workload, pid)):
+            yield pid, claim
+
+
+def _above(node: Node, workload: Workload, pid: int) -> list[int]:
+    """The ancestors of a process in its workload."""
+    found: list[int] = []
+    while (process := node.processes.get(pid)) and len(found) < _DEEPEST:
+        pid = process.ppid
+        if pid not in workload.pids:
+            break
+        found.append(pid)
+    return found
+
+
+def _claim(process: Process | None) -> Claim | None:
+    """What its own command line says that it is."""
+    if process is None:
+        return None
+    candidate = Candidate.of(process)
+    for rules in _STACKS:
+        claim = rules.claim(candidate)
+        if claim is not None:
+            return claim if claim.launched else None
+    return None
+
+
+def _subject(
+    node: Node, workload: Workload, process: Process, claim: Claim | None, lookup: Lookup
+) -> Subject:
+    pid, stack = process.pid, claim.stack if claim else workload.stack
+    env = environment(pid)
+    places = tuple(_place(one, lookup) for one in workload.listeners)
+    found = addresses(pid)
+    model = _model(process, claim) if claim else ""
+    return Subject(
+        workload=workload.name,
+        stack=stack,
+        pid=pid,
+        part=claim.part if claim else "",
+        model=model,
+        command=_command(node, workload, process, claim),
+        environment=env,
+        places=places,
+        versions=versions(process, _PACKAGES | {cve.package for cve in cves()}),
+        public=public_address((one for one in places if one.role is Role.API), found),
+        networks=networks(found),
+        proxies=proxies(node, process.namespace),
+        confinement=confinement(pid),
+        weights=weights(pid, model, env, lookup.sums),
+        rdma=rdma_devices(workload.pids),
+    )
+
+
+def _command(node: Node, workload: Workload, process: Process, claim: Claim | None) -> CommandLine:
+    """The server's flags, and every secret on a command line of the workload."""
+    own = command_line(process, claim.stack) if claim else CommandLine()
+    others = (node.processes[pid] for pid in sorted(workload.pids) if pid in node.processes)
+    stack = claim.stack if claim else workload.stack
+    secrets = {name: None for one in others for name in secrets_of(one, stack)}
+    return CommandLine(own.flags, own.complete, tuple(secrets), not is_title(process))
+
+
+def _model(process: Process, claim: Claim) -> str:
+    command = read_command(process.started_as)
+    if claim.stack is Stack.VLLM:
+        return ServerFlags.of(process).model
+    flags = command_line(process, claim.stack).flags
+    if claim.stack is Stack.SGLANG:
+        return flags.text("model-path") or flags.text("model") or ""
+    if claim.stack is Stack.LMDEPLOY and claim.part == "api_server":
+        return command.words[2] if len(command.words) > 2 else ""
+    return ""
+
+
+def _place(one: LabelledListener, lookup: Lookup) -> Place:
+    listener = one.listener
+    spot = listener.namespace, listener.proto.value, listener.address_text, listener.port
+    verdict = lookup.verdicts.get(spot)
+    return Place(
+        role=verdict.role if verdict else one.label.role,
+        where=listener.where,
+        port=listener.port,
+        address=listener.plain_address,
+        is_loopback=listener.is_loopback,
+        is_wildcard=listener.is_wildcard,
+        walled=verdict.walled if verdict else False,
+    )

@@ -1,0 +1,160 @@
+"""From what was read to findings: every rule of the tables, for every subject. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from fnmatch import fnmatchcase
+
+from vllmwall.config.values import Acceptance
+from vllmwall.inspect.audit.checks import CHECKS
+from vllmwall.inspect.audit.rules import Cve, Rule, cves, knobs
+from vllmwall.inspect.audit.types import (
+    Audit,
+    Finding,
+    Orders,
+    Outcome,
+    Place,
+    Seen,
+    Severity,
+    Subject,
+    Unclear,
+    Unknown,
+)
+from vllmwall.inspect.audit.versions import is_within
+from vllmwall.model import Stack
+
+_WHY = "What is known of it is public, and so are, often, the ways to use it."
+_SERVED_BY = {Stack.VLLM: "vllm", Stack.SGLANG: "sglang", Stack.LMDEPLOY: "lmdeploy"}
+
+
+def judge(
+    subjects: Sequence[Subject],
+    orders: Orders = Orders(),  # noqa: B008 (frozen)
+    accepted: Sequence[Acceptance] = (),
+    today: date = date.min,
+) -> Audit:
+    """Everything that is wrong, worst first, and what could not be checked."""
+    findings: dict[tuple[str, str, str], Finding] = {}
+    unknown: dict[tuple[str, str, str], Unknown] = {}
+    for subject in subjects:
+        for one in _of(subject, orders):
+            if isinstance(one, Finding):
+                findings.setdefault((one.id, one.workload, one.seen), one)
+            else:
+                unknown.setdefault((one.id, one.workload, one.reason), one)
+    ordered = sorted(findings.values(), key=lambda one: (-one.severity, one.workload, one.id))
+    taken = [one for one in ordered if any(_accepts(each, one, today) for each in accepted)]
+    return Audit(
+        findings=tuple(one for one in ordered if one not in taken),
+        unknown=tuple(sorted(unknown.values(), key=lambda one: (one.workload, one.id))),
+        accepted=tuple(taken),
+        problems=tuple(_stale(accepted, today)),
+    )
+
+
+def _of(subject: Subject, orders: Orders) -> Iterator[Finding | Unknown]:
+    for rule in knobs().finding:
+        outcome = _apply(rule, subject, orders)
+        if isinstance(outcome, Seen):
+            yield _finding(rule, subject, outcome)
+        elif isinstance(outcome, Unclear):
+            yield Unknown(rule.id, subject.workload, subject.pid, outcome.reason)
+    yield from _vulnerabilities(subject)
+
+
+def _apply(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+    if rule.stacks and subject.stack not in rule.stacks:
+        return None
+    if not subject.part and (rule.stacks or rule.flags):
+        return Unclear("no server process of it can be told from the others")
+    if rule.since or rule.before:
+        version = subject.versions.get(_SERVED_BY.get(subject.stack, ""), "")
+        if is_within(version, since=rule.since, before=rule.before) is False:
+            return None
+    if rule.exposed and not subject.exposed_api:
+        return None
+    return CHECKS[rule.check](rule, subject, orders)
+
+
+def _finding(rule: Rule, subject: Subject, seen: Seen) -> Finding:
+    places = seen.places or (subject.exposed_api if rule.exposed else ())
+    return Finding(
+        id=rule.id,
+        severity=min(severity_at(places, rule), seen.at_most),
+        workload=subject.workload,
+        stack=subject.stack,
+        pid=subject.pid,
+        title=rule.title,
+        seen=seen.what,
+        why=rule.why,
+        remedy=rule.remedy,
+        source=rule.source,
+    )
+
+
+def severity_at(places: tuple[Place, ...], rule: Rule) -> Severity:
+    """The rule's severity, or the lower one where a wall of ours stands before every place."""
+    walled = bool(places) and all(place.walled for place in places)
+    return rule.walled_level if walled else rule.level
+
+
+def _vulnerabilities(subject: Subject) -> Iterator[Finding]:
+    for cve in cves():
+        version = subject.versions.get(cve.package)
+        if version is not None and _is_affected(cve, version, subject):
+            yield Finding(
+                id=cve.id,
+                severity=cve.level,
+                workload=subject.workload,
+                stack=subject.stack,
+                pid=subject.pid,
+                title=cve.title,
+                seen=f"{cve.package} {version} is installed{_beside(cve, subject)}",
+                why=_WHY,
+                remedy=cve.remedy,
+                source=f"https://www.cve.org/CVERecord?id={cve.id}",
+            )
+
+
+def _is_affected(cve: Cve, version: str, subject: Subject) -> bool:
+    """What a vulnerability needs counts as there where that cannot be read."""
+    if not is_within(version, since=cve.since, before=cve.before, through=cve.through):
+        return False
+    if cve.beside is not None:
+        other = subject.versions.get(cve.beside.package, "")
+        if is_within(other, before=cve.beside.before) is False:
+            return False
+    if not cve.flags and not cve.variables:
+        return True
+    flags, values = subject.command.flags, subject.environment.values
+    if any(flags.text(name) is not None or flags.object(name) for name in cve.flags):
+        return True
+    if any(values.get(name) for name in cve.variables):
+        return True
+    hidden = not subject.command.complete if cve.flags else False
+    return hidden or (bool(cve.variables) and not subject.environment.complete)
+
+
+def _beside(cve: Cve, subject: Subject) -> str:
+    if cve.beside is None:
+        return ""
+    other = cve.beside.package
+    return f", with {other} {subject.versions.get(other, 'of unknown version')}"
+
+
+def _accepts(acceptance: Acceptance, finding: Finding, today: date) -> bool:
+    return (
+        acceptance.counts_on(today)
+        and fnmatchcase(finding.id, acceptance.finding)
+        and fnmatchcase(finding.workload, acceptance.workload)
+    )
+
+
+def _stale(accepted: Iterable[Acceptance], today: date) -> Iterator[str]:
+    ids = [*(rule.id for rule in knobs().finding), *(cve.id for cve in cves())]
+    for one in accepted:
+        if not any(fnmatchcase(each, one.finding) for each in ids):
+            yield f"audit.accepted: {one.finding} is no finding"
+        elif not one.counts_on(today):
+            yield f"audit.accepted: {one} has ended"

@@ -1,0 +1,166 @@
+"""The tables of what an audit looks for: `knobs.toml` and `cves.toml`, read and validated.
+
+The tables are data so that a new knob is one entry in one place. Imports the nouns and the
+reading of TOML.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from vllmwall.config.toml import loads
+from vllmwall.inspect.audit.shape import SeverityWord
+from vllmwall.inspect.audit.types import Severity
+from vllmwall.inspect.audit.versions import parse
+from vllmwall.model import Stack
+
+
+def _version(text: str) -> str:
+    if text and parse(text) is None:
+        raise ValueError(f"{text} is no version")
+    return text
+
+
+VersionText = Annotated[str, BeforeValidator(_version)]
+Words = tuple[str, ...]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rule(_Row):
+    """One thing that can be wrong. ``check`` names what looks for it (see knobs.toml)."""
+
+    id: str = Field(pattern="^[a-z][a-z0-9-]+$")
+    title: str = Field(min_length=10)
+    severity: SeverityWord
+    walled: SeverityWord | None = None
+    stacks: tuple[Stack, ...]
+    check: str
+    flags: Words = ()
+    variables: Words = ()
+    exposed: bool = False
+    since: VersionText = ""
+    before: VersionText = ""
+    why: str = Field(min_length=20)
+    remedy: str = Field(min_length=20)
+    source: str = Field(min_length=5)
+
+    @property
+    def level(self) -> Severity:
+        """Its severity where no wall of ours stands before it."""
+        return Severity[self.severity.upper()]
+
+    @property
+    def walled_level(self) -> Severity:
+        """Its severity behind a wall of ours."""
+        return Severity[(self.walled or self.severity).upper()]
+
+
+class Endpoint(_Row):
+    """A route of vLLM that its API key does not cover, and in which versions that is so."""
+
+    path: str
+    since: VersionText
+    before: VersionText = ""
+
+
+class _Known(_Row):
+    vllm: Words
+    sglang: Words
+    lmdeploy: Words
+
+
+class _Secret(_Row):
+    flags: Words
+    variables: Words
+
+
+class _Variables(_Row):
+    names: Words
+
+
+class Knobs(_Row):
+    """The whole of knobs.toml."""
+
+    known: _Known
+    secret: _Secret
+    variables: _Variables
+    finding: tuple[Rule, ...]
+    endpoint: tuple[Endpoint, ...]
+
+    def flags_of(self, stack: Stack) -> frozenset[str]:
+        """Every flag of a stack that any check reads."""
+        known = {Stack.VLLM: self.known.vllm, Stack.SGLANG: self.known.sglang}
+        known[Stack.LMDEPLOY] = self.known.lmdeploy
+        named = {flag for rule in self.finding if stack in rule.stacks for flag in rule.flags}
+        return frozenset(named | set(known.get(stack, ())))
+
+    @property
+    def variable_names(self) -> frozenset[str]:
+        """Every variable that any check reads; no other ever leaves the reader."""
+        named = {name for rule in self.finding for name in rule.variables}
+        return frozenset(named | set(self.variables.names) | set(self.secret.variables))
+
+
+class Beside(_Row):
+    """A package that must be there too, below a version."""
+
+    package: str
+    before: VersionText
+
+
+class Cve(_Row):
+    """One known vulnerability of a package."""
+
+    id: str = Field(pattern=r"^CVE-\d{4}-\d{4,7}$")
+    package: str
+    since: VersionText = ""
+    before: VersionText = ""
+    through: VersionText = ""
+    severity: SeverityWord
+    title: str = Field(min_length=10)
+    flags: Words = ()
+    variables: Words = ()
+    beside: Beside | None = Field(default=None, alias="with")
+
+    @property
+    def level(self) -> Severity:
+        """Its severity."""
+        return Severity[self.severity.upper()]
+
+    @property
+    def remedy(self) -> str:
+        """What to install."""
+        if self.before:
+            return f"Upgrade {self.package} to {self.before} or later."
+        return (
+            f"Upgrade {self.package} beyond {self.through}; until there is such a version, let "
+            "only peers reach the port."
+        )
+
+
+class _Cves(_Row):
+    cve: tuple[Cve, ...]
+
+
+@cache
+def knobs() -> Knobs:
+    """The table of knobs."""
+    return Knobs.model_validate(_read("knobs.toml"))
+
+
+@cache
+def cves() -> tuple[Cve, ...]:
+    """The table of known vulnerabilities."""
+    return _Cves.model_validate(_read("cves.toml")).cve
+
+
+def _read(name: str) -> dict[str, object]:
+    text = files("vllmwall.inspect.audit").joinpath(name).read_text(encoding="utf-8")
+    return dict(loads(text))

@@ -1,0 +1,75 @@
+"""One audit from beginning to end: look at the node, ask what the daemon said, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import cast
+
+from vllmwall.api.shapes import ListenerJson, StatusJson
+from vllmwall.config.models import Config
+from vllmwall.inspect.audit.collect import Lookup, Spot, Verdict, subjects
+from vllmwall.inspect.audit.collect.weights import ChecksumError, read_checksums
+from vllmwall.inspect.audit.judge import judge
+from vllmwall.inspect.audit.types import Audit, Orders
+from vllmwall.model import PUBLIC, Node, Role, Workload
+from vllmwall.observe import Observer
+from vllmwall.observe.namespaces import inode_of_name
+from vllmwall.recognize import recognize
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An audit, and how many workloads and server processes it looked at."""
+
+    audit: Audit
+    workloads: int
+    servers: int
+
+
+def audit_node(
+    config: Config, only: tuple[str, ...], status: Mapping[str, object] | None, today: date
+) -> Whole:
+    """Audit every workload of this node. ``status`` is the daemon's; None: there is none.
+
+    Raises OSError when a namespace in ``only`` does not exist or /proc cannot be read.
+    """
+    inodes = frozenset(map(inode_of_name, only))
+    node, workloads = _look(config, inodes)
+    section, problems = config.audit, []
+    sums = None
+    if section.checksums is not None:
+        try:
+            sums = read_checksums(Path(section.checksums))
+        except ChecksumError as error:
+            problems.append(f"audit.checksums: weights were not checked: {error}")
+    verdicts = dict(_verdicts(cast("StatusJson", status))) if status else {}
+    found = tuple(subjects(node, workloads, Lookup(verdicts, sums)))
+    audit = judge(found, Orders(section.allowed_models), section.accepted, today)
+    return Whole(replace(audit, problems=(*problems, *audit.problems)), len(workloads), len(found))
+
+
+def _look(config: Config, only: frozenset[int]) -> tuple[Node, list[Workload]]:
+    """Twice: what belongs to a workload is read more closely the second time."""
+    observer, lessons = Observer(only), config.lessons()
+    observer.keep(recognize(observer.observe(), lessons))
+    node = observer.observe()
+    found = recognize(node, lessons).workloads
+    if not only:
+        return node, list(found)
+    roots = ((node.processes[one.id.root_pid], one) for one in found)
+    return node, [workload for root, workload in roots if root.namespace in only]
+
+
+def _verdicts(status: StatusJson) -> Iterator[tuple[Spot, Verdict]]:
+    for workload in status["workloads"]:
+        for one in workload["listeners"]:
+            spot = one["namespace"], one["proto"], one["addr"], one["port"]
+            yield spot, Verdict(Role(one["role"]), _is_walled(one, status))
+
+
+def _is_walled(one: ListenerJson, status: StatusJson) -> bool:
+    enforced = status["mode"] == "enforce" and one["rule"] == "stands"
+    return enforced and PUBLIC not in one["audience"]

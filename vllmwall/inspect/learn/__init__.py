@@ -1,0 +1,1 @@
+"""The answer of `vllmwall learn`: trusted peers proposed from the connections seen."""

@@ -1,0 +1,238 @@
+"""The place that the packets come from: a network namespace of no name, and a cable into another.
+
+The cable (a veth) ends in the network namespace that is to be proved, so that what is sent meets
+its input hook as a packet from the network would. That namespace gets no address: each end knows
+the other's hardware address, and a host route leads the answers back. A peer's real address is
+routed by a rule for our few source ports only: the peer's own connections never meet it. IANA
+gives these ports to nobody (225 to 240: reserved).
+
+The namespace dies with this process, the cable and its routes with the namespace, whatever ends
+us. What could be left are rules; they lie at a table number of our own, and whoever comes next
+removes them. One at a time: the lock is on the namespace itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import platform
+import re
+import signal
+import socket
+import threading
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from pyroute2 import IPRoute, NetlinkError
+
+from vllmwall.inspect.prove.errors import ProveError
+from vllmwall.inspect.prove.plan import Source
+from vllmwall.linux.netns import OWN, run_in
+from vllmwall.model import Address
+
+CABLE = "vwprove"
+TABLE = 0x76770001
+PORTS = range(225, 241)
+
+_FAR_END = "eth0"
+_FIRST = 1  # before every rule but that for local addresses
+_MAIN_TABLE = 254
+_LINK_SCOPE = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
+_PERMANENT = 0x80  # NUD_PERMANENT, linux/neighbour.h
+_NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_BUILT_IN_RULES = (0, 32766, 32767)  # priorities of local, main and default
+_OLDEST = (4, 17)  # Linux: rules for ports, and ignored before without a word
+_NO_LINK_LOCAL = 1  # IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
+_STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Be the only one that proves in this network namespace. Raises ProveError and OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ProveError("another `vllmwall prove` is at work there; wait for it") from error
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def staged(path: str, sources: Collection[Source], targets: Collection[Address]) -> Iterator[str]:
+    """A namespace with these sources' addresses, whose packets to ``targets`` come out at ``path``.
+
+    Yields how to enter it. Takes everything away again, and what a run that was killed left.
+    Call it with the lock. Raises ProveError and OSError.
+    """
+    if any(one.kind == "peer" for one in sources) and _kernel() < _OLDEST:
+        raise ProveError("--peer needs Linux 4.17: older kernels know no routing rules for ports")
+    descriptor = -1
+    try:
+        with _undisturbed():
+            sweep(path)
+            descriptor = _new_namespace()
+            inside = f"/proc/{os.getpid()}/fd/{descriptor}"
+            _plug_in(path, inside, sources, targets)
+        yield inside
+    finally:
+        with _undisturbed():
+            sweep(path)
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def sweep(path: str) -> None:
+    """Take away every cable and rule of ours in a network namespace. Call it with the lock."""
+    run_in(path, _sweep)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait until what is begun is done: what is half built could not be found again."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _sweep() -> None:
+    with IPRoute() as routes:
+        for family in _FAMILIES.values():
+            found = [each.get_attr("FRA_TABLE") for each in routes.get_rules(family=family)]
+            for _ in range(found.count(TABLE)):  # the kernel removes the next one that fits
+                routes.rule("del", family=family, table=TABLE, priority=_FIRST)
+        for link in routes.get_links():
+            name = str(link.get_attr("IFLA_IFNAME"))
+            if re.fullmatch(f"{CABLE}[0-9]+", name):
+                with contextlib.suppress(NetlinkError):  # the kernel is at it already
+                    routes.link("del", index=link["index"])
+
+
+def _new_namespace() -> int:
+    """A descriptor that keeps a network namespace of no name."""
+    made: list[int] = []
+    error: list[int] = []
+
+    def unshare() -> None:
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.unshare(_CLONE_NEWNET) == 0:
+            made.append(os.open(OWN, os.O_RDONLY | os.O_CLOEXEC))
+        else:
+            error.append(ctypes.get_errno())
+
+    thread = threading.Thread(target=unshare)
+    thread.start()
+    thread.join()
+    if error:
+        raise OSError(error[0], f"no network namespace can be made: {os.strerror(error[0])}")
+    return made[0]
+
+
+def _plug_in(
+    path: str, inside: str, sources: Collection[Source], targets: Collection[Address]
+) -> None:
+    name = f"{CABLE}{os.getpid()}"
+    here = run_in(path, lambda: _lay_cable(name, inside))
+    there = run_in(inside, lambda: _hardware_address(_FAR_END))
+    run_in(inside, lambda: _settle_in(sources, targets, here))
+    run_in(path, lambda: _lead_back(name, sources, there))
+
+
+def _lay_cable(name: str, inside: str) -> str:
+    """Make the cable; the hardware address of the end that is to be proved."""
+    with IPRoute() as routes:
+        routes.link("add", ifname=name, kind="veth", peer={"ifname": _FAR_END, "net_ns_fd": inside})
+    _set(f"ipv6/conf/{name}/addr_gen_mode", _NO_LINK_LOCAL)
+    _set(f"ipv6/conf/{name}/accept_ra", 0)
+    _set(f"ipv6/conf/{name}/disable_ipv6", 0)
+    _set(f"ipv4/conf/{name}/rp_filter", 0)
+    return _hardware_address(name)
+
+
+def _hardware_address(name: str) -> str:
+    with IPRoute() as routes:
+        return str(routes.get_links(ifname=name)[0].get_attr("IFLA_ADDRESS"))
+
+
+def _settle_in(sources: Collection[Source], targets: Collection[Address], gateway: str) -> None:
+    """In our own namespace: be all of them, and know the way to the targets."""
+    _set(f"ipv6/conf/{_FAR_END}/disable_ipv6", 0)
+    with IPRoute() as routes:
+        index = routes.link_lookup(ifname=_FAR_END)[0]
+        routes.link("set", index=index, state="up")
+        for source in sources:
+            _add_address(routes, index, source.address)
+        for target in targets:
+            _add_way(routes, index, target, gateway, _MAIN_TABLE)
+
+
+def _lead_back(name: str, sources: Collection[Source], far_end: str) -> None:
+    """In the namespace that is to be proved: answers to the sources go into the cable."""
+    with IPRoute() as routes:
+        index = routes.link_lookup(ifname=name)[0]
+        routes.link("set", index=index, state="up")
+        for source in sources:
+            is_stranger = source.kind == "stranger"
+            ruled = not is_stranger or _has_rules(routes, source.address.version)
+            table = TABLE if ruled else _MAIN_TABLE
+            _add_way(routes, index, source.address, far_end, table)
+            if ruled:
+                _add_rules(routes, source, narrow=not is_stranger)
+
+
+def _add_rules(routes: IPRoute, source: Source, *, narrow: bool) -> None:
+    address = source.address
+    rule = {
+        "family": _FAMILIES[address.version],
+        "dst": str(address),
+        "dst_len": address.max_prefixlen,
+        "table": TABLE,
+        "priority": _FIRST,
+    }
+    if not narrow:
+        routes.rule("add", **rule)
+        return
+    for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+        ports = f"{PORTS[0]}:{PORTS[-1]}"
+        routes.rule("add", **rule, ip_proto=protocol, dport_range=ports)
+
+
+def _has_rules(routes: IPRoute, version: int) -> bool:
+    """Whether somebody routes by more than the destination: then our route could be passed over."""
+    return any(
+        (rule.get_attr("FRA_PRIORITY") or 0) not in _BUILT_IN_RULES
+        for rule in routes.get_rules(family=_FAMILIES[version])
+    )
+
+
+def _add_address(routes: IPRoute, index: int, address: Address) -> None:
+    flags = {"flags": _NODAD} if address.version == 6 else {}
+    length = address.max_prefixlen
+    routes.addr("add", index=index, address=str(address), prefixlen=length, **flags)
+
+
+def _add_way(routes: IPRoute, index: int, to: Address, neighbour: str, table: int) -> None:
+    scope = {"scope": _LINK_SCOPE} if to.version == 4 else {}
+    network = f"{to}/{to.max_prefixlen}"
+    routes.route("add", dst=network, oif=index, table=table, **scope)
+    family = _FAMILIES[to.version]
+    routes.neigh(
+        "add", dst=str(to), lladdr=neighbour, ifindex=index, state=_PERMANENT, family=family
+    )
+
+
+def _set(name: str, value: int) -> None:
+    """A knob of our own cable, where the kernel has it."""
+    with contextlib.suppress(FileNotFoundError):
+        Path("/proc/sys/net", name).write_text(str(value))
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])

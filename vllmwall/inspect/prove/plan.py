@@ -1,0 +1,266 @@
+"""What shall be tried, from where, and what must come of it. Pure.
+
+Expected is what the policy says about a listener's role, not what the table holds: a rule that is
+missing shall show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from vllmwall.decide.walls import FAILSAFE
+from vllmwall.model import PUBLIC, Address, Listener, Network, Proto, Role
+
+if TYPE_CHECKING:
+    from vllmwall.api.shapes import ListenerJson, StatusJson, WorkloadJson
+
+DOCUMENTATION = tuple(
+    map(
+        ip_network,
+        ("198.51.100.0/24", "203.0.113.0/24", "192.0.2.0/24", "2001:db8::/32"),  # RFC 5737, 3849
+    )
+)
+_HOSTS = (77, 78, 177, 178, 211, 212)  # of each range: one that nobody has will do
+_CATCHES_ALL = 8  # a prefix as short as that is a default route in parts
+
+
+class Way(str, Enum):
+    """How a listener is tried."""
+
+    CONNECT = "connect"  # the whole handshake, then a reset: for an API, which is made for it
+    SYN = "syn"  # the first packet of one: no program notices
+    DATAGRAM = "datagram"  # with a wrong checksum: no program gets it
+
+
+class Expected(str, Enum):
+    """What must come of a try."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    NOT_OURS = "not closed by vllmwall"  # a failsafe port: others may close it
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who tries: a ``stranger`` or a ``peer``."""
+
+    kind: str
+    address: Address
+
+
+@dataclass(frozen=True)
+class Target:
+    """One address and port of a listener. ``bound`` is where it listens, as `status` has it."""
+
+    address: Address
+    proto: Proto
+    port: int
+    bound: str
+    role: str
+    workload: str = ""
+    root_pid: int = 0
+    audience: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try and what must come of it."""
+
+    source: Source
+    target: Target
+    way: Way
+    expected: Expected
+
+
+@dataclass(frozen=True)
+class Untried:
+    """A listener that is not tried, and why."""
+
+    target: str
+    role: str
+    workload: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the plan must know of a network namespace: its addresses and who listens."""
+
+    addresses: tuple[Address, ...]
+    listeners: tuple[Listener, ...]
+
+    def at(self, proto: Proto, port: int) -> list[Listener]:
+        """Who listens at a port, on whatever address."""
+        return self._by_port.get((proto, port), [])
+
+    def is_listening(self, proto: Proto, bound: str, port: int) -> bool:
+        """Whether that listener is there."""
+        return any(one.address_text == bound for one in self.at(proto, port))
+
+    @cached_property
+    def _by_port(self) -> dict[tuple[Proto, int], list[Listener]]:
+        found: dict[tuple[Proto, int], list[Listener]] = {}
+        for one in self.listeners:
+            found.setdefault((one.proto, one.port), []).append(one)
+        return found
+
+
+def targets_of(
+    status: StatusJson, namespace: int, place: Place
+) -> tuple[list[Target], list[Untried]]:
+    """Every place where a listener of a workload can be reached from outside, and the others."""
+    found: list[Target] = []
+    untried = []
+    for workload in status["workloads"]:
+        for one in workload["listeners"]:
+            if one["namespace"] != namespace:
+                continue
+            reached = list(_targets(one, workload, place))
+            found += reached
+            if not reached:
+                untried.append(_untried(one, workload))
+    return found, untried
+
+
+def failsafe_targets(
+    ports: Collection[tuple[Proto, int]], known: Collection[Target], place: Place
+) -> list[Target]:
+    """The failsafe TCP ports at which something listens, that are not tried anyway."""
+    taken = {(one.address, one.port) for one in known}
+    found = {
+        (address, one.port): Target(
+            address, one.proto, one.port, one.address_text, "failsafe", note=FAILSAFE
+        )
+        for one in place.listeners
+        if one.proto is Proto.TCP and (one.proto, one.port) in ports
+        for address in _destinations(one, place)
+    }
+    return [target for key, target in found.items() if key not in taken]
+
+
+def tries_of(
+    targets: Iterable[Target],
+    sources: Iterable[Source],
+    networks: Mapping[str, Collection[Network]],
+) -> list[Try]:
+    """Each source at each target of its family; where listeners share one, the strictest counts."""
+    found: dict[object, Try] = {}
+    sources = list(sources)
+    for target in targets:
+        for source in sources:
+            if source.address.version != target.address.version:
+                continue
+            key = (source, target.address, target.proto, target.port)
+            one = Try(source, target, _way(target), _expected(source, target, networks))
+            before = found.setdefault(key, one)
+            if before.expected is Expected.OPEN and one.expected is Expected.CLOSED:
+                found[key] = one
+    return list(found.values())
+
+
+def controls_of(tries: Iterable[Try], place: Place) -> list[Try]:
+    """A try at a port where nobody listens, for each pair of addresses: an answer proves the way.
+
+    Without it a cable that is not plugged in would look like a perfect wall.
+    """
+    used = {one.port for one in place.listeners if one.proto is Proto.TCP}
+    free = next(port for port in range(1, 65536) if port not in used)
+    pairs = {(one.source, one.target.address) for one in tries}
+    return [
+        Try(source, Target(address, Proto.TCP, free, "", "control"), Way.SYN, Expected.CLOSED)
+        for source, address in sorted(pairs, key=repr)
+    ]
+
+
+def free_address(version: int, taken: Iterable[Network]) -> Address | None:
+    """A documentation address that is in none of these networks; None: there is none.
+
+    Networks that catch everything do not count.
+    """
+    narrow = [one for one in taken if one.version == version and one.prefixlen >= _CATCHES_ALL]
+    for network in DOCUMENTATION:
+        if network.version != version:
+            continue
+        for host in _HOSTS:
+            address = network.network_address + host
+            if not any(address in one for one in narrow):
+                return address
+    return None
+
+
+def _targets(one: ListenerJson, workload: WorkloadJson, place: Place) -> Iterator[Target]:
+    proto = Proto(one["proto"])
+    if proto is Proto.UNIX:
+        return
+    live = [each for each in place.at(proto, one["port"]) if each.address_text == one["addr"]]
+    listener = live[0] if live else _listener(one)
+    template = Target(
+        address=ip_address(0),
+        proto=proto,
+        port=one["port"],
+        bound=one["addr"],
+        role=one["role"],
+        workload=workload["name"],
+        root_pid=workload["root_pid"],
+        audience=tuple(one["audience"]),
+        note=one["reason"],
+    )
+    for address in _destinations(listener, place):
+        yield replace(template, address=address)
+
+
+def _listener(one: ListenerJson) -> Listener:
+    address = ip_address(one["addr"].partition("%")[0])
+    return Listener(one["namespace"], Proto(one["proto"]), one["port"], address)
+
+
+def _destinations(listener: Listener, place: Place) -> list[Address]:
+    """Where it is reached: one address a family is enough, and never that of another listener."""
+    address = listener.plain_address
+    if address is None or address.is_loopback:
+        return []
+    if not address.is_unspecified:
+        return [address] if address in place.addresses else []
+    others = place.at(listener.proto, listener.port)
+    exact = {each.plain_address for each in others}
+    both = isinstance(address, IPv6Address) and not listener.v6only
+    found = []
+    for version in (4, 6) if both else (address.version,):
+        of_family = [each for each in place.addresses if each.version == version]
+        if version == 4 and both and any(each.address_text == "0.0.0.0" for each in others):
+            continue  # the kernel hands IPv4 to that one, which is tried too
+        found += [each for each in of_family if each not in exact][:1]
+    return found
+
+
+def _untried(one: ListenerJson, workload: WorkloadJson) -> Untried:
+    host = f"[{one['addr']}]" if ":" in one["addr"] else one["addr"]
+    where = f"{one['proto']} {host}:{one['port']}"
+    if one["proto"] == Proto.UNIX.value:
+        where = f"unix {one['path']}"
+    reason = one["reason"] or "bound to no address of its network namespace that can be tried"
+    return Untried(where, one["role"], workload["name"], reason)
+
+
+def _way(target: Target) -> Way:
+    if target.proto is Proto.UDP:
+        return Way.DATAGRAM
+    return Way.CONNECT if target.role == Role.API.value else Way.SYN
+
+
+def _expected(
+    source: Source, target: Target, networks: Mapping[str, Collection[Network]]
+) -> Expected:
+    if target.note == FAILSAFE:
+        return Expected.NOT_OURS
+    if PUBLIC in target.audience:
+        return Expected.OPEN
+    allowed = (network for name in target.audience for network in networks.get(name, ()))
+    inside = any(source.address in network for network in allowed)
+    return Expected.OPEN if inside else Expected.CLOSED

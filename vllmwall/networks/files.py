@@ -1,0 +1,80 @@
+"""Peers from files: one CIDR or address a line, ``#`` starts a comment.
+
+Promises that no file makes the peers wider by being broken: a file with errors counts as it
+last was without them; where there is no such last time, its good lines count. A file that
+cannot be trusted counts for nothing new.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from vllmwall.cidr import NetworkTextError, merged, parse_network
+from vllmwall.linux.files import directory_complaint, read_trusted
+from vllmwall.model import Network, PeerSource
+
+_MOST_ERRORS = 5  # of one file; more help nobody
+
+
+def read_peer_files(
+    patterns: Iterable[str], last: Mapping[str, PeerSource]
+) -> tuple[PeerSource, ...]:
+    """One source for every file behind ``patterns``; ``last`` holds the last ones by name.
+
+    A file that a wildcard no longer finds was taken away on purpose and is no source any more;
+    one that is named in full and missing is an error.
+    """
+    names = dict.fromkeys(name for pattern in patterns for name in _matches(pattern))
+    return tuple(_read(name, last.get(name)) for name in names)
+
+
+def _matches(pattern: str) -> list[str]:
+    if not glob.has_magic(pattern):
+        return [pattern]
+    return [name for name in sorted(glob.glob(pattern)) if not Path(name).is_dir()]  # noqa: PTH207
+
+
+def _read(name: str, last: PeerSource | None) -> PeerSource:
+    good, errors = _content(Path(name))
+    if errors:
+        shown = errors[:_MOST_ERRORS]
+        if len(errors) > len(shown):
+            shown.append(f"and {len(errors) - len(shown)} more errors")
+        if last is not None:
+            return replace(last, error="; ".join((*shown, "what it said last still counts")))
+        return PeerSource(name, "file", merged(good), "; ".join(shown))
+    return PeerSource(name, "file", merged(good))
+
+
+def _content(path: Path) -> tuple[list[Network], list[str]]:
+    """The networks of the good lines, and what is wrong with the others."""
+    try:
+        content = read_trusted(path)
+    except UnicodeDecodeError:
+        return [], [f"{path} is not UTF-8 text"]
+    except OSError as error:
+        return [], [f"{path} cannot be read: {error.strerror or error}"]
+    complaint = content.complaint
+    if complaint is not None:
+        return [], [f"{path} {complaint}"]
+    complaint = directory_complaint(path.parent)
+    if complaint is not None:
+        return [], [f"{path.parent} {complaint}"]
+    good: list[Network] = []
+    errors = []
+    for number, text in _lines(content.text):
+        try:
+            good.append(parse_network(text))
+        except NetworkTextError as error:
+            errors.append(f"{path}:{number}: {error}")
+    return good, errors
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        said = line.partition("#")[0].strip()
+        if said:
+            yield number, said

@@ -1,0 +1,289 @@
+"""The peers in force: every source merged, kept when a source fails, changed at runtime.
+
+Promises (DESIGN §3, invariant 11): a source that fails keeps its last good networks and says
+so; nothing that goes wrong makes the peers wider; everyone (0.0.0.0/0, ::/0, in halves too) is
+never a peer unless the configuration says `peers.allow_everyone`, and never at runtime.
+
+Safe for several threads: `refresh` may wait for DNS in one while another asks `networks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from math import inf
+from pathlib import Path
+from threading import Lock, RLock
+
+from vllmwall.cidr import everyone_in, merged, plain
+from vllmwall.config import DEFAULT_PATH, DROP_INS
+from vllmwall.config.settings import PeerSettings
+from vllmwall.model import Network, PeerKind, PeerSource
+from vllmwall.networks.clock import since_epoch
+from vllmwall.networks.dns import Lookups, NoAnswerError
+from vllmwall.networks.errors import PeerError
+from vllmwall.networks.files import read_peer_files
+from vllmwall.networks.saved import FILE_NAME, read_saved, write_saved
+from vllmwall.networks.sources import where_it_lies, without_everyone
+from vllmwall.networks.state import State, load_state, store_state
+
+STATE_NAME = "peers.json"
+RUNTIME = "runtime"
+RUNTIME_DIRECTORY = Path("/run/vllmwall")
+_Key = tuple[PeerKind, str]
+
+
+class PeerList:
+    """The trusted peers of this node.
+
+    ``runtime_dir`` holds what outlives a restart of the daemon, ``conf_d`` is where `save`
+    writes. ``clock`` tells seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        section: PeerSettings,
+        runtime_dir: Path = RUNTIME_DIRECTORY,
+        conf_d: Path = DEFAULT_PATH.parent / DROP_INS,
+        *,
+        clock: Callable[[], float] = since_epoch,
+        lookups: Lookups | None = None,
+    ) -> None:
+        self._state_path = runtime_dir / STATE_NAME
+        self._saved_path = conf_d / FILE_NAME
+        self._clock = clock
+        self._lookups = lookups or Lookups()
+        self._lock = RLock()
+        self._refreshing = Lock()
+        self._merged: _Merged | None = None
+        state = load_state(self._state_path)
+        self._runtime = {plain(network): expires for network, expires in state.runtime.items()}
+        self._answers = {(source.kind, source.name): source for source in state.answers}
+        self._load_error = state.error
+        self._store_error: str | None = None
+        self._stored = State(state.runtime, state.answers)
+        self.configure(section)
+
+    def configure(self, section: PeerSettings) -> None:
+        """Take over a new configuration. What its files and names say comes with `refresh`."""
+        with self._lock:
+            self._section = section
+            self._static = dict(section.by_file)
+            self._merged = None
+
+    def now(self) -> float:
+        """Seconds since the epoch by the clock that ends peers: nobody can set it."""
+        return self._clock()
+
+    def networks(self) -> tuple[Network, ...]:
+        """The merged peers that count now: the fewest CIDRs, IPv4 first.
+
+        Cheap when nothing has changed since the last call: every pass asks.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._merged is None or not self._merged.since <= now < self._merged.until:
+                found = merged(net for source in self.sources() for net in source.networks)
+                ends = (end for end in self._runtime.values() if end is not None and end > now)
+                self._merged = _Merged(found, now, min(ends, default=inf))
+            return self._merged.networks
+
+    def sources(self) -> tuple[PeerSource, ...]:
+        """Where the peers come from, what each source contributes, and what is wrong with it."""
+        with self._lock:
+            found = [
+                *(PeerSource(name, "static", nets) for name, nets in self._static.items()),
+                *self._current_answers(),
+                *self._runtime_sources(),
+            ]
+            if self._section.allow_everyone:
+                return tuple(found)
+        return without_everyone(found)
+
+    def refresh(self, now: float) -> None:
+        """Read the files and ask DNS again, and forget what has expired at ``now``.
+
+        Waits for DNS (5 s at most for all names): call it off the hot path.
+        """
+        with self._refreshing:
+            with self._lock:
+                section, last = self._section, dict(self._answers)
+            files = {name: source for (kind, name), source in last.items() if kind == "file"}
+            fresh = [*read_peer_files(section.files, files), *self._ask(section.dns, last)]
+            with self._lock:
+                self._answers = {(source.kind, source.name): source for source in fresh}
+                self._runtime = {
+                    network: expires
+                    for network, expires in self._runtime.items()
+                    if expires is None or expires > now
+                }
+                self._merged = None
+                self._keep_answers()
+
+    def add(self, networks: Iterable[Network], expires: float | None = None) -> None:
+        """Trust ``networks`` at once, until ``expires`` (seconds since the epoch; None: for good).
+
+        They outlive the daemon, and are gone after a reboot. Of two times for one network the
+        later command's counts. Raises PeerError; nothing was changed then.
+        """
+        new = tuple(map(plain, networks))
+        with self._lock:
+            if expires is not None and expires <= self._clock():
+                raise PeerError("the time to trust them for is over already; give a longer one")
+            self._refuse_everyone(new)
+            self._set_runtime({**self._runtime, **dict.fromkeys(new, expires)})
+            self._load_error = None
+
+    def remove(self, networks: Iterable[Network]) -> None:
+        """Take back what `add` added. Raises PeerError, which says where a network comes from
+        that cannot be taken back this way; nothing was changed then."""
+        gone = tuple(map(plain, networks))
+        with self._lock:
+            _refuse(self._why_not_removed(network, self._elsewhere(network)) for network in gone)
+            self._set_runtime({net: till for net, till in self._runtime.items() if net not in gone})
+
+    def save(self, networks: Iterable[Network]) -> None:
+        """Write ``networks`` into conf.d, where they outlive a reboot, and trust them at once.
+
+        Saving again what is saved changes nothing. Raises PeerError.
+        """
+        new = tuple(map(plain, networks))
+        with self._lock:
+            self._refuse_everyone(new)
+            saved = dict.fromkeys((*read_saved(self._saved_path), *new))
+            self._write_saved(saved)
+            self._set_runtime({net: till for net, till in self._runtime.items() if net not in new})
+
+    def forget(self, networks: Iterable[Network]) -> None:
+        """Take back what `add` or `save` added. Raises PeerError as `remove` does."""
+        gone = tuple(map(plain, networks))
+        here = frozenset({str(self._saved_path)})
+        with self._lock:
+            saved = read_saved(self._saved_path)
+            others = {network: self._elsewhere(network) - here for network in gone}
+            _refuse(
+                self._why_not_removed(network, names)
+                for network, names in others.items()
+                if names or network not in saved
+            )
+            self._write_saved(dict.fromkeys(network for network in saved if network not in gone))
+            self._set_runtime({net: till for net, till in self._runtime.items() if net not in gone})
+
+    def _ask(self, names: tuple[str, ...], last: dict[_Key, PeerSource]) -> list[PeerSource]:
+        fresh = []
+        for name, answer in self._lookups.answers(names).items():
+            if isinstance(answer, NoAnswerError):
+                kept = last.get(("dns", name), PeerSource(name, "dns"))
+                fresh.append(replace(kept, error=_kept_text(str(answer), kept)))
+            else:
+                fresh.append(PeerSource(name, "dns", answer))
+        return fresh
+
+    def _current_answers(self) -> list[PeerSource]:
+        """Fetched sources that the configuration still names."""
+        section = self._section
+        return [
+            source
+            for source in self._answers.values()
+            if source.name in section.dns
+            or any(fnmatchcase(source.name, pattern) for pattern in section.files)
+        ]
+
+    def _runtime_sources(self) -> list[PeerSource]:
+        """One source for every time at which runtime peers expire."""
+        now = self._clock()
+        by_time: dict[float | None, list[Network]] = {}
+        for network, expires in self._runtime.items():
+            if expires is None or expires > now:
+                by_time.setdefault(expires, []).append(network)
+        found = [
+            PeerSource(RUNTIME, "runtime", tuple(networks), expires=expires)
+            for expires, networks in by_time.items()
+        ]
+        errors = (self._load_error, self._store_error)
+        found += [PeerSource(RUNTIME, "runtime", error=error) for error in errors if error]
+        return found
+
+    def _refuse_everyone(self, new: tuple[Network, ...]) -> None:
+        standing = () if self._section.allow_everyone else self.networks()
+        for whole in everyone_in((*standing, *new)):
+            raise PeerError(
+                f"{whole} would let everyone in; that can only be said in the configuration, "
+                "with peers.allow_everyone = true"
+            )
+
+    def _elsewhere(self, network: Network) -> frozenset[str]:
+        """The names of the sources other than runtime that hold exactly this network."""
+        return frozenset(
+            source.name
+            for source in self.sources()
+            if source.kind != "runtime" and network in source.networks
+        )
+
+    def _why_not_removed(self, network: Network, elsewhere: frozenset[str]) -> str | None:
+        if str(self._saved_path) in elsewhere:
+            return f"{network} is saved in {self._saved_path}; use peers remove --save"
+        if elsewhere:
+            return f"{network} comes from {', '.join(sorted(elsewhere))}; take it out there"
+        if network in self._runtime:
+            return None
+        around = where_it_lies(network, self.sources())
+        if around is not None:
+            return f"{network} is no peer by itself; it lies in {around}"
+        return f"{network} is no peer"
+
+    def _set_runtime(self, runtime: dict[Network, float | None]) -> None:
+        try:
+            self._store(runtime)
+        except OSError as error:
+            raise PeerError(
+                f"{self._state_path} cannot be written: {error.strerror or error}"
+            ) from error
+        self._runtime = runtime
+        self._merged = None
+
+    def _keep_answers(self) -> None:
+        try:
+            self._store(self._runtime)
+        except OSError as error:
+            self._store_error = (
+                f"{self._state_path} cannot be written: {error.strerror or error}; "
+                "a restart would forget runtime peers and last good answers"
+            )
+
+    def _store(self, runtime: dict[Network, float | None]) -> None:
+        answers = tuple(replace(source, error=None) for source in self._answers.values())
+        state = State(runtime, answers)
+        if state != self._stored:
+            store_state(self._state_path, state)
+            self._stored = state
+        self._store_error = None
+
+    def _write_saved(self, networks: dict[Network, None]) -> None:
+        write_saved(self._saved_path, networks)
+        self._static.pop(str(self._saved_path), None)
+        if networks:
+            self._static[str(self._saved_path)] = tuple(networks)
+        self._merged = None
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """The networks in force from ``since`` until ``until``, if nothing changes them."""
+
+    networks: tuple[Network, ...]
+    since: float
+    until: float
+
+
+def _refuse(complaints: Iterable[str | None]) -> None:
+    said = [complaint for complaint in complaints if complaint is not None]
+    if said:
+        raise PeerError("; ".join(said))
+
+
+def _kept_text(why: str, kept: PeerSource) -> str:
+    if kept.networks:
+        return f"{why}; its last good answer stays ({', '.join(map(str, kept.networks))})"
+    return f"{why}; it has never resolved, so it adds no peers"

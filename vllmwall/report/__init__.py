@@ -1,1 +1,0 @@
-"""What people and machines are shown: status, plans, recognitions, the log."""
