@@ -23,7 +23,7 @@ from tests.bench.rows import Row, to_json
 from tests.bench.scale import FULL, QUICK, Scale
 from tests.bench.stage import Stage, own_folder, sweep
 from tests.bench.table import as_table
-from tests.lab import Lab
+from tests.support.lab import Lab
 
 PARTS: dict[str, Callable[[Stage], Iterator[Row]]] = {
     "exposure": exposure.measure,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from tests.bench.programs import built
-from tests.lab import Host
+from tests.support.lab import Host
 
 READY = b"ready\n"
 _RECORD = struct.Struct("=qI")

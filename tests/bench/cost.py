@@ -18,7 +18,7 @@ from statistics import median
 from tests.bench.programs import NOTHING, PYTHON_NOTHING, Conversation, built
 from tests.bench.rows import Goal, Row
 from tests.bench.stage import Stage, next_port
-from tests.lab import PEER, Host
+from tests.support.lab import PEER, Host
 
 PART = "cost"
 _POLLER = "1 s poller + iptables"

@@ -18,8 +18,8 @@ from tests.bench.programs import Conversation, built
 from tests.bench.rivals import RIVALS, NotRunError, Rival
 from tests.bench.rows import Goal, Row, percentile
 from tests.bench.stage import Stage, next_port, own_cgroup
-from tests.kernel.guarded import PATIENCE
-from tests.lab import Host
+from tests.support.guarded import PATIENCE
+from tests.support.lab import Host
 
 PART = "exposure"
 _ASK_EVERY = 0.01

@@ -23,8 +23,8 @@ from statistics import median
 from tests.bench.programs import Conversation, built
 from tests.bench.rows import Goal, Row
 from tests.bench.stage import Stage, own_cgroup
-from tests.kernel.walls import entry, networks, wall
-from tests.lab import PEER, Host
+from tests.support.lab import PEER, Host
+from tests.support.walls import entry, networks, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Guard, Wall
 

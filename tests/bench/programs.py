@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tests.ending import end_group
-from tests.lab import Host
+from tests.support.ending import end_group
+from tests.support.lab import Host
 
 SOURCES = Path(__file__).parent
 BUILT = SOURCES.parents[1] / ".cache" / "bench"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.bench.programs import Conversation
 from tests.bench.stage import Stage
-from tests.lab import PEER, Host
+from tests.support.lab import PEER, Host
 
 # In its own namespace: ended connections leave conntrack at once, or a table that is full would
 # look like a firewall that has closed the port.

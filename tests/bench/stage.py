@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.bench.programs import RANK, Conversation, built
 from tests.bench.scale import Scale
-from tests.kernel.guarded import PEERS, Guarded
-from tests.lab import Host, Lab
+from tests.support.guarded import PEERS, Guarded
+from tests.support.lab import Host, Lab
 
 PREFIX = "vwbench-"
 _TOLD_EVERY = 0.2  # seconds between two progress lines

@@ -21,7 +21,7 @@ from tests.bench.cost import memory
 from tests.bench.layouts import Layout, environment, layouts
 from tests.bench.rows import Goal, Row
 from tests.bench.stage import Stage
-from tests.kernel.guarded import PEERS
+from tests.support.guarded import PEERS
 
 PART = "start"
 _NOTHING = "an idle Python"

@@ -20,8 +20,8 @@ from rich.console import Console
 from tests.demo.cast import Cast, stand_in_cast, vllm_cast
 from tests.demo.seen import explained, look, mistakes
 from tests.demo.table import after_table, before_table
-from tests.lab import Lab
-from tests.wall import RunningWall
+from tests.support.lab import Lab
+from tests.support.running_wall import RunningWall
 from tests.workloads.starting import JobFailedError
 
 _STEP_SECONDS = 20.0  # a step takes a fraction of one; torch gives up after far more

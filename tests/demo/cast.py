@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import Host, Lab
+from tests.support.lab import Host, Lab
 from tests.workloads.listening import completion
 from tests.workloads.starting import (
     API_PORT,

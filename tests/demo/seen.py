@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tests.demo.cast import Cast
-from tests.lab import Host, Lab
+from tests.support.lab import Host, Lab
 from tests.workloads.listening import Listening, listeners_of, try_all
 from tests.workloads.starting import API_PORT
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from tests.lab import Host
+from tests.support.lab import Host
 from tests.system.box import ADDRESS, REPOSITORY
 
 UNITS = "/etc/systemd/system"

@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.kernel.hammer import hammer
-from tests.lab import Lab
 from tests.qemu.machine import UNITS, Machine, machine, root
+from tests.support.hammer import hammer
+from tests.support.lab import Lab
 from tests.system import debian
 from tests.system.box import ADDRESS, REPOSITORY
 from tests.system.installed import API, INTERNAL, JOB, JOB_COMMAND, Node

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab
-from tests.wall import RunningWall
+from tests.support.lab import Lab
+from tests.support.running_wall import RunningWall
 from tests.workloads.starting import TINY_MODEL, TORCH, VLLM
 
 _HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab
-from tests.wall import RunningWall
+from tests.support.lab import Lab
+from tests.support.running_wall import RunningWall
 from tests.workloads.listening import Listening, listeners_of, try_all
 from tests.workloads.starting import RENDEZVOUS_PORT, start_training
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Host, Lab
-from tests.wall import RunningWall
+from tests.support.lab import Host, Lab
+from tests.support.running_wall import RunningWall
 from tests.workloads.listening import Listening, completion, listeners_of, try_all
 from tests.workloads.starting import API_PORT, SERVING, TINY_MODEL, start_vllm
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from tests import cgroups
-from tests.lab import Host
+from tests.support import cgroups
+from tests.support.lab import Host
 
 ADDRESS = "198.51.100.1"
 """The box's, once something in it says so: see `Box.write_network`."""

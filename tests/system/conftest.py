@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab
+from tests.support.lab import Lab
 from tests.system import debian
 from tests.system.box import Box, box
 from tests.system.containers import PUBLISHED, ContainerNode

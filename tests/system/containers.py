@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from tests.kernel.hammer import hammer
-from tests.lab import Lab
+from tests.support.hammer import hammer
+from tests.support.lab import Lab
 from tests.system import debian
 from tests.system.box import ADDRESS, REPOSITORY, Box, box
 from tests.system.installed import Node

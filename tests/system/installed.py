@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from tests.kernel.hammer import HAMMERS
-from tests.lab import Lab
+from tests.support.hammer import HAMMERS
+from tests.support.lab import Lab
 from tests.system import debian
 from tests.system.box import ADDRESS, REPOSITORY, Box, box
 from tests.system.units import NETWORK, UNITS

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.hammer import hammer
-from tests.lab import Lab
+from tests.support.hammer import hammer
+from tests.support.lab import Lab
 from tests.system.box import ADDRESS, REPOSITORY, Box
 from tests.system.units import NETWORK, UNITS
 

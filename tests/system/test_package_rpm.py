@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab
+from tests.support.lab import Lab
 from tests.system import debian
 from tests.system.box import REPOSITORY, box
 from tests.system.installed import API, INTERNAL, Node, answers, while_hammered

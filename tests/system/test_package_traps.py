@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.lab import Lab
+from tests.support.lab import Lab
 from tests.system import debian
 from tests.system.box import box
 from tests.system.installed import API, INTERNAL, Node, answers, while_hammered

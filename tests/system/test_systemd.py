@@ -10,9 +10,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.kernel.hammer import hammer
-from tests.kernel.walls import everywhere
-from tests.lab import Lab
+from tests.support.hammer import hammer
+from tests.support.lab import Lab
+from tests.support.walls import everywhere
 from tests.system.box import ADDRESS, REPOSITORY, Box
 from tests.system.units import NETWORK, UNITS
 from vllmwall.enforce.boot import boot_script

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from tests.lab import Host
+from tests.support.lab import Host
 
 _LINE = re.compile(r'LISTEN\s+\d+\s+\d+\s+(\S+):(\d+)\s+\S+\s+users:\(\("([^"]*)",pid=(\d+)')
 _PATIENCE = 20.0  # seconds until a port that shall be open is

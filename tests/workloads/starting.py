@@ -1,7 +1,7 @@
 """Start real training, a real vLLM or its stand-in on a host of the lab.
 
 Every function returns at once; `Job.wait_for` waits for a line of the output. The lab ends
-what was started. Imports of ours: `tests.lab` only.
+what was started. Imports of ours: `tests.support.lab` only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import Host
+from tests.support.lab import Host
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCH = ROOT / ".venv-torch/bin"

@@ -20,7 +20,7 @@ from tests.bench.rows import Goal, Row
 from tests.bench.scale import FULL, QUICK
 from tests.bench.stage import next_port
 from tests.bench.start import Start
-from tests.lab import Host
+from tests.support.lab import Host
 
 GUARD = Goal("≤", 0)
 

@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
+from tests.unit.api.test_blocked import answer as blocked_answer
 from tests.unit.cli.conftest import Daemon, Run
-from tests.unit.report.test_blocked import answer as blocked_answer
-from tests.unit.report.test_learn import client, facts, refused
+from tests.unit.inspect.learn.test_proposal import client, facts, refused
 from vllmwall.api.blocked_shapes import BlockedJson
 from vllmwall.cli.blocked import line_of, new_refusals
 from vllmwall.cli.units import count, how_long, how_much

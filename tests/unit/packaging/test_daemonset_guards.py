@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cgroups import cgroup, inside
-from tests.kernel.guarded import PEERS, RANK, Guarded, Program, eventually
-from tests.lab import Lab
+from tests.support.cgroups import cgroup, inside
+from tests.support.guarded import PEERS, RANK, Guarded, Program, eventually
+from tests.support.lab import Lab
 
 pytestmark = [
     pytest.mark.kernel,

@@ -6,8 +6,18 @@ import time
 from dataclasses import replace
 
 import pytest
-from node_builder import SPAWN, ZMQ_THREADS, api_ports, process, renamed, roles, seen, stacks, tcp
 
+from tests.unit.recognize.node_builder import (
+    SPAWN,
+    ZMQ_THREADS,
+    api_ports,
+    process,
+    renamed,
+    roles,
+    seen,
+    stacks,
+    tcp,
+)
 from vllmwall.model import Process, Proto
 
 VLLM = "/venv/bin/python3 /venv/bin/vllm serve m"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from node_builder import node, process, renamed, roles, seen, tcp, unix
-
+from tests.unit.recognize.node_builder import node, process, renamed, roles, seen, tcp, unix
 from vllmwall.api.recognition import recognition_json
 from vllmwall.model import Node, Policy, Role, Stack
 from vllmwall.recognize import recognize

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from node_builder import ZMQ_THREADS, process, renamed, roles, seen, tcp
+
+from tests.unit.recognize.node_builder import ZMQ_THREADS, process, renamed, roles, seen, tcp
 
 ROOT = "/venv/bin/python3 /venv/bin/vllm serve m"
 HOST = "10.0.0.7"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from node_builder import (
+
+from tests.unit.recognize.node_builder import (
     SPAWN,
     ZMQ_THREADS,
     api_ports,
@@ -15,7 +16,6 @@ from node_builder import (
     tcp,
     unix,
 )
-
 from vllmwall.model import Process, Stack
 
 PYTHON = "/venv/bin/python3"

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from node_builder import GLOO_THREADS, SPAWN, STORE_THREADS, process, roles, seen, stacks, tcp
+
+from tests.unit.recognize.node_builder import (
+    GLOO_THREADS,
+    SPAWN,
+    STORE_THREADS,
+    process,
+    roles,
+    seen,
+    stacks,
+    tcp,
+)
 
 PYTHON = "/venv/bin/python3"
 RANK = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "29500"}

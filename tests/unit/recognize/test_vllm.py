@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node_builder import (
+from tests.unit.recognize.node_builder import (
     SPAWN,
     ZMQ_THREADS,
     api_ports,
@@ -14,7 +14,6 @@ from node_builder import (
     tcp,
     unix,
 )
-
 from vllmwall.model import Process
 
 VLLM = "/venv/bin/python3 /venv/bin/vllm"

@@ -5,7 +5,7 @@ packet's way it does not understand ends in `NotUnderstoodError`, never in a gue
 on how many packets came before (limits, connection counts) is answered with ``depends``.
 
 It reads what the kernel holds and not what `ruleset` would write: so it tells of a rule that
-somebody else put there too. tests/kernel/test_evaluate_agrees.py holds it against the kernel.
+somebody else put there too. tests/kernel/enforce/test_evaluator.py holds it against the kernel.
 """
 
 from vllmwall.enforce.evaluator.packet import (

@@ -1,0 +1,87 @@
+"""Ready is a daemon whose wall stands, and that a daemon cannot see is no reason to open it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.guarded import PATIENCE, Guarded
+from tests.support.lab import Lab
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def node(lab: Lab, tmp_path: Path) -> Guarded:
+    """A node with another user's workload; the daemon that saw it has ended, its wall stands."""
+    made = Guarded(lab, tmp_path)
+    made.folder.chmod(0o755)
+    job = made.server(8000, user=NOBODY)
+    job.open("tcp", "0.0.0.0", 8000)
+    job.open("tcp", "0.0.0.0", 29500)
+    made.start()
+    assert ("open", "timeout") == reached(made)
+    made.stop()
+    return made
+
+
+def reached(node: Guarded) -> tuple[str, ...]:
+    """The API and what is internal, by a stranger."""
+    return tuple(node.lab.stranger.connect(node.lab.node.ipv4, port) for port in (8000, 29500))
+
+
+@contextmanager
+def told(node: Guarded, without: str) -> Iterator[socket.socket]:
+    """What systemd is told by a daemon that lacks a capability."""
+    path = node.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(path))
+        node.environment = {"NOTIFY_SOCKET": str(path)}
+        node.before = f'set -- setpriv --bounding-set=-{without} "$@"'
+        node.process = node.launch()
+        systemd.settimeout(PATIENCE)
+        yield systemd
+        node.stop()
+
+
+def test_a_blind_daemon_is_ready_and_takes_nothing_away(node: Guarded) -> None:
+    """Systemd would end it again and again; nor does waiting open its eyes. It says so."""
+    with told(node, "sys_ptrace") as systemd:
+        said = systemd.recv(4096).decode()
+        assert "READY=1\nSTATUS=Unknown: other users' processes cannot be looked into" in said
+        node.ask("reload")
+        assert ("open", "timeout") == reached(node)
+        assert "Unknown" in str(node.ask("status")["verdict"])
+
+
+def test_who_cannot_read_the_wall_back_is_not_ready(node: Guarded) -> None:
+    """Pass after pass; what stood stands meanwhile, and the status line says why."""
+    with told(node, "net_admin") as systemd:
+        said = systemd.recv(4096).decode()
+        deadline = time.monotonic() + 7  # what failed is tried again after five seconds
+        while (left := deadline - time.monotonic()) > 0:
+            systemd.settimeout(left)
+            with suppress(TimeoutError):  # nothing new to say
+                said += systemd.recv(4096).decode()
+        assert "READY=1" not in said
+        assert "STATUS=the wall is not as wanted: " in said
+        assert "Operation not permitted" in said
+        assert 1 == len(node.logged("not ready"))
+        assert ("open", "timeout") == reached(node)
+
+
+def test_a_wall_that_is_down_on_request_is_not_called_guarded(node: Guarded) -> None:
+    """The daemon is ready all the same: it does what it was told."""
+    node.start()
+    node.ask("down")
+    node.stop()
+    with told(node, "sys_boot") as systemd:
+        assert "READY=1\nSTATUS=NOT guarded: the walls are down on request" in (
+            systemd.recv(4096).decode()
+        )
+        assert ("open", "open") == reached(node)

@@ -1,0 +1,156 @@
+"""The metrics as text: true to the facts, bounded in number, and never backwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.nodes import facts, with_standing
+from vllmwall.api.metrics.definitions import DEFINITIONS, Drops, MetricFacts
+from vllmwall.api.metrics.exporter import DropCounts, write_whole
+from vllmwall.api.metrics.exposition import exposition
+from vllmwall.enforce.backend import Counters, Refusal
+from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, StatusFacts
+from vllmwall.engine.histograms import Measures
+from vllmwall.engine.refusals import Ledger, Purpose
+from vllmwall.model import Mode, PeerSource, Proto
+
+SPACE = 1
+STRANGER, OTHER = ip_address("203.0.113.9"), ip_address("198.51.100.7")
+
+
+def told(status: StatusFacts, **more: object) -> dict[tuple[str, frozenset[str]], float]:
+    """Name and label values -> value."""
+    daemon = DaemonFacts(1, "9.9", 5.0, "tracefs", "", events_lost=4)
+    found = MetricFacts(status, daemon, Measures(), **more)  # type: ignore[arg-type]
+    text = exposition(found).decode()
+    return {
+        (one.name, frozenset(one.labels.values())): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
+
+
+def plain(name: str, status: StatusFacts) -> float:
+    return told(status)[name, frozenset()]
+
+
+def test_a_good_node_is_told_as_good() -> None:
+    """Safe, every wall up, nothing refused."""
+    found = told(facts())
+    walls = [value for (name, _), value in found.items() if name == "vllmwall_wall_up"]
+    assert walls
+    assert {1.0} == {*walls, found["vllmwall_safe", frozenset()]}
+    assert 0 == found["vllmwall_config_refused", frozenset()]
+    assert 4 == found["vllmwall_kernel_events_lost_total", frozenset()]
+    assert 1 == found["vllmwall_listeners", frozenset({"vllm", "api", "public", "stands"})]
+
+
+@pytest.mark.parametrize("how", ["missing", "unreadable", "other mode"])
+def test_what_was_not_read_back_as_wanted_is_not_up(how: str) -> None:
+    """Unknown is never good."""
+    good = facts()
+    spaces = good.namespaces
+    if how == "missing":
+        bad = with_standing(good, None)
+    elif how == "unreadable":
+        bad = replace(good, namespaces=tuple(replace(one, error="EPERM") for one in spaces))
+    else:
+        assert spaces[0].standing is not None
+        bad = with_standing(good, replace(spaces[0].standing, mode=Mode.AUDIT))
+    found = told(bad)
+    assert {0.0} == {v for (n, _), v in found.items() if n in ("vllmwall_wall_up", "vllmwall_safe")}
+
+
+def test_a_refused_configuration_and_a_failing_source_are_told() -> None:
+    """As the alerts expect them."""
+    problem = ConfigFacts(problems=(ConfigProblem("f", "k", "m"),))
+    assert 1 == plain("vllmwall_config_refused", facts(config=problem))
+    sources = (PeerSource("x", "dns", error="no answer"), PeerSource("y", "dns"))
+    found = told(facts(sources=sources))
+    assert 1 == found["vllmwall_peer_source_failing", frozenset({"dns", "x"})]
+    assert 0 == found["vllmwall_peer_source_failing", frozenset({"dns", "y"})]
+
+
+def test_hostile_names_cannot_break_the_page() -> None:
+    """A namespace's name is somebody's own: it stays one label of one line."""
+    name = 'x"} 1\nvllmwall_safe 1\\'
+    good = facts()
+    bad = replace(good, namespaces=tuple(replace(one, name=name) for one in good.namespaces))
+    found = told(replace(bad, down=True))
+    assert ("vllmwall_wall_up", frozenset({name})) in found
+    assert 0 == found["vllmwall_safe", frozenset()]
+
+
+def test_names_and_helps_are_as_prometheus_wants_them() -> None:
+    """Counters end in _total, nothing else does, and each says what it is."""
+    for one in DEFINITIONS:
+        assert one.name.startswith("vllmwall_")
+        assert (one.kind == "counter") == one.name.endswith("_total")
+        assert (one.kind == "info") == one.name.endswith("_info")
+        assert one.help.endswith(".")
+
+
+def take(ledger: Ledger, packets: int, *those: tuple[object, int, int]) -> None:
+    """The kernel's counters: the total, and (source, port, packets) each."""
+    refusals = tuple(Refusal(who, Proto.TCP, port, n, n * 60) for who, port, n in those)  # type: ignore[arg-type]
+    counters = Counters(packets, packets * 60, refusals)
+    role = {8000: "api", 29500: "tcpstore"}
+    ledger.take(
+        (SPACE, Mode.ENFORCE), counters, 0.0, lambda one: Purpose(role.get(one.port, ""), "")
+    )
+
+
+def test_drops_are_counted_by_role_and_their_sum_is_the_total() -> None:
+    """What no source is remembered for is `other`."""
+    ledger, drops = Ledger(0.0), DropCounts()
+    take(ledger, 10, (STRANGER, 29500, 3), (OTHER, 8000, 2))
+    drops.take(ledger)
+    expected = {("host", "tcpstore"): 3, ("host", "api"): 2, ("host", "other"): 5}
+    found = drops.by_role({SPACE: "host"})
+    assert expected == {key: one.packets for key, one in found.items()}
+    assert Drops(3, 180) == found["host", "tcpstore"]
+
+
+def test_drops_go_on_when_the_table_is_built_anew_and_sources_are_forgotten() -> None:
+    """A counter that goes down would look like a flood to Prometheus."""
+    ledger, drops = Ledger(0.0), DropCounts()
+    take(ledger, 10, (STRANGER, 29500, 10))
+    drops.take(ledger)
+    take(ledger, 4, (STRANGER, 29500, 4))  # rebuilt: from zero
+    drops.take(ledger)
+    ledger.records.clear()
+    drops.take(ledger)
+    found = drops.by_role({SPACE: "host"})
+    assert 14 == found["host", "tcpstore"].packets
+    assert 14 == sum(one.packets for one in found.values())
+
+
+def test_a_source_that_was_read_after_the_total_takes_nothing_away() -> None:
+    """A packet that came between the two reads: never less than before."""
+    ledger, drops = Ledger(0.0), DropCounts()
+    take(ledger, 10, (STRANGER, 29500, 3))
+    drops.take(ledger)
+    take(ledger, 11, (STRANGER, 29500, 9))
+    drops.take(ledger)
+    assert Drops(7, 420) == drops.by_role({SPACE: "host"})["host", "other"]
+
+
+def test_an_ended_namespace_is_no_series_any_more() -> None:
+    """Containers come and go."""
+    ledger, drops = Ledger(0.0), DropCounts()
+    take(ledger, 10, (STRANGER, 29500, 10))
+    drops.take(ledger)
+    assert {} == drops.by_role({2: "another"})
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The old text stays, and no half of a new one."""
+    (tmp_path / "x.prom").mkdir()
+    with pytest.raises(OSError, match=r"x\.prom"):
+        write_whole(tmp_path / "x.prom", b"new")
+    assert ["x.prom"] == [one.name for one in tmp_path.iterdir()]
