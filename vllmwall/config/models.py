@@ -19,6 +19,7 @@ from vllmwall.config.section import Section
 from vllmwall.config.settings import MetricsSettings, PeerSettings, Settings
 from vllmwall.config.values import (
     DEFAULT_KEY,
+    POLICY_SCHEMA,
     SSH,
     AcceptanceValue,
     Audience,
@@ -305,6 +306,7 @@ class Config(Section):
             "default cannot be public: a role is opened by its own name."
         ),
         examples=[{"api": "public", "metrics": ["peers", "monitoring"], "default": "peers"}],
+        json_schema_extra=POLICY_SCHEMA,
     )
     groups: dict[GroupName, GroupNetworks] = Field(
         default_factory=dict,

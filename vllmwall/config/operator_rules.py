@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 from typing import Annotated
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from vllmwall.config.problems import shown
 from vllmwall.config.section import Section
@@ -33,7 +33,7 @@ def read_prefix(value: object) -> str:
 
 
 Count = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
-UserValue = Annotated[str, PlainValidator(read_user)]
+UserValue = Annotated[str, PlainValidator(read_user), WithJsonSchema({"type": "string"})]
 
 
 class HostSection(Section):
@@ -130,7 +130,7 @@ class LogSection(Section):
         description="The NFLOG group. Without it nothing is logged.",
         examples=[100],
     )
-    prefix: Annotated[str, PlainValidator(read_prefix)] = Field(
+    prefix: Annotated[str, PlainValidator(read_prefix), WithJsonSchema({"type": "string"})] = Field(
         default="vllmwall ",
         title="text",
         description="What each message begins with.",

@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic.config import JsonDict
 
 from vllmwall.cidr import everyone_in, parse_network
 from vllmwall.config.problems import shown
@@ -235,19 +236,38 @@ def _string(value: object, wanted: str) -> str:
     return value
 
 
-NetworkValue = Annotated[Network, PlainValidator(read_network)]
+_TEXT = WithJsonSchema({"type": "string"})
+NetworkValue = Annotated[Network, PlainValidator(read_network), _TEXT]
 GroupName = Annotated[str, AfterValidator(read_group_name)]
 GroupNetworks = Annotated[tuple[NetworkValue, ...], AfterValidator(read_group)]
 RoleName = Annotated[str, AfterValidator(read_role)]
-Audience = Annotated[tuple[str, ...], BeforeValidator(read_audience)]
-FailsafeValue = Annotated[FailsafePort, PlainValidator(read_failsafe)]
-AcceptanceValue = Annotated[Acceptance, PlainValidator(read_acceptance)]
-PortValue = Annotated[int, PlainValidator(read_port)]
-MetricsAddress = Annotated[str, PlainValidator(read_metrics_address)]
-MetricsFile = Annotated[str, PlainValidator(read_metrics_file)]
-WorkloadName = Annotated[str, PlainValidator(read_workload_name)]
-Pattern = Annotated[str, PlainValidator(read_pattern)]
-FileGlob = Annotated[str, PlainValidator(read_file_glob)]
-HostName = Annotated[str, PlainValidator(read_host_name)]
-UnixGroup = Annotated[str, PlainValidator(read_unix_group)]
+_AUDIENCE_SCHEMA: JsonDict = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+}
+Audience = Annotated[
+    tuple[str, ...], BeforeValidator(read_audience), WithJsonSchema(_AUDIENCE_SCHEMA)
+]
+POLICY_SCHEMA: JsonDict = {
+    "properties": {name: _AUDIENCE_SCHEMA for name in (*ROLE_NAMES, DEFAULT_KEY)},
+    "additionalProperties": False,
+}
+"""The keys of [policy], for an editor to complete."""
+FailsafeValue = Annotated[
+    FailsafePort,
+    PlainValidator(read_failsafe),
+    WithJsonSchema({"type": "string", "pattern": "^(tcp|udp)/[0-9]{1,5}$"}),
+]
+AcceptanceValue = Annotated[Acceptance, PlainValidator(read_acceptance), _TEXT]
+PortValue = Annotated[
+    int,
+    PlainValidator(read_port),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535}),
+]
+MetricsAddress = Annotated[str, PlainValidator(read_metrics_address), _TEXT]
+MetricsFile = Annotated[str, PlainValidator(read_metrics_file), _TEXT]
+WorkloadName = Annotated[str, PlainValidator(read_workload_name), _TEXT]
+Pattern = Annotated[str, PlainValidator(read_pattern), _TEXT]
+FileGlob = Annotated[str, PlainValidator(read_file_glob), _TEXT]
+HostName = Annotated[str, PlainValidator(read_host_name), _TEXT]
+UnixGroup = Annotated[str, PlainValidator(read_unix_group), _TEXT]
 Seconds = Annotated[float, Field(strict=True, ge=1, le=3600, allow_inf_nan=False)]
