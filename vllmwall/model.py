@@ -4,8 +4,7 @@ One word for one thing: a *process* owns *listeners*; a *workload* is the proces
 job; every listener of a workload gets a *label* (its role, how sure we are, and why); policy
 turns roles into *audiences*; what one network namespace shall look like is its *wall*.
 
-This module imports nothing of ours but `vllmwall.limits` and does no input or output, so every
-other module may import it.
+No input or output; every other module may import it.
 """
 
 from __future__ import annotations
@@ -14,10 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from types import MappingProxyType
-from typing import Literal
-
-from vllmwall.limits import KernelLog, Limits
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -89,10 +84,6 @@ class Mode(str, Enum):
     AUDIT = "audit"
 
 
-def _empty() -> Mapping[str, str]:
-    return MappingProxyType({})
-
-
 @dataclass(frozen=True)
 class Process:
     """One process as `observe` saw it.
@@ -123,10 +114,10 @@ class Process:
     namespace: int = 0
     cgroup: str = "/"
     image: str = ""
-    env: Mapping[str, str] = field(default_factory=_empty, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     threads: Mapping[str, int] = field(default_factory=dict, repr=False)
     libraries: frozenset[str] | None = None
-    settings: Mapping[str, str] = field(default_factory=_empty, repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     exec_argv: tuple[str, ...] | None = field(default=None, repr=False)
     birth_ppid: int | None = None
     remembered: Stack | None = None
@@ -282,6 +273,28 @@ class Recognition:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one source may do at a public TCP API: an IPv4 address, or an IPv6 /64.
+
+    ``new_per_second`` connections a second on average, ``burst`` at once; ``connections`` at the
+    same time. None: unlimited.
+    """
+
+    new_per_second: int | None = None
+    burst: int = 20
+    connections: int | None = None
+
+
+@dataclass(frozen=True)
+class KernelLog:
+    """The NFLOG ``group`` that dropped packets are logged to, at most ``per_second``."""
+
+    group: int
+    prefix: str = "vllmwall "
+    per_second: int = 5
+
+
+@dataclass(frozen=True)
 class Policy:
     """Who may connect to what, from configuration.
 
@@ -370,30 +383,3 @@ class Wall:
     opened: frozenset[tuple[Proto, int]] = frozenset()
     limits: Limits | None = None
     log: KernelLog | None = None
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A listener of a workload that gets no rule, and why (loopback, failsafe, shared)."""
-
-    listener: Listener
-    reason: str
-
-
-PeerKind = Literal["static", "file", "dns", "runtime"]
-
-
-@dataclass(frozen=True)
-class PeerSource:
-    """One place that peers come from.
-
-    ``name`` is the file, the DNS name, or ``runtime``. With ``error``, ``networks`` are what
-    still counts: the last good ones, or none. ``expires`` is in seconds since the epoch; None:
-    it stays.
-    """
-
-    name: str
-    kind: PeerKind
-    networks: tuple[Network, ...] = ()
-    error: str | None = None
-    expires: float | None = None

@@ -8,8 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from hypothesis import strategies as st
 
 from vllmwall.cidr import merged
-from vllmwall.limits import KernelLog, Limits
-from vllmwall.model import Mode, Proto, Wall, WallEntry
+from vllmwall.model import KernelLog, Limits, Mode, Proto, Wall, WallEntry
 
 # Names that could be mistaken for each other, or for what is ours.
 GROUPS = ("monitoring", "a", "a4", "any", "refused", "walled_any", "x-y_z", "node2", "only_peers")

@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 from vllmwall.config.problems import shown
 from vllmwall.config.section import Section
 from vllmwall.config.values import SSH, FailsafeValue
-from vllmwall.limits import KernelLog, Limits
+from vllmwall.model import KernelLog, Limits
 
 _MOST = 100_000
 

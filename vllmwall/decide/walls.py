@@ -38,7 +38,6 @@ from vllmwall.model import (
     Proto,
     Recognition,
     Role,
-    Skipped,
     Wall,
     WallEntry,
     Workload,
@@ -56,6 +55,14 @@ Guards = Mapping[int, frozenset[Guard]]
 NO_GUARDS: Guards = MappingProxyType({})
 _LONGEST_NOTE = 64
 _UNSAFE = re.compile(r"[^A-Za-z0-9 ._:/-]")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A listener of a workload that gets no rule, and why (loopback, failsafe, shared)."""
+
+    listener: Listener
+    reason: str
 
 
 @dataclass(frozen=True)

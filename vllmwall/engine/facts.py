@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vllmwall.decide.guards import Guarding
-from vllmwall.model import Listener, Network, PeerSource, Policy, Recognition, Skipped, Wall
+from vllmwall.decide.walls import Skipped
+from vllmwall.model import Listener, Network, Policy, Recognition, Wall
+from vllmwall.networks.sources import PeerSource
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from vllmwall.cidr import NetworkTextError, merged, parse_network
 from vllmwall.linux.files import directory_complaint, read_trusted
-from vllmwall.model import Network, PeerSource
+from vllmwall.model import Network
+from vllmwall.networks.sources import PeerSource
 
 _MOST_ERRORS = 5  # of one file; more help nobody
 

@@ -19,13 +19,13 @@ from threading import Lock, RLock
 from vllmwall.cidr import everyone_in, merged, plain
 from vllmwall.config import DEFAULT_PATH, DROP_INS
 from vllmwall.config.settings import PeerSettings
-from vllmwall.model import Network, PeerKind, PeerSource
+from vllmwall.model import Network
 from vllmwall.networks.clock import since_epoch
 from vllmwall.networks.dns import Lookups, NoAnswerError
 from vllmwall.networks.errors import PeerError
 from vllmwall.networks.files import read_peer_files
 from vllmwall.networks.saved import FILE_NAME, read_saved, write_saved
-from vllmwall.networks.sources import where_it_lies, without_everyone
+from vllmwall.networks.sources import PeerKind, PeerSource, where_it_lies, without_everyone
 from vllmwall.networks.state import State, load_state, store_state
 
 STATE_NAME = "peers.json"

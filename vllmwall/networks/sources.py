@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from vllmwall.cidr import everyone_in
-from vllmwall.model import Network, PeerSource
+from vllmwall.model import Network
+
+PeerKind = Literal["static", "file", "dns", "runtime"]
+
+
+@dataclass(frozen=True)
+class PeerSource:
+    """One place that peers come from.
+
+    ``name`` is the file, the DNS name, or ``runtime``. With ``error``, ``networks`` are what
+    still counts: the last good ones, or none. ``expires`` is in seconds since the epoch; None:
+    it does not expire.
+    """
+
+    name: str
+    kind: PeerKind
+    networks: tuple[Network, ...] = ()
+    error: str | None = None
+    expires: float | None = None
 
 
 def without_everyone(sources: Iterable[PeerSource]) -> tuple[PeerSource, ...]:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from vllmwall.cidr import parse_network
 from vllmwall.linux.files import read_trusted
-from vllmwall.model import Network, PeerKind, PeerSource
+from vllmwall.model import Network
 from vllmwall.networks import records
+from vllmwall.networks.sources import PeerKind, PeerSource
 from vllmwall.networks.written import replace_text
 
 Runtime = Mapping[Network, float | None]

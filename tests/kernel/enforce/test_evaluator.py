@@ -26,9 +26,8 @@ from tests.support.strategies import walls
 from vllmwall.enforce.evaluator import Judgement, Packet, Socket, Verdict, evaluate, read_table
 from vllmwall.enforce.evaluator.socket_lookup import reached
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.limits import Limits
 from vllmwall.linux.netns import inode_of
-from vllmwall.model import Address, Guard, Listener, Mode, Proto, Wall, WallEntry
+from vllmwall.model import Address, Guard, Limits, Listener, Mode, Proto, Wall, WallEntry
 
 A_NODE = ip_address(NODE[0]), ip_address(NODE[1])
 # Sockets for one family, for both, for one address, and one written mapped; by where they live.

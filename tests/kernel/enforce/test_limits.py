@@ -16,8 +16,7 @@ from tests.support.guarded import PEERS, Guarded, eventually
 from tests.support.lab import Host, Lab
 from tests.support.walls import entry, wall
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.limits import KernelLog, Limits
-from vllmwall.model import Wall, WallEntry
+from vllmwall.model import KernelLog, Limits, Wall, WallEntry
 
 API, METRICS = 8000, 9090
 MANY = 12

@@ -13,8 +13,7 @@ from tests.support.strategies import by_elements, walls
 from tests.support.walls import entry, everywhere, networks, wall
 from vllmwall.enforce.backend import AlteredWall, EnforceError
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.limits import KernelLog, Limits
-from vllmwall.model import Network, Proto, Wall, WallEntry
+from vllmwall.model import KernelLog, Limits, Network, Proto, Wall, WallEntry
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ from ipaddress import ip_network
 from tests.support.nodes import facts
 from vllmwall.api.plan import plan_json
 from vllmwall.engine.facts import NamespaceFacts
-from vllmwall.limits import Limits
-from vllmwall.model import Proto
+from vllmwall.model import Limits, Proto
 
 SPACE = facts().namespaces[0]
 

@@ -9,7 +9,8 @@ import pytest
 from tests.support.nodes import POLICY, RECORDINGS, facts, with_standing
 from vllmwall.api.status import is_safe, status_json, verdict
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem
-from vllmwall.model import Mode, PeerSource, Recognition
+from vllmwall.model import Mode, Recognition
+from vllmwall.networks.sources import PeerSource
 
 
 def test_a_node_whose_walls_stand_is_safe() -> None:

@@ -17,8 +17,17 @@ from tests.unit.decide.decide_nodes import (
     of_role,
     workload,
 )
-from vllmwall.decide.walls import FAILSAFE, LOOPBACK, NOWHERE, SHARED, UNIX, Decision, decide
-from vllmwall.model import Listener, Mode, Policy, Proto, Role, Skipped, Wall, WallEntry
+from vllmwall.decide.walls import (
+    FAILSAFE,
+    LOOPBACK,
+    NOWHERE,
+    SHARED,
+    UNIX,
+    Decision,
+    Skipped,
+    decide,
+)
+from vllmwall.model import Listener, Mode, Policy, Proto, Role, Wall, WallEntry
 
 
 def entries(decision: Decision, namespace: int = HERE) -> frozenset[WallEntry]:

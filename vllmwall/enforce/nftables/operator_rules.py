@@ -29,8 +29,7 @@ from vllmwall.cidr import merged
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.names import BANNED, LIMITED, LOCKDOWN, STRANGERS, set_name
 from vllmwall.enforce.nftables.syntax import PORT, SOURCE, SYN, block, filled, verdicts
-from vllmwall.limits import KernelLog, Limits
-from vllmwall.model import PEERS, Network, Proto, Wall
+from vllmwall.model import PEERS, KernelLog, Limits, Network, Proto, Wall
 
 FAILSAFE = "failsafe"
 FAILSAFE_UDP = "failsafe_udp"

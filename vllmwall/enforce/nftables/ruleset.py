@@ -74,8 +74,7 @@ from vllmwall.enforce.nftables.names import (
 )
 from vllmwall.enforce.nftables.operator_rules import FAILSAFE, network_elements
 from vllmwall.enforce.nftables.syntax import DESTINATION, LOOKUP, PORT, SOURCE, block, filled
-from vllmwall.limits import KernelLog
-from vllmwall.model import NODE, PEERS, PUBLIC, Guard, Mode, Network, Wall, WallEntry
+from vllmwall.model import NODE, PEERS, PUBLIC, Guard, KernelLog, Mode, Network, Wall, WallEntry
 
 TABLE = "inet vllmwall"
 MAPS = syntax.MAPS

@@ -17,7 +17,8 @@ from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, StatusFacts
 from vllmwall.engine.histograms import Measures
 from vllmwall.engine.refusals import Ledger, Purpose
-from vllmwall.model import Mode, PeerSource, Proto
+from vllmwall.model import Mode, Proto
+from vllmwall.networks.sources import PeerSource
 
 SPACE = 1
 STRANGER, OTHER = ip_address("203.0.113.9"), ip_address("198.51.100.7")

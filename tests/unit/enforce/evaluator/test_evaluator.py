@@ -19,8 +19,7 @@ from vllmwall.enforce.evaluator import (
     read_table,
 )
 from vllmwall.enforce.nftables import ruleset
-from vllmwall.limits import KernelLog, Limits
-from vllmwall.model import Guard, Mode, Proto, Wall, WallEntry
+from vllmwall.model import Guard, KernelLog, Limits, Mode, Proto, Wall, WallEntry
 
 PEER, STRANGER, NODE = (ip_address(f"192.0.2.{n}") for n in (2, 9, 1))
 WALL = Wall(
