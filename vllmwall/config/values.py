@@ -244,13 +244,11 @@ RoleName = Annotated[str, AfterValidator(read_role)]
 _AUDIENCE_SCHEMA: JsonDict = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
 }
+_BY_ROLE: JsonDict = dict.fromkeys((*ROLE_NAMES, DEFAULT_KEY), _AUDIENCE_SCHEMA)
 Audience = Annotated[
     tuple[str, ...], BeforeValidator(read_audience), WithJsonSchema(_AUDIENCE_SCHEMA)
 ]
-POLICY_SCHEMA: JsonDict = {
-    "properties": {name: _AUDIENCE_SCHEMA for name in (*ROLE_NAMES, DEFAULT_KEY)},
-    "additionalProperties": False,
-}
+POLICY_SCHEMA: JsonDict = {"properties": _BY_ROLE, "additionalProperties": False}
 """The keys of [policy], for an editor to complete."""
 FailsafeValue = Annotated[
     FailsafePort,
