@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from tests.support import sharing
 from tests.support.lab import Lab
 from vllmwall.enforce.nftables.backend import Nftables
 
-TRACEFS = Path("/sys/kernel/tracing")
 _HERE = Path(__file__).parent
 _NEED_ROOT = {_HERE / "kernel", _HERE / "scenario"}
 
@@ -28,14 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def tracefs() -> Iterator[None]:
-    """Mounted for the session, and taken away if it was not there before."""
-    mounted = False
-    if os.geteuid() == 0 and TRACEFS.is_dir() and not (TRACEFS / "instances").is_dir():
-        command = ["mount", "-t", "tracefs", "nodev", str(TRACEFS)]
-        mounted = subprocess.run(command, check=False).returncode == 0
-    yield
-    if mounted:
-        subprocess.run(["umount", "--lazy", str(TRACEFS)], check=True)
+    """Mounted while any test process of this machine runs; removed by the last if it was ours."""
+    with sharing.tracefs() if os.geteuid() == 0 else nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.qemu.machine import UNITS, Machine, machine, root
+from tests.support.building import NEW, built_package
 from tests.support.hammer import hammer
 from tests.support.lab import Lab
-from tests.system import debian
 from tests.system.box import ADDRESS, REPOSITORY
 from tests.system.installed import API, INTERNAL, JOB, JOB_COMMAND, Node
 
@@ -69,7 +69,7 @@ class Emulated(Node):
         wanted = self.box.root / "etc/systemd/system/multi-user.target.wants/job.service"
         wanted.parent.mkdir(parents=True, exist_ok=True)
         wanted.symlink_to(f"{UNITS}/job.service")
-        package = debian.package("deb", debian.NEW)
+        package = built_package("deb", NEW)
         (self.box.root / "srv" / package.name).write_bytes(package.read_bytes())
         self.configure("")
 
@@ -114,7 +114,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
 def test_installing_is_all_it_takes(node: Emulated) -> None:
     """The doctor has nothing to mend on a stock kernel, and events come from tracefs."""
     assert node.sh("uname -r").startswith(KERNELS[SUITE])
-    package = debian.package("deb", debian.NEW)
+    package = built_package("deb", NEW)
     begun = time.monotonic()
     node.box.run("apt-get", "install", "-y", "--no-install-recommends", f"/srv/{package.name}")
     print(f"installed within {time.monotonic() - begun:.0f} s on Linux {node.sh('uname -r')}")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import subprocess
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from tests.support.sharing import CACHE, cache_lock
+
 _SOURCE = Path(__file__).with_suffix(".c")
-_BUILT = _SOURCE.parents[2] / ".cache" / "faults"
 
 
 @lru_cache(maxsize=1)
 def library() -> Path:
-    """The preloaded library, compiled anew for this run. Raises CalledProcessError."""
-    _BUILT.mkdir(parents=True, exist_ok=True)
-    target = _BUILT / "faults.so"
-    subprocess.run(
-        ["cc", "-O2", "-shared", "-fPIC", "-o", str(target), str(_SOURCE), "-ldl"], check=True
-    )
+    """The preloaded library of this source. Raises CalledProcessError when it does not compile."""
+    target = CACHE / "faults" / f"{zlib.crc32(_SOURCE.read_bytes()):08x}.so"
+    with cache_lock("faults"):
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            unready = target.with_suffix(".new")
+            command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(unready), str(_SOURCE), "-ldl"]
+            subprocess.run(command, check=True)
+            unready.rename(target)
     return target
 
 

@@ -43,9 +43,10 @@ class Box:
         self.root = folder / "root"
         self._target = target
         self._neighbour = neighbour
-        self._cable = f"vwbox{os.getpid() % 100000}"
+        number = next(_numbers)
+        self._cable = f"vwbox{os.getpid()}-{number % 100}"  # 15 characters at most: IFNAMSIZ
         self._console = folder / "console"
-        self._name = f"vwbox-{os.getpid()}-{next(_numbers)}"
+        self._name = f"vwbox-{os.getpid()}-{number}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def write(self, path: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Debian roots for boxes, and the packages that are put into them. Made once, kept in .cache."""
+"""Debian roots for boxes, each made once and kept in .cache."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.box import REPOSITORY
+from tests.support.sharing import CACHE, cache_lock
 
 _INCLUDED = "systemd,systemd-sysv,dbus,nftables,libnftables1,iproute2,netbase,procps,python3"
 # For the .rpm; and one suite has systemd's own Python bindings, the others use our stand-in.
 _MORE = {"trixie": ",python3-systemd,rpm,dnf,createrepo-c"}
 SUITES = ("bookworm", "trixie", "sid")
 """Python 3.11, 3.13, 3.14 under systemd 252, 257, 262; nft 1.0.6, 1.1.3, 1.1.7."""
-ROOTS = Path(os.environ.get("ROOTS", REPOSITORY / ".cache/roots"))
+ROOTS = Path(os.environ.get("ROOTS", CACHE / "roots"))
 """Where they are kept: 300 MB each."""
-OLD, NEW = "0.0.9", "0.1.0"
-"""Versions of one length: what tells them apart in a package is a byte, not a size or a date."""
 
 
 def root(suite: str, *more: str) -> Path:
@@ -32,7 +30,9 @@ def root(suite: str, *more: str) -> Path:
     """
     included = ",".join((_INCLUDED + _MORE.get(suite, ""), *more))
     made = ROOTS / f"{suite}-{zlib.crc32(included.encode()):08x}"
-    if not made.exists() and (reason := _why_not_made(suite, included, made)):
+    with cache_lock(f"root-{made.name}"):  # one worker makes it, the others wait
+        reason = "" if made.exists() else _why_not_made(suite, included, made)
+    if reason:
         pytest.skip(f"PACKAGES ARE NOT TESTED ON A REAL SYSTEM: {reason}")
     return made
 
@@ -59,17 +59,3 @@ def _why_not_made(suite: str, included: str, made: Path) -> str:
     finally:
         shutil.rmtree(unready, ignore_errors=True)
     return ""
-
-
-@lru_cache
-def package(kind: str, version: str) -> Path:
-    """The .deb or .rpm of this tree, as ``version``."""
-    # One date for all: files of two versions that differ by nothing but what is in them.
-    environment = {**os.environ, "VERSION": version, "SOURCE_DATE_EPOCH": "1767225600"}
-    command = [str(REPOSITORY / "packaging/build"), kind]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=280
-    )
-    assert 0 == done.returncode, done.stderr
-    (built,) = (REPOSITORY / "dist").glob(f"vllmwall[-_]{version}-1*.{kind}")
-    return built

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+from tests.support.building import OLD, built_package
 from tests.support.hammer import HAMMERS
 from tests.support.lab import Lab
 from tests.system import debian
@@ -151,7 +152,7 @@ def installed(suite: str, folder: Path) -> Iterator[Node]:
         made.prepare()
         host.boot()
         made.eventually(made.is_open, "the job listens, and nobody guards it yet")
-        made.said = made.install(debian.package("deb", debian.OLD))
+        made.said = made.install(built_package("deb", OLD))
         yield made
 
 

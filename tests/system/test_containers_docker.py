@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.building import NEW, built_package
 from tests.system import debian
 from tests.system.box import ADDRESS, REPOSITORY
 from tests.system.containers import (
@@ -54,7 +55,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerNode]:
         made.box.boot()
         made.admit_visitors()
         made.import_image(debian.root("bookworm", *PACKAGES))
-        made.said = made.install(debian.package("deb", debian.NEW))
+        made.said = made.install(built_package("deb", NEW))
         yield made
 
 

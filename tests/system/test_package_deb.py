@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from tests.system import debian
+from tests.support.building import NEW, OLD, built_package
 from tests.system.box import REPOSITORY
 from tests.system.installed import API, INTERNAL, Node, answers, while_hammered
 
@@ -30,7 +30,7 @@ def test_installing_is_all_it_takes(node: Node) -> None:
     assert node.said.splitlines()[-3:] == (
         (REPOSITORY / "packaging/root/welcome").read_text().splitlines()
     )
-    assert f"version {debian.OLD}" in node.box.run("vllmwall", "--version").stdout
+    assert f"version {OLD}" in node.box.run("vllmwall", "--version").stdout
     line = node.box.run("systemctl", "show", "-P", "StatusText", "vllmwall").stdout
     assert "1 workloads, 2 listeners guarded\n" == line
 
@@ -86,21 +86,21 @@ def test_an_upgrade_drops_nothing_and_opens_nothing(node: Node) -> None:
     edited = config.read_text() + "\n# edited\n"
     config.write_text(edited)
     before, connection = node.daemon_pid(), node.talk()
-    new = debian.package("deb", debian.NEW)
+    new = built_package("deb", NEW)
     tried, opened = while_hammered(node, lambda: node.install(new))
     assert (True, 0) == (tried > 500, opened), tried
     with connection:
         assert answers(connection)
     assert edited == config.read_text()
     assert node.daemon_pid() not in (0, before)
-    assert f"version {debian.NEW}" in node.box.run("vllmwall", "--version").stdout
-    assert debian.NEW == node.status()["daemon"]["version"]  # type: ignore[index]
+    assert f"version {NEW}" in node.box.run("vllmwall", "--version").stdout
+    assert NEW == node.status()["daemon"]["version"]  # type: ignore[index]
 
 
 def test_what_root_disabled_stays_so(node: Node) -> None:
     """Over an upgrade, too; neither is it started."""
     node.box.run("systemctl", "disable", "--now", "vllmwall.service")
-    node.box.run("dpkg", "--install", node.put(debian.package("deb", debian.NEW)))
+    node.box.run("dpkg", "--install", node.put(built_package("deb", NEW)))
     said = node.box.run("systemctl", "is-enabled", "vllmwall.service", check=False).stdout
     assert "disabled" == said.strip()
     assert 0 == node.daemon_pid()

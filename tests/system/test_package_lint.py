@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.system import debian
+from tests.support.building import NEW, build_package, built_package
 from tests.system.box import REPOSITORY
 
 pytestmark = pytest.mark.timeout(280)
@@ -26,7 +26,7 @@ def test_nothing_that_matters_is_found(kind: str, tool: str, arguments: list[str
     """What does not matter is listed, with the reason."""
     if shutil.which(tool) is None:
         pytest.skip(f"THE .{kind} IS NOT CHECKED: {tool} is not installed (apt-get install {tool})")
-    command = [tool, *arguments, str(debian.package(kind, debian.NEW))]
+    command = [tool, *arguments, str(built_package(kind, NEW))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if "E: " in line or "W: " in line]
     assert ([], 0) == (found, done.returncode), done.stdout + done.stderr
@@ -34,16 +34,16 @@ def test_nothing_that_matters_is_found(kind: str, tool: str, arguments: list[str
 
 def test_two_builds_are_one() -> None:
     """Byte for byte, from the same commit."""
-    first = hashlib.sha256(debian.package("deb", debian.NEW).read_bytes())
-    debian.package.cache_clear()
-    again = hashlib.sha256(debian.package("deb", debian.NEW).read_bytes())
+    first = hashlib.sha256(built_package("deb", NEW).read_bytes())
+    build_package("deb", NEW)
+    again = hashlib.sha256(built_package("deb", NEW).read_bytes())
     assert first.digest() == again.digest()
 
 
 def test_the_bill_of_materials_names_all_that_is_vendored() -> None:
     """With versions and licences, in the order of the pins."""
-    debian.package("deb", debian.NEW)
-    (file,) = (REPOSITORY / "dist").glob(f"vllmwall_{debian.NEW}_*.cdx.json")
+    built_package("deb", NEW)
+    (file,) = (REPOSITORY / "dist").glob(f"vllmwall_{NEW}_*.cdx.json")
     bill = json.loads(file.read_text())
     named = {
         f"{one['name'].lower().replace('_', '-')}=={one['version']}" for one in bill["components"]

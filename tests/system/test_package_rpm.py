@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.building import NEW, OLD, built_package
 from tests.support.lab import Lab
 from tests.system import debian
 from tests.system.box import REPOSITORY, box
@@ -41,7 +42,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 def test_rpm_installs_it_guarding(node: Node) -> None:
     """Enabled for the next boot, too."""
-    said = node.rpm("-i", debian.package("rpm", debian.OLD))
+    said = node.rpm("-i", built_package("rpm", OLD))
     assert (REPOSITORY / "packaging/root/welcome").read_text() in said
     assert node.guards()
     units = ("vllmwall.service", "vllmwall-boot.service", "vllmwall.slice")
@@ -53,14 +54,14 @@ def test_an_upgrade_by_rpm_drops_nothing_and_opens_nothing(node: Node) -> None:
     config = node.box.root / "etc/vllmwall/vllmwall.toml"
     edited = config.read_text() + "\n# edited\n"
     config.write_text(edited)
-    connection, new = node.talk(), debian.package("rpm", debian.NEW)
+    connection, new = node.talk(), built_package("rpm", NEW)
     tried, opened = while_hammered(node, lambda: node.rpm("-U", new))
     assert (True, 0) == (tried > 500, opened), tried
     with connection:
         assert answers(connection)
     assert edited == config.read_text()
-    assert f"version {debian.NEW}" in node.box.run("vllmwall", "--version").stdout
-    assert debian.NEW == node.status()["daemon"]["version"]  # type: ignore[index]
+    assert f"version {NEW}" in node.box.run("vllmwall", "--version").stdout
+    assert NEW == node.status()["daemon"]["version"]  # type: ignore[index]
 
 
 def test_erasing_leaves_what_was_edited_and_nothing_else(node: Node) -> None:
@@ -86,7 +87,7 @@ def test_dnf_finds_a_python(
     packages = [stub(tmp_path, name, *said) for name, said in _LIBRARIES.items()]
     packages += [stub(tmp_path, name, version, []) for name, version in pythons.items()]
     node.box.run("rm", "-rf", REPO, "/srv/sysroot")
-    for one in [*packages, debian.package("rpm", debian.NEW)]:
+    for one in [*packages, built_package("rpm", NEW)]:
         node.box.run("mkdir", "-p", REPO)
         (node.box.root / REPO.lstrip("/") / one.name).write_bytes(one.read_bytes())
     node.box.run("createrepo_c", "-q", REPO)

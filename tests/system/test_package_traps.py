@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.building import NEW, OLD, built_package
 from tests.support.lab import Lab
 from tests.system import debian
 from tests.system.box import box
@@ -99,7 +100,7 @@ def ours(node: Node) -> str:
 
 def test_an_image_is_made_without_systemd_and_guards_when_it_boots(image: Node) -> None:
     """In a chroot without /proc: installed, purged without a trace, installed again."""
-    package = image.put(debian.package("deb", debian.OLD))
+    package = image.put(built_package("deb", OLD))
     assert "rror" not in offline(image, "dpkg", "--install", package)
     offline(image, "dpkg", "--purge", "vllmwall")
     found = offline(image, "find", "/etc", "/usr", "/var/lib", "-name", "*vllmwall*")
@@ -127,7 +128,7 @@ def test_a_saved_wall_of_another_version_is_replaced(node: Node) -> None:
     assert (True, 0) == (tried > 500, opened), tried
     node.eventually(node.guards, "it guards, and the API is open")
     assert "entrance" not in ours(node)
-    assert f"vllmwall {debian.OLD}" in ours(node)
+    assert f"vllmwall {OLD}" in ours(node)
 
 
 @pytest.mark.parametrize("left_of_it", [0, 0.5])
@@ -148,19 +149,19 @@ def test_a_saved_wall_that_was_cut_short_is_written_anew(node: Node, left_of_it:
 def test_versions_come_and_go_without_a_gap(node: Node) -> None:
     """Up, down and up again, one right after the other, with a connection that lives on."""
     connection = node.talk()
-    old, new = (debian.package("deb", one) for one in (debian.OLD, debian.NEW))
+    old, new = (built_package("deb", one) for one in (OLD, NEW))
     steps = [lambda file=file: node.install(file) for file in (new, old, new)]
     tried, opened = while_hammered(node, *steps)
     assert (True, 0) == (tried > 500, opened), tried
     with connection:
         assert answers(connection)
     node.eventually(lambda: node.status()["safe"], "it is ready")
-    assert debian.NEW == node.status()["daemon"]["version"]  # type: ignore[index]
+    assert NEW == node.status()["daemon"]["version"]  # type: ignore[index]
 
 
 def test_an_upgrade_that_is_cut_short_leaves_the_wall(node: Node) -> None:
     """Killed while it unpacks, with the daemon killed as well; then it is mended."""
-    old = node.put(debian.package("deb", debian.OLD))
+    old = node.put(built_package("deb", OLD))
 
     def cut_short() -> None:
         dpkg = node.box.start("sh", "-c", f"echo $$ >/run/dpkg.pid; exec dpkg --install {old}")
@@ -173,14 +174,14 @@ def test_an_upgrade_that_is_cut_short_leaves_the_wall(node: Node) -> None:
     tried, opened = while_hammered(node, cut_short)
     assert (True, 0) == (tried > 500, opened), tried
     assert "timeout" == node.reached(INTERNAL)
-    node.box.run("dpkg", "--install", node.put(debian.package("deb", debian.NEW)))
+    node.box.run("dpkg", "--install", node.put(built_package("deb", NEW)))
     node.eventually(lambda: node.status()["safe"], "it is ready")
 
 
 def test_an_upgrade_on_a_broken_configuration_is_done_and_opens_nothing(node: Node) -> None:
     """dpkg must not be stuck by it, nor the wall fall; the unit says what is wrong."""
     node.configure("[policy]\nnonsense = 5\n")
-    tried, opened = while_hammered(node, lambda: node.install(debian.package("deb", debian.OLD)))
+    tried, opened = while_hammered(node, lambda: node.install(built_package("deb", OLD)))
     assert (True, 0) == (tried > 500, opened), tried
     assert "install ok installed" in node.box.run("dpkg", "-s", "vllmwall").stdout
     node.eventually(lambda: "nonsense" in node.box.journal(), "the journal tells")
@@ -197,7 +198,7 @@ def test_a_new_python_has_the_modules_compiled_anew(node: Node) -> None:
 
 def test_whatever_the_umask_of_who_installs(node: Node) -> None:
     """Members of the group can run it, and nobody but root can change it."""
-    package = node.put(debian.package("deb", debian.NEW))
+    package = node.put(built_package("deb", NEW))
     node.box.run("sh", "-c", f"umask 077; dpkg --install {package}")
     unread = ("find", "/usr/lib/vllmwall", "/usr/bin/vllmwall", "!", "-perm", "-0444")
     assert "" == node.box.run(*unread).stdout
@@ -206,13 +207,13 @@ def test_whatever_the_umask_of_who_installs(node: Node) -> None:
     assert "" == node.box.run("find", *places, *of_others).stdout
     assert "700" == node.box.run("stat", "--format=%a", "/var/lib/vllmwall").stdout.strip()
     nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
-    assert debian.NEW in node.box.run(*nobody, "vllmwall", "--version").stdout
+    assert NEW in node.box.run(*nobody, "vllmwall", "--version").stdout
 
 
 def test_what_root_masked_stays_masked(node: Node) -> None:
     """Over an upgrade, which starts nothing then."""
     node.box.run("systemctl", "mask", "--now", "vllmwall")
-    node.install(debian.package("deb", debian.OLD))
+    node.install(built_package("deb", OLD))
     assert "masked" == node.box.run("systemctl", "is-enabled", "vllmwall", check=False).stdout[:6]
     assert 0 == node.daemon_pid()
     node.box.run("systemctl", "unmask", "vllmwall")
@@ -227,7 +228,7 @@ def test_a_python_that_is_too_old_is_refused_in_words(node: Node) -> None:
     node.box.write(
         "/srv/status", before + name + head + version + "3.9.2-3" + tail[tail.index("\n") :]
     )
-    package = node.put(debian.package("deb", debian.NEW))
+    package = node.put(built_package("deb", NEW))
     simulate = ("apt-get", "--simulate", "-o", "Dir::State::status=/srv/status", "install")
     done = node.box.run(*simulate, package, check=False)
     assert 0 != done.returncode
@@ -245,7 +246,7 @@ def test_removed_it_keeps_its_configuration_and_comes_back_guarding(node: Node) 
     node.eventually(lambda: node.reached(INTERNAL) == "open", "the job is there")
     assert "" == ours(node)
     assert "vllmwall" not in node.box.run("systemctl", "--failed", "--plain").stdout
-    node.install(debian.package("deb", debian.NEW))
+    node.install(built_package("deb", NEW))
     assert node.guards()
     assert "# edited" in config.read_text()
     assert 0 != node.daemon_pid()

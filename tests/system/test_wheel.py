@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.building import built_wheel
 from tests.support.lab import Lab
 from tests.system import debian
-from tests.system.box import REPOSITORY, box
+from tests.system.box import box
 from tests.system.installed import API, INTERNAL, Node
 from tests.system.units import UNITS
 
@@ -35,8 +36,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ours, what it depends on, and pipx, for the Python of the box."""
     folder = tmp_path_factory.mktemp("wheels")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), str(REPOSITORY)], check=True)
-    (ours,) = folder.glob("vllmwall-*.whl")
+    ours = shutil.copy(built_wheel(), folder)
     fetch = [*pip, "download", "--only-binary=:all:", "--implementation=cp", "-d", str(folder)]
     fetch += ["--python-version=3.11", "--platform=manylinux2014_x86_64"]
     fetch += ["pip", "pipx", str(ours)]

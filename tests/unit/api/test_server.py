@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sharing import open_to_all_users
 from vllmwall.api.server import ControlError, ControlServer, Json, request
 
 NOBODY = 65534
@@ -141,8 +142,7 @@ def test_a_stranger_cannot_open_the_socket(path: Path) -> None:
 
 def test_who_may_read_may_not_change(path: Path) -> None:
     """Peer credentials decide, not the mode of the file."""
-    for folder in (path.parent, *path.parents[1:3]):
-        folder.chmod(0o755)
+    open_to_all_users(path.parent)
     path.chmod(0o666)
     assert ["ok", "denied", "denied"] == [
         as_nobody(path, command) for command in ("status", "down", "peers.add")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.building import built_wheel
+
 REPOSITORY = Path(__file__).parents[3]
 RUN = [sys.executable, "-m", "vllmwall", "install-units", "--directory"]
 
@@ -44,13 +46,8 @@ def test_a_path_means_what_it_says(tmp_path: Path) -> None:
     assert f'ExecStart="{tmp_path}/a b%%n/vllmwall" daemon\n' in written
 
 
-def test_a_wheel_has_the_units(tmp_path: Path) -> None:
+def test_a_wheel_has_the_units() -> None:
     """They lie outside the Python package in the repository."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-deps"]
-    pip += ["--wheel-dir", str(tmp_path), str(REPOSITORY)]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
-    assert 0 == done.returncode, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(built_wheel()) as archive:
         service = archive.read("vllmwall/cli/units/vllmwall.service")
     assert service == (REPOSITORY / "systemd/vllmwall.service").read_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.config.conftest import Write
+from tests.unit.conftest import Write
 from vllmwall import __version__
 from vllmwall.config import ConfigError, load
 from vllmwall.config.documents import reference_markdown, sample_toml

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sharing import open_to_all_users
 from vllmwall.model import Process
 from vllmwall.observe.files import ray_sessions, read_as, settings_of
 
@@ -18,8 +19,7 @@ NOBODY = 65534
 @pytest.fixture
 def nobody(tmp_path: Path) -> Iterator[int]:
     """A process of another user."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all_users(tmp_path)
     child = subprocess.Popen(["sleep", "100"], user=NOBODY, cwd="/")
     yield child.pid
     child.kill()
