@@ -31,7 +31,7 @@ def snapshot(output: str | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def recognize(file: str, as_json: bool) -> None:
-    """Say what vllmwall makes of FILE: a snapshot, or a recording of the survey."""
+    """Show the workloads and roles that vllmwall recognizes in FILE, a snapshot."""
     from vllmwall import recognize as recognition
     from vllmwall.api.recognition import recognition_json
     from vllmwall.model import Policy, Role
@@ -39,8 +39,8 @@ def recognize(file: str, as_json: bool) -> None:
 
     try:
         node = load(Path(file))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fail(f"{file} is no snapshot and no recording: {error}")
+    except (OSError, ValueError) as error:
+        fail(str(error))
     policy = Policy({Role.API: ("public",)})
     answer = recognition_json(recognition.recognize(node), policy)
     if as_json:

@@ -1,6 +1,7 @@
 """Every live recording, and copies of them in which incidental values are changed or missing.
 
-Roles are read from the recordings themselves: recognition never sees them.
+A recording is a snapshot with one key more, ``roles``: each listener's role by its inode.
+Recognition never sees that key.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ def node_of(name: str) -> Node:
 
 @cache
 def truth(name: str) -> dict[int, str]:
-    """The recorded role of each socket, by its place in the recording."""
+    """The recorded role of each socket, by its inode."""
     content = json.loads((FOLDER / f"{name}.json").read_text())
-    return {inode: one["role"] for inode, one in enumerate(content["sockets"], 1)}
+    roles = {int(inode): role for inode, role in content["roles"].items()}
+    assert sorted(roles) == sorted(one["inode"] for one in content["listeners"])
+    return roles
 
 
 def found(node: Node) -> dict[int, str]:
@@ -85,7 +88,7 @@ def test_every_label_has_evidence_and_confidence(name: str) -> None:
 def test_snapshot_of_a_recording_is_recognized_alike(name: str) -> None:
     """Redaction takes nothing away that recognition reads."""
     node = node_of(name)
-    again = read(json.loads(json.dumps(dump(node, host_facts={}))))
+    again = read(json.dumps(dump(node, host_facts={})))
     assert found(again) == found(node)
     pairs = zip(recognize(node).workloads, recognize(again).workloads, strict=True)
     for before, after in pairs:
