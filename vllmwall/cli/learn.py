@@ -99,10 +99,10 @@ def _standing(place: Path, *, must_be_readable: bool) -> tuple[tuple[Network, ..
 
 
 def _write(place: Path, text: str) -> None:
-    from vllmwall.networks.written import replace_text
+    from vllmwall.linux.files import save_text
 
     try:
-        replace_text(place, text, 0o644)
+        save_text(place, text, 0o644)
     except OSError as error:
         fail(f"{place} cannot be written: {error.strerror or error}")
 

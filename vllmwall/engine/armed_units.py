@@ -8,7 +8,6 @@ the runtime directory too, for the daemon that comes after this one.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from fnmatch import translate
 from pathlib import Path
 
 from vllmwall.linux.cgroups import SLICE, comes_again
+from vllmwall.linux.files import replace_file
 from vllmwall.model import Guard
 from vllmwall.recognize.definitions import Lesson
 
@@ -88,10 +88,9 @@ class Armed:
         """A full disk costs what is remembered over a restart, and nothing else."""
         if self._file is None:
             return
-        unready = self._file.with_suffix(".new")
+        text = json.dumps({path: sorted(at) for path, at in self._seen.items()})
         with suppress(OSError):
-            unready.write_text(json.dumps({path: sorted(at) for path, at in self._seen.items()}))
-            os.replace(unready, self._file)  # noqa: PTH105 Path.replace, said plainly
+            replace_file(self._file, text.encode(), 0o600, durable=False)
 
 
 def _read(file: Path) -> dict[str, frozenset[int]]:

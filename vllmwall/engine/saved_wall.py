@@ -14,9 +14,9 @@ from vllmwall.cidr import merged
 from vllmwall.enforce.backend import AlteredWall
 from vllmwall.enforce.boot import Door, boot_script, lasting, remembered_in
 from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.linux.files import save_text
 from vllmwall.linux.netns import run_in
 from vllmwall.model import PEERS, Listener, Network, Proto, Wall
-from vllmwall.networks.written import replace_text
 
 DEFAULT_FILE = Path("/var/lib/vllmwall/boot.nft")
 
@@ -56,7 +56,7 @@ class SavedWall:
         text = boot_script(wall, fence=ephemeral if fenced else None)
         if text == self._text:
             return False
-        replace_text(self._file, text, mode=0o600)
+        save_text(self._file, text, mode=0o600)
         self._text, self._entries = text, wall.entries
         return True
 

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vllmwall.linux.files import save_text
+
 _FILE = "unconfirmed.json"
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _UNIT = "vllmwall-rollback"
@@ -34,10 +36,7 @@ class Unconfirmed:
 def note(runtime_dir: Path, what: str, until: float) -> Unconfirmed:
     """Remember that a change is about to be made. Raises OSError."""
     made = Unconfirmed(os.urandom(8).hex(), what, until)
-    runtime_dir.mkdir(parents=True, exist_ok=True)
-    unready = runtime_dir / f"{_FILE}.new"
-    unready.write_text(json.dumps(asdict(made)))
-    unready.rename(runtime_dir / _FILE)
+    save_text(runtime_dir / _FILE, json.dumps(asdict(made)), mode=0o600)
     return made
 
 

@@ -1,13 +1,15 @@
-"""Whether a file may tell us who is a peer: owned by root (or by us), writable by nobody else.
+"""Files that may be trusted, and files replaced in one step.
 
-A file that somebody else can write lets him open the node's ports (DESIGN §3, invariant 8).
-Imports nothing of ours.
+A trusted file belongs to root (or to us) and no other user can write to it: a peer file that
+another user can write lets that user open the node's ports (DESIGN §3, invariant 8).
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +70,34 @@ def complaint(path: Path, status: os.stat_result) -> str | None:
         mode = stat.S_IMODE(status.st_mode)
         return f"is writable by group or others (mode {mode:04o}); run: chmod go-w {path}"
     return None
+
+
+def save_text(path: Path, text: str, mode: int) -> None:
+    """Replace a file of our own, made durable; its directory is made if missing. Raises OSError."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    replace_file(path, text.encode(), mode, durable=True)
+
+
+def replace_file(path: Path, data: bytes, mode: int, *, durable: bool) -> None:
+    """Make ``path`` hold ``data``; readers see the old content or the new, whole.
+
+    With ``durable`` the data is on the disk before it has the name, so a crash of the machine
+    leaves one of the two as well. The directory may belong to another user: nothing that exists
+    in it is opened or followed. Raises OSError.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
 
 
 def _owners() -> frozenset[int]:

@@ -13,11 +13,10 @@ from math import inf
 from pathlib import Path
 
 from vllmwall.cidr import everyone_in, merged, parse_network, plain
-from vllmwall.linux.files import read_trusted
+from vllmwall.linux.files import read_trusted, save_text
 from vllmwall.model import Network
 from vllmwall.networks import records
 from vllmwall.networks.clock import since_epoch
-from vllmwall.networks.written import replace_text
 
 FILE_NAME = "bans.json"
 MOST = 1000  # a wall with ten thousand takes nft 70 ms to change, and a new port waits for it
@@ -94,7 +93,7 @@ class BanList:
         text, problems = _text_of(bans.values()), []
         for number, file in enumerate(self._files):
             try:
-                replace_text(file, text, mode=0o600)
+                save_text(file, text, mode=0o600)
             except OSError as error:
                 said = f"{file} cannot be written: {error.strerror or error}"
                 if number == 0:

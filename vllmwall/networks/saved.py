@@ -11,10 +11,9 @@ from pathlib import Path
 
 from vllmwall.cidr import parse_network
 from vllmwall.config.toml import loads
-from vllmwall.linux.files import read_trusted
+from vllmwall.linux.files import read_trusted, save_text
 from vllmwall.model import Network
 from vllmwall.networks.errors import PeerError
-from vllmwall.networks.written import replace_text
 
 FILE_NAME = "90-peers-saved.toml"
 
@@ -49,7 +48,7 @@ def write_saved(path: Path, networks: Iterable[Network]) -> None:
     lines = "".join(f'  "{network}",\n' for network in sorted(networks, key=_order))
     try:
         if lines:
-            replace_text(path, f"{_HEAD}{lines}]\n", mode=0o644)
+            save_text(path, f"{_HEAD}{lines}]\n", mode=0o644)
         else:
             path.unlink(missing_ok=True)
     except OSError as error:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vllmwall.cidr import parse_network
-from vllmwall.linux.files import read_trusted
+from vllmwall.linux.files import read_trusted, save_text
 from vllmwall.model import Network
 from vllmwall.networks import records
 from vllmwall.networks.sources import PeerKind, PeerSource
-from vllmwall.networks.written import replace_text
 
 Runtime = Mapping[Network, float | None]
 
@@ -52,7 +51,7 @@ def load_state(path: Path) -> State:
 
 def store_state(path: Path, state: State) -> None:
     """Write ``state`` to ``path``, for root only. Raises OSError."""
-    replace_text(path, _text_of(state), mode=0o600)
+    save_text(path, _text_of(state), mode=0o600)
 
 
 def _state_of(text: str) -> State:

@@ -6,11 +6,8 @@ it is asked for. With metrics switched off nothing of this is there, nor the lib
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +17,7 @@ from vllmwall.api.blocked_answer import BlockedFacts
 from vllmwall.api.metrics.definitions import Drops, MetricFacts
 from vllmwall.api.metrics.http import ScrapeServer, listening_on
 from vllmwall.engine.refusals import Knock, Ledger, Total
+from vllmwall.linux.files import replace_file
 from vllmwall.model import Mode
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ class Metrics:
             self._open(section)
         if section.textfile:
             try:
-                write_whole(Path(section.textfile), self.page())
+                replace_file(Path(section.textfile), self.page(), 0o644, durable=False)
                 self.errors.pop("textfile", None)
             except Exception as error:  # a metric must not cost a pass
                 self._say("textfile", f"{section.textfile}: {error}")
@@ -171,24 +169,6 @@ class DropCounts:
 
     def _add(self, inode: int, role: str, drops: Drops) -> None:
         self._sums[inode, role] = _plus(self._sums.get((inode, role)), drops)
-
-
-def write_whole(file: Path, text: bytes) -> None:
-    """Replace the file: whoever reads it meets the old text or the new one, whole.
-
-    The folder may belong to somebody else: nothing that lies there is followed or opened.
-    Raises OSError.
-    """
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            os.fchmod(out.fileno(), 0o644)
-            out.write(text)
-        Path(name).replace(file)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
 
 
 def _totals(totals: Mapping[tuple[int, Mode], Total]) -> dict[int, Drops]:
