@@ -1,7 +1,7 @@
-"""Run a function inside a network namespace, in a thread of its own.
+"""Functions run inside a network namespace, in a thread of their own.
 
-setns(2) changes the calling thread only, so the thread is thrown away afterwards and the rest
-of the program stays where it was. Needs CAP_SYS_ADMIN over the namespace's user namespace.
+setns(2) and unshare(2) change the calling thread only, so the thread ends afterwards and the rest
+of the program stays in its namespace. Needs CAP_SYS_ADMIN over the namespace's user namespace.
 """
 
 from __future__ import annotations
@@ -21,37 +21,33 @@ Result = TypeVar("Result")
 
 
 def inode_of(path: str) -> int:
-    """The inode that names the network namespace behind ``path``. Raises OSError."""
+    """The inode that identifies the network namespace behind ``path``. Raises OSError."""
     return Path(path).stat().st_ino
 
 
 def run_in(path: str, function: Callable[[], Result]) -> Result:
-    """Call ``function`` in the network namespace behind ``path`` and return what it returns.
+    """Call ``function`` in the network namespace behind ``path`` and return its result.
 
-    Raises OSError when the namespace is gone or may not be entered or there is no thread to do
-    it, and whatever the function raises. In our own namespace the function is called directly.
+    Raises OSError when the namespace has ended, may not be entered, or no thread can be started,
+    and whatever the function raises. In our own namespace the function is called directly.
     """
     if inode_of(path) == inode_of(OWN):
         return function()
-    outcome: list[Result] = []
-    failure: list[BaseException] = []
+    return _in_a_thread(lambda: enter(path), function)
 
-    def enter_and_call() -> None:
-        try:
-            enter(path)
-            outcome.append(function())
-        except BaseException as error:  # handed to the caller, whatever it is
-            failure.append(error)
 
-    thread = threading.Thread(target=enter_and_call, name="netns")
-    try:
-        thread.start()
-    except RuntimeError as error:  # how Python says that the kernel gives no more threads
-        raise OSError(errno.EAGAIN, f"no thread for a network namespace: {error}", path) from error
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+def run_in_new(function: Callable[[], Result]) -> Result:
+    """Call ``function`` in a new network namespace and return its result.
+
+    The namespace ends with the call, unless the function returns a descriptor that holds it
+    (`held`). Raises OSError when none can be made, and whatever the function raises.
+    """
+    return _in_a_thread(_unshare, function)
+
+
+def held() -> int:
+    """A descriptor that keeps the network namespace of the calling thread alive."""
+    return os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def enter(path: str) -> None:
@@ -61,7 +57,38 @@ def enter(path: str) -> None:
         if hasattr(os, "setns"):  # Python 3.12
             os.setns(descriptor, _CLONE_NEWNET)
         elif ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) != 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error), path)
+            raise _failed(path)
     finally:
         os.close(descriptor)
+
+
+def _unshare() -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
+        raise _failed("no network namespace can be made")
+
+
+def _failed(about: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), about)
+
+
+def _in_a_thread(enter_it: Callable[[], None], function: Callable[[], Result]) -> Result:
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+
+    def enter_and_call() -> None:
+        try:
+            enter_it()
+            outcome.append(function())
+        except BaseException as error:  # raised again in the calling thread
+            failure.append(error)
+
+    thread = threading.Thread(target=enter_and_call, name="netns")
+    try:
+        thread.start()
+    except RuntimeError as error:  # Python's word for EAGAIN of clone(2)
+        raise OSError(errno.EAGAIN, f"no thread for a network namespace: {error}") from error
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]

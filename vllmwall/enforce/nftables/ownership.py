@@ -15,17 +15,16 @@ with the same flags. Read in net/netfilter/nf_tables_api.c and seen on 6.18:
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
 import struct
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from vllmwall.enforce.backend import EnforceError
+from vllmwall.linux.netns import run_in_new
 
 SWITCH = "VLLMWALL_OWNER"
 """Environment: ``off`` gives up the owner flag, as on a kernel that does not know it."""
@@ -41,7 +40,6 @@ _REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
 _TABLE_NAME, _TABLE_FLAGS, _TABLE_USERDATA, _TABLE_OWNER = 1, 2, 6, 7
 _COMMENT = 0  # NFTNL_UDATA_TABLE_COMMENT, libnftnl/udata.h
 _INET = 1  # NFPROTO_INET
-_CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 @dataclass(frozen=True)
@@ -62,18 +60,14 @@ def why_not_owned() -> str:
     """Why no table can be owned on this kernel, in words; empty: it can. Asked once a process."""
     if os.environ.get(SWITCH) == "off":
         return f"switched off by {SWITCH}"
-    answer = ["not tried"]
-    thread = threading.Thread(target=lambda: answer.append(_try_it()), name="owner")
-    thread.start()
-    thread.join()
-    return answer[-1]
+    try:
+        return run_in_new(_why_refused)
+    except OSError as error:
+        return f"not tried: {error.strerror or error}"
 
 
-def _try_it() -> str:
-    """By doing, in a network namespace that ends with this thread."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        return f"not tried: {os.strerror(ctypes.get_errno())}"
+def _why_refused() -> str:
+    """Make a table with both flags where the calling thread is, and read it back."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as ours:
             ours.bind((0, 0))

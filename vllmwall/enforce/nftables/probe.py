@@ -7,13 +7,10 @@ net_prio in use, before 5.16). So a connection is made to a socket of our own cg
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
-import os
 import re
 import socket
 import struct
-import threading
 from pathlib import Path
 
 from vllmwall.enforce.backend import EnforceError
@@ -21,10 +18,9 @@ from vllmwall.enforce.nftables.cgroups import opened
 from vllmwall.enforce.nftables.libnftables import Libnftables
 from vllmwall.enforce.nftables.ruleset import SYN
 from vllmwall.linux.cgroups import level_of, mount_point, number_of
-from vllmwall.linux.netns import OWN
+from vllmwall.linux.netns import OWN, run_in_new
 from vllmwall.model import Guard
 
-_CLONE_NEWNET = 0x40000000  # linux/sched.h
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 _TABLE = """
 table inet vllmwall_probe {{
@@ -43,26 +39,14 @@ table inet vllmwall_probe {{
 
 def why_no_guards() -> str:
     """Why no guard can stand here, in words; empty: they can."""
-    answer: list[str] = []
-
-    def try_it() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(_CLONE_NEWNET) != 0:
-            answer.append(f"not tried: {os.strerror(ctypes.get_errno())}")
-            return
-        try:
-            answer.append(_try_here())
-        except EnforceError as error:
-            answer.append(f"the kernel does not take `socket cgroupv2`: {first_line(error)}")
-        except OSError as error:
-            answer.append(f"not tried: {error}")
-
     if mount_point() is None:
         return "no cgroup v2 hierarchy is mounted"
-    thread = threading.Thread(target=try_it, name="probe")
-    thread.start()
-    thread.join()
-    return answer[0] if answer else "not tried"
+    try:
+        return run_in_new(_try_here)
+    except EnforceError as error:
+        return f"the kernel does not take `socket cgroupv2`: {first_line(error)}"
+    except OSError as error:
+        return f"not tried: {error}"
 
 
 def first_line(error: Exception) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import re
 import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -26,12 +24,11 @@ from vllmwall.linux import netlink
 from vllmwall.linux.cgroups import mount_point
 from vllmwall.linux.connections import SOCK_DIAG, decoded, handles
 from vllmwall.linux.listeners import SocketDump
-from vllmwall.linux.netns import OWN, inode_of
+from vllmwall.linux.netns import OWN, inode_of, run_in_new
 from vllmwall.model import PEERS, Proto, Wall, WallEntry
 from vllmwall.observe.events import TRACEFS_MOUNTS
 
 _OLDEST = (5, 10)
-_CLONE_NEWNET = 0x40000000  # linux/sched.h
 _EVENTS = ("sock/inet_sock_set_state", "sched/sched_process_exec", "cgroup/cgroup_mkdir")
 _LISTEN = "syscalls/sys_enter_listen"
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -61,7 +58,7 @@ def _nftables() -> Diagnosis:
     """The whole table, in a namespace of its own."""
     subject = "nftables"
     try:
-        in_a_namespace(lambda: Libnftables().run(OWN, table(_wall(inode_of(OWN)))))
+        run_in_new(lambda: Libnftables().run(OWN, table(_wall(inode_of(OWN)))))
     except PermissionError as error:
         return warn(subject, f"not tried: {error}", "ask as root")
     except (OSError, EnforceError) as error:
@@ -131,7 +128,7 @@ def _severing() -> Diagnosis:
     """By ending a connection of our own."""
     subject = "severing of connections"
     try:
-        why = in_a_namespace(_sever_one)
+        why = run_in_new(_sever_one)
     except (OSError, EnforceError) as error:
         return warn(subject, f"not tried: {error}", "ask as root")
     if why:
@@ -163,30 +160,6 @@ def _udp() -> Diagnosis:
     if not sockets.sees_udp:
         return warn("UDP sockets", "cannot be listed: no udp_diag", "modprobe udp_diag")
     return ok("UDP sockets", "udp_diag lists them")
-
-
-def in_a_namespace(function: Callable[[], str]) -> str:
-    """Call it in a network namespace that ends with the call. Raises what it raises, and
-    OSError."""
-    answers: list[str] = []
-    failures: list[Exception] = []
-
-    def enter_and_call() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        try:
-            if libc.unshare(_CLONE_NEWNET) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-            answers.append(function())
-        except Exception as error:  # handed to the caller
-            failures.append(error)
-
-    thread = threading.Thread(target=enter_and_call, name="doctor")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return answers[0]
 
 
 def _wall(inode: int) -> Wall:

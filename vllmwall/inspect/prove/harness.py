@@ -14,14 +14,12 @@ removes them. One at a time: the lock is on the namespace itself.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import platform
 import re
 import signal
 import socket
-import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -29,7 +27,7 @@ from pyroute2 import IPRoute, NetlinkError
 
 from vllmwall.inspect.prove.errors import ProveError
 from vllmwall.inspect.prove.plan import Source
-from vllmwall.linux.netns import OWN, run_in
+from vllmwall.linux.netns import held, run_in, run_in_new
 from vllmwall.model import Address
 
 CABLE = "vwprove"
@@ -42,7 +40,6 @@ _MAIN_TABLE = 254
 _LINK_SCOPE = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
 _PERMANENT = 0x80  # NUD_PERMANENT, linux/neighbour.h
 _NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
-_CLONE_NEWNET = 0x40000000  # linux/sched.h
 _BUILT_IN_RULES = (0, 32766, 32767)  # priorities of local, main and default
 _OLDEST = (4, 17)  # Linux: rules for ports, and ignored before without a word
 _NO_LINK_LOCAL = 1  # IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
@@ -76,7 +73,7 @@ def staged(path: str, sources: Collection[Source], targets: Collection[Address])
     try:
         with _undisturbed():
             sweep(path)
-            descriptor = _new_namespace()
+            descriptor = run_in_new(held)
             inside = f"/proc/{os.getpid()}/fd/{descriptor}"
             _plug_in(path, inside, sources, targets)
         yield inside
@@ -113,26 +110,6 @@ def _sweep() -> None:
             if re.fullmatch(f"{CABLE}[0-9]+", name):
                 with contextlib.suppress(NetlinkError):  # the kernel is at it already
                     routes.link("del", index=link["index"])
-
-
-def _new_namespace() -> int:
-    """A descriptor that keeps a network namespace of no name."""
-    made: list[int] = []
-    error: list[int] = []
-
-    def unshare() -> None:
-        library = ctypes.CDLL(None, use_errno=True)
-        if library.unshare(_CLONE_NEWNET) == 0:
-            made.append(os.open(OWN, os.O_RDONLY | os.O_CLOEXEC))
-        else:
-            error.append(ctypes.get_errno())
-
-    thread = threading.Thread(target=unshare)
-    thread.start()
-    thread.join()
-    if error:
-        raise OSError(error[0], f"no network namespace can be made: {os.strerror(error[0])}")
-    return made[0]
 
 
 def _plug_in(

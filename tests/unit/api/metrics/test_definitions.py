@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.nodes import facts, with_standing
 from vllmwall.api.metrics.definitions import DEFINITIONS, Drops, MetricFacts
-from vllmwall.api.metrics.exporter import DropCounts, write_whole
+from vllmwall.api.metrics.exporter import DropCounts
 from vllmwall.api.metrics.exposition import exposition
 from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, StatusFacts
@@ -147,11 +147,3 @@ def test_an_ended_namespace_is_no_series_any_more() -> None:
     take(ledger, 10, (STRANGER, 29500, 10))
     drops.take(ledger)
     assert {} == drops.by_role({2: "another"})
-
-
-def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The old text stays, and no half of a new one."""
-    (tmp_path / "x.prom").mkdir()
-    with pytest.raises(OSError, match=r"x\.prom"):
-        write_whole(tmp_path / "x.prom", b"new")
-    assert ["x.prom"] == [one.name for one in tmp_path.iterdir()]
