@@ -64,6 +64,7 @@ for line in sys.stdin:
 # Opens and closes descriptors without end.
 FLICKER = """
 import os, socket
+from vllmwall.engine.event_keys import EventKey
 while True:
     held = [socket.socket() for _ in range(50)] + [open(os.devnull) for _ in range(50)]
     for one in held:
@@ -121,8 +122,8 @@ def test_processes_that_end_while_they_are_read_change_nothing(lab: Lab, tmp_pat
             rank.open("tcp", "::", port)
             closes(node, port)
             assert node.ask("reload")["safe"]
-    assert not node.logged("pass failed")
-    assert not node.logged("an event could not be followed")
+    assert not node.logged(EventKey.PASS_FAILED)
+    assert not node.logged(EventKey.EVENT_FAILED)
     assert 0 == node.stop()
 
 
@@ -172,7 +173,7 @@ def test_events_that_are_lost_are_made_up_for(lab: Lab, tmp_path: Path) -> None:
             node.signal(signal.SIGCONT)
         closes(node, 29501)
         eventually(lambda: lost(node) > 0, "what was lost is counted", node.log)
-        assert node.logged("the kernel dropped events; a full pass follows")
+        assert node.logged(EventKey.EVENTS_LOST)
 
 
 def instance(node: Guarded) -> Path:
@@ -243,7 +244,7 @@ def test_namespaces_that_end_are_let_go_of(lab: Lab, tmp_path: Path) -> None:
     eventually(lambda: links(lab.node) == before_links, "the kernel has let go of all")
     assert descriptors(pid) <= before
     assert memory(pid) - before_memory < _MORE_MEMORY
-    assert not node.logged("pass failed")
+    assert not node.logged(EventKey.PASS_FAILED)
     trace = instance(node)
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: not trace.exists(), "the daemon leaves nothing behind", node.log)

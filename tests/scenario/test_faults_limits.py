@@ -21,10 +21,9 @@ from tests.kernel.enforce.test_ownership import OTHER
 from tests.support.faults import faulty
 from tests.support.guarded import Guarded, eventually, guarded
 from tests.support.lab import Lab
+from vllmwall.engine.event_keys import EventKey
 
 OFF = {"VLLMWALL_OWNER": "off"}
-REFUSED = "the wall could not be changed; what stood stays"
-LAST_WORDS = "the daemon cannot go on; the walls that stand stay"
 NEW = 29501
 
 
@@ -127,7 +126,7 @@ def test_a_disk_without_room_for_a_socket_ends_the_start_loudly(lab: Lab, tmp_pa
     (node.runtime / "control.new" / "in-the-way").touch()
     process = node.launch()
     assert 1 == process.wait(timeout=15)
-    (line,) = node.logged(LAST_WORDS)
+    (line,) = node.logged(EventKey.DAEMON_FAILED)
     assert "critical" == line["level"]
     assert "control.new" in str(line["error"])
     assert {"timeout"} == stranger_gets(node, 29500)
@@ -144,7 +143,7 @@ def test_no_memory_for_a_transaction_changes_nothing_and_is_tried_again(
         closes(node, 29500)
         refuse.touch()
         rank.open("tcp", "::", NEW)
-        eventually(lambda: node.logged(REFUSED), "the refusal is logged", node.log)
+        eventually(lambda: node.logged(EventKey.WALL_FAILED), "the refusal is logged", node.log)
         assert {"timeout"} == stranger_gets(node, 29500)
         assert {"open"} == peer_gets(node, 29500)
         assert os.strerror(errno.ENOMEM) in problems(node)
@@ -195,8 +194,8 @@ def test_notifications_that_overrun_while_we_are_stopped_are_made_up_for(
         finally:
             node.signal(signal.SIGCONT)
         closes(node)
-        touched = node.ask("status")["daemon"]["touched"]  # type: ignore[index]
-        assert any("notifications were lost" in one["what"] for one in touched)
+        found = node.ask("status")["daemon"]["modifications"]  # type: ignore[index]
+        assert any("notifications were lost" in one["what"] for one in found)
 
 
 def _first_free(pid: int) -> int:
@@ -221,7 +220,7 @@ def test_descriptors_that_run_out_cost_passes_and_not_the_wall(lab: Lab, tmp_pat
         rank.open("tcp", "::", NEW)
         eventually(lambda: "Too many open files" in node.log.read_text(), "it is said", node.log)
         assert {"timeout"} == stranger_gets(node, 29500)
-        assert not node.logged(LAST_WORDS)
+        assert not node.logged(EventKey.DAEMON_FAILED)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         closes(node)
         eventually(lambda: node.ask("status")["safe"], "status is well again", node.log)

@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.support.cgroups import inside
 from tests.support.lab import Host, Lab
 from vllmwall.api.server import ControlError, request
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.options import Options
 
 PATIENCE = 15.0  # seconds; far more than anything here needs on a busy machine
@@ -209,10 +210,10 @@ class Guarded:
         """Ask over the control socket."""
         return request(command, arguments, self.runtime / "control.sock")
 
-    def logged(self, event: str) -> list[dict[str, object]]:
+    def logged(self, key: EventKey) -> list[dict[str, object]]:
         """The log's records of one event."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line[0] == "{"]
-        return [line for line in lines if line["event"] == event]
+        return [line for line in lines if line["event"] == key.key]
 
     def rank(self, cgroup: Path | None = None) -> Program:
         """A torch.distributed rank that opens ports on command."""

@@ -11,6 +11,7 @@ from vllmwall.api.bans_shapes import BANS_VERSION, BansJson
 from vllmwall.api.server import ControlError, Json
 from vllmwall.cidr import parse_network
 from vllmwall.decide.bannable import Spared, why_never, why_not
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.linux import netlink
 from vllmwall.linux.connections import SOCK_DIAG, decoded, handles
 from vllmwall.linux.netns import run_in
@@ -52,7 +53,7 @@ def _change(daemon: Daemon, change: Callable[[], None], networks: tuple[Network,
         change()
     except BanError as error:
         raise ControlError("failed", str(error)) from error
-    daemon.log.info("bans changed", networks=[str(one) for one in networks])
+    daemon.log(EventKey.BANS_CHANGED, networks=[str(one) for one in networks])
     before = daemon.keeper.walls.severed
     daemon.keeper.renew()
     daemon.wake_soon("bans changed", 0.0)  # for what else hangs on it: the wall for the next boot

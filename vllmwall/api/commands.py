@@ -20,6 +20,7 @@ from vllmwall.cidr import parse_network
 from vllmwall.config import DROP_INS, ConfigError
 from vllmwall.config.reading import Reading
 from vllmwall.enforce.backend import EnforceError
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.facts import NamespaceFacts, StatusFacts
 from vllmwall.model import Network
 from vllmwall.networks import PeerError, PeerList
@@ -56,7 +57,7 @@ class Answers:
         except (OSError, EnforceError) as error:
             raise ControlError("failed", f"{command}: {error}") from error
         except Exception as error:  # a question must not end the daemon
-            self._daemon.log.exception("a question could not be answered", command=command)
+            self._daemon.log(EventKey.REQUEST_FAILED, command=command, exc_info=True)
             raise ControlError("failed", f"{command}: internal error: {error!r}") from error
 
     def _facts(self) -> StatusFacts:

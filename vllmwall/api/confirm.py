@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllmwall.api.server import ControlError, Json
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.facts import ConfigProblem
 from vllmwall.engine.trial import forget, noted
 
@@ -19,7 +20,7 @@ def confirm(daemon: Daemon, _: Json) -> Json:
         raise ControlError("failed", "nothing waits to be confirmed: it was, or its time is over")
     forget(daemon.options.runtime_dir)
     daemon.on_trial = None
-    daemon.log.info("confirmed", change=waiting.what)
+    daemon.log(EventKey.CHANGE_CONFIRMED, change=waiting.what)
     return {"version": 1, "confirmed": waiting.what}
 
 
@@ -39,5 +40,5 @@ def rollback(daemon: Daemon, arguments: Json) -> Json:
         daemon.full_pass("rollback")
     else:
         daemon.set_down(is_down=True)
-    daemon.log.warning("not confirmed in time, so taken back", change=waiting.what)
+    daemon.log(EventKey.CHANGE_ROLLED_BACK, change=waiting.what)
     return {"version": 1, "rolled_back": waiting.what}

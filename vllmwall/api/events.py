@@ -1,4 +1,4 @@
-"""What happened: `vllmwall events` and `vllmwall watch`."""
+"""The newest events: the commands `events` and `watch`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MOST = 500
 
 def events(daemon: Daemon, arguments: Json) -> Json:
     """The events after number ``after`` of ``epoch``, the oldest first; without ``after`` the
-    newest ``most``. 500 at once: who wants more asks again."""
+    newest ``most``. 500 at most in one answer."""
     most, after = _number(arguments, "most", _MOST), _number(arguments, "after", -1)
     most = min(most, _MOST)
     if after < 0:
-        return events_json(daemon.happenings.last(most))
-    return events_json(daemon.happenings.since(after, str(arguments.get("epoch", "")), most))
+        return events_json(daemon.event_log.last(most))
+    return events_json(daemon.event_log.since(after, str(arguments.get("epoch", "")), most))
 
 
 def _number(arguments: Json, key: str, default: int) -> int:

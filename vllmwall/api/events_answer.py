@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vllmwall.api.events_shapes import EVENTS_VERSION, EventJson, EventsJson
-from vllmwall.engine.event_log import Happening, Since
+from vllmwall.engine.event_log import LoggedEvent, Since
 
 
 def events_json(found: Since) -> EventsJson:
@@ -18,14 +18,14 @@ def events_json(found: Since) -> EventsJson:
     }
 
 
-def event_json(one: Happening) -> EventJson:
+def event_json(one: LoggedEvent) -> EventJson:
     """One event."""
     return {
         "version": EVENTS_VERSION,
         "number": one.number,
         "time": one.time,
-        "kind": one.kind,
-        "level": one.level,
+        "kind": one.key.key,
+        "level": one.key.level,
         "namespace": one.namespace,
         "workload": one.workload,
         "detail": one.detail,

@@ -11,8 +11,8 @@ class EventJson(TypedDict):
     """One event; a line of `vllmwall events --json`.
 
     ``number`` counts up from 1 since the daemon started and has no holes; a line of the kind
-    ``gap`` says how many events were given up before they were asked for, ``daemon-gone`` and
-    ``daemon-back`` what the follower saw of the daemon itself: their ``number`` is 0. ``time`` is
+    ``gap`` says how many events were dropped before they were asked for, ``daemon_gone`` and
+    ``daemon_back`` what the follower saw of the daemon itself: their ``number`` is 0. ``time`` is
     in seconds since the epoch.
     """
 
@@ -28,7 +28,7 @@ class EventJson(TypedDict):
 
 class EventsJson(TypedDict):
     """The daemon's answer. ``epoch`` is another one for another run of the daemon, ``next`` the
-    number to ask after, ``newest`` that of the newest event, ``lost`` were given up."""
+    number to ask after, ``newest`` that of the newest event, ``lost`` were dropped."""
 
     version: int
     epoch: str

@@ -26,8 +26,8 @@ class LastPassJson(TypedDict):
     reason: str
 
 
-class TouchJson(TypedDict):
-    """Another program's commit that touched our table, which was put right at once."""
+class ModificationJson(TypedDict):
+    """Another program's commit that modified our table, which was repaired at once."""
 
     at: float
     namespace: str
@@ -45,7 +45,7 @@ class DaemonJson(TypedDict):
     events: str
     events_reason: str
     events_lost: int
-    touched: list[TouchJson]
+    modifications: list[ModificationJson]
     last_pass: LastPassJson | None
     passes: int
 

@@ -188,7 +188,7 @@ def _daemon_json(daemon: DaemonFacts) -> DaemonJson:
         "events": daemon.events,
         "events_reason": daemon.events_reason,
         "events_lost": daemon.events_lost,
-        "touched": [
+        "modifications": [
             {
                 "at": one.at,
                 "namespace": one.namespace,
@@ -196,7 +196,7 @@ def _daemon_json(daemon: DaemonFacts) -> DaemonJson:
                 "command": one.command,
                 "what": one.what,
             }
-            for one in daemon.touched
+            for one in daemon.modifications
         ],
         "last_pass": None
         if last is None

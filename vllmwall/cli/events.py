@@ -1,4 +1,4 @@
-"""`vllmwall events`: what happened on this node, and what happens now."""
+"""`vllmwall events`: the newest events of this node, and new ones as they come."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ STYLES = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": 
     default=50,
     show_default=True,
     metavar="NUMBER",
-    help="How many of the events until now.",
+    help="How many of the newest events to print.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def events(follow: bool, last: int, as_json: bool) -> None:
-    """What happened: workloads, listeners, walls, guards, touches, peers, failures.
+    """Show events: workloads, listeners, walls, guards, modified tables, peers, failures.
 
     The daemon keeps its newest 2,000 events while it runs; the journal keeps more.
     """
@@ -49,7 +49,7 @@ def events(follow: bool, last: int, as_json: bool) -> None:
 
 
 def _follow(answer: EventsJson, *, as_json: bool) -> None:
-    """A daemon that ends is said once, and so is the one that comes after it."""
+    """Print a line of its own when the daemon ends, and when another one answers."""
     epoch, after, is_there = answer["epoch"], answer["next"], True
     for _ in ticks(_EVERY_SECONDS):
         try:
@@ -58,16 +58,16 @@ def _follow(answer: EventsJson, *, as_json: bool) -> None:
             if error.code == "denied":
                 fail(str(error), exit_of(error))
             if is_there:
-                _print([said("daemon-gone", f"{error}; trying again")], as_json=as_json)
+                _print([_own("daemon_gone", f"{error}; trying again")], as_json=as_json)
             is_there = False
             continue
         if not is_there or found["epoch"] != epoch:
-            words = "the same as before" if found["epoch"] == epoch else "it was started anew"
-            _print([said("daemon-back", f"a daemon answers: {words}")], as_json=as_json)
+            words = "the same as before" if found["epoch"] == epoch else "it has restarted"
+            _print([_own("daemon_back", f"a daemon answers: {words}")], as_json=as_json)
         is_there = True
         if found["lost"]:
-            words = f"{found['lost']} events were given up before they were asked for"
-            _print([said("gap", words)], as_json=as_json)
+            words = f"{found['lost']} events were dropped before they were asked for"
+            _print([_own("gap", words)], as_json=as_json)
         _print(found["events"], as_json=as_json)
         epoch, after = found["epoch"], found["next"]
 
@@ -79,8 +79,8 @@ def more(after: int, epoch: str) -> EventsJson:
     return cast("EventsJson", printable(found))
 
 
-def said(kind: str, words: str) -> EventJson:
-    """An event of our own: what the follower saw."""
+def _own(kind: str, detail: str) -> EventJson:
+    """An event that the follower itself reports."""
     return {
         "version": 1,
         "number": 0,
@@ -89,19 +89,27 @@ def said(kind: str, words: str) -> EventJson:
         "level": "warning",
         "namespace": "",
         "workload": "",
-        "detail": words,
+        "detail": detail,
     }
 
 
 def line(one: EventJson) -> Text:
-    """An event for a person, as short as it can be told."""
+    """An event in one line for a person."""
     from rich.text import Text
 
     text = Text(time.strftime("%H:%M:%S ", time.localtime(one["time"])), style="dim")
-    text.append(f"{one['kind']} ", style=STYLES.get(one["level"], "bold"))
+    text.append(f"{_words(one['kind'])} ", style=STYLES.get(one["level"], "bold"))
     where = " ".join(filter(None, (one["namespace"], one["workload"])))
     text.append(f"{where} " if where else "", style="cyan")
     return text.append(one["detail"], style="dim" if one["level"] == "debug" else "")
+
+
+def _words(kind: str) -> str:
+    """What a person reads for a key; a key of a newer daemon, or of ours, explains itself."""
+    from vllmwall.engine.event_keys import EventKey
+
+    known = EventKey.__members__.get(kind.upper())
+    return known.words if known else kind.replace("_", " ")
 
 
 def _print(events: Iterable[EventJson], *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         ListenerJson,
         OrdersJson,
         StatusJson,
-        TouchJson,
+        ModificationJson,
         WorkloadJson,
     )
 
@@ -35,7 +35,7 @@ _RULES = {
 _AUDIENCES = {"public": "yellow", "peers": "green", "node": "cyan"}
 _NO_WALL = "the walls are down, or its network namespace cannot be read"
 _NARROW = 100
-_TOUCHES = 3
+_MODIFICATIONS = 3
 
 
 @click.command()
@@ -85,17 +85,17 @@ def show(out: Console, answer: StatusJson, *, why: bool = False, everything: boo
     for error in answer["config"]["error"] or ():
         line = "" if error["line"] is None else f":{error['line']}"
         out.print(f"! {error['file']}{line}: {error['key']}: {error['message']}", style="red")
-    for touch in answer["daemon"]["touched"][-_TOUCHES:] if answer["daemon"] else ():
-        out.print(f"! {_touch_line(touch)}", style="yellow")
+    for one in answer["daemon"]["modifications"][-_MODIFICATIONS:] if answer["daemon"] else ():
+        out.print(f"! {_modification_line(one)}", style="yellow")
     out.print(_facts_line(answer), style="dim")
     for workload in answer["workloads"]:
         _show_workload(out, workload, answer, why=why, everything=everything)
 
 
-def _touch_line(touch: TouchJson) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(touch["at"]))
-    who = f"{touch['command']} (pid {touch['pid']})" if touch["pid"] else "another program"
-    return f"{when} {who} touched our table in {touch['namespace']}: {touch['what']}; put right"
+def _modification_line(one: ModificationJson) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["at"]))
+    who = f"{one['command']} (pid {one['pid']})" if one["pid"] else "another program"
+    return f"{when} {who} modified our table in {one['namespace']}: {one['what']}; repaired"
 
 
 def _facts_line(answer: StatusJson) -> str:

@@ -28,11 +28,11 @@ from vllmwall.config.settings import Settings
 from vllmwall.daemon.readiness import word
 from vllmwall.daemon.supervisor import Supervisor, longest_sleep
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.engine.change_log import tell_change, tell_failure, tell_touch
-from vllmwall.engine.changes import Noticing
+from vllmwall.engine.changes import PassChanges, log_change, log_modification
 from vllmwall.engine.event_handlers import follow, late_reactions
-from vllmwall.engine.event_log import Happenings
-from vllmwall.engine.facts import ConfigProblem, DaemonFacts, PassFacts, TouchFacts
+from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.event_log import EventLog
+from vllmwall.engine.facts import ConfigProblem, DaemonFacts, PassFacts, ModificationFacts
 from vllmwall.engine.histograms import Measures
 from vllmwall.engine.log import Logger, configure
 from vllmwall.engine.options import DOWN_MARKER, Options
@@ -48,7 +48,7 @@ from vllmwall.observe.namespaces import inode_of_name
 _SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
 _POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
 _PEERS_SECONDS = 60.0
-_TOUCHES_KEPT = 16
+_MODIFICATIONS_KEPT = 16
 _SECOND_LOOK = "second look"  # for walls that an earlier daemon left: not before READY
 _SECOND_LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
@@ -63,27 +63,25 @@ def run(options: Options, read: Callable[[], Settings]) -> int:
     try:
         config = read()
     except ConfigError as error:
-        configure(options.log or "auto").error(
-            "no usable configuration; the walls that stand stay", problems=str(error)
-        )
+        configure(options.log or "auto")(EventKey.CONFIG_UNUSABLE, problems=_as_list(error))
         return 2
-    happenings = Happenings()
+    events = EventLog()
     level = options.log_level or config.log_level
-    log = configure(options.log or config.log, level, happenings.note)
+    log = configure(options.log or config.log, level, events.add)
     try:
-        return _run_alone(options, config, log, happenings)
+        return _run_alone(options, config, log, events)
     except Exception as error:  # loud and in one line; a start anew is the unit's business
         why = f"{type(error).__name__}: {error}"
-        log.critical("the daemon cannot go on; the walls that stand stay", error=why, exc_info=True)
+        log(EventKey.DAEMON_FAILED, error=why, exc_info=True)
         return 1
 
 
-def _run_alone(options: Options, config: Settings, log: Logger, happenings: Happenings) -> int:
+def _run_alone(options: Options, config: Settings, log: Logger, events: EventLog) -> int:
     with alone_in(options.runtime_dir) as alone:
         if not alone:
-            log.error("another vllmwall daemon runs", runtime_dir=str(options.runtime_dir))
+            log(EventKey.ALREADY_RUNNING, runtime_dir=str(options.runtime_dir))
             return 1
-        daemon = Daemon(options, config, log, happenings)
+        daemon = Daemon(options, config, log, events)
         try:
             daemon.run()
         finally:
@@ -99,13 +97,13 @@ class Daemon:
         options: Options,
         config: Settings,
         log: Logger,
-        happenings: Happenings,
+        event_log: EventLog,
     ) -> None:
         self.options = options
         self.log = log
-        self.happenings = happenings
+        self.event_log = event_log
         self.measures = Measures()
-        self._noticing = Noticing(log)
+        self._changes = PassChanges(log)
         self.metrics = Metrics(self)
         self._supervisor = Supervisor()
         self.started = time.time()
@@ -124,8 +122,10 @@ class Daemon:
             down=(options.runtime_dir / DOWN_MARKER).exists(),
             armed_file=options.runtime_dir / "armed.json",
             bans=BanList(*options.ban_files),
-            on_change=lambda change: tell_change(log, self._name(change.namespace), change),
-            on_failure=lambda inode, why: tell_failure(log, self._name(inode), why),
+            on_change=lambda change: log_change(log, self._name(change.namespace), change),
+            on_failure=lambda inode, why: log(
+                EventKey.WALL_FAILED, namespace=self._name(inode), error=why
+            ),
         )
         self._events = open_events(options.instance, _POLL_SECONDS)
         self._control = ControlServer(
@@ -137,14 +137,17 @@ class Daemon:
         self._due = {"start": 0.0}  # why full passes shall be, and when at the latest
         self._due_peers = 0.0
         self._lost = 0
-        self.touched: deque[TouchFacts] = deque(maxlen=_TOUCHES_KEPT)
+        self.modifications: deque[ModificationFacts] = deque(maxlen=_MODIFICATIONS_KEPT)
         self.on_trial: Settings | None = None  # what comes back unless its successor is confirmed
 
     def run(self) -> None:
         """Until a signal says stop."""
         self._catch_signals()
-        self.log.info(
-            "started", version=__version__, events=self._events.name, why=self._events.reason
+        self.log(
+            EventKey.DAEMON_STARTED,
+            version=__version__,
+            events=self._events.name,
+            why=self._events.reason,
         )
         while not self._stopping:
             now = time.monotonic()
@@ -156,7 +159,7 @@ class Daemon:
             due = min(self._next_pass()[0], self._due_peers, time.monotonic() + longest_sleep())
             self._wait(due - time.monotonic())
         self._supervisor.tell("STOPPING=1")
-        self.log.info("stopped; the walls stay up")
+        self.log(EventKey.DAEMON_STOPPED)
 
     def close(self) -> None:
         """Give everything back except the walls."""
@@ -175,7 +178,7 @@ class Daemon:
             events=self._events.name,
             events_reason=self._events.reason,
             events_lost=self._lost,
-            touched=tuple(self.touched),
+            modifications=tuple(self.modifications),
             last_pass=self.last_pass,
             passes=self.passes,
         )
@@ -198,12 +201,12 @@ class Daemon:
             self.keeper.full_pass(self._catch_up)
             self._count_lost_events()
             self._save_wall()
-            self._noticing.look(self.keeper)
+            self._changes.log_changes(self.keeper)
             note_refusals(self)
             self.pass_error = None
         except Exception as error:  # whatever a user's process can provoke must not end us
             self.pass_error = f"the last pass failed: {error!r}; the walls that stand stay"
-            self.log.exception("pass failed", reason=reason, error=repr(error))
+            self.log(EventKey.PASS_FAILED, reason=reason, error=repr(error), exc_info=True)
         if self.pass_error or any(self.keeper.walls.failures()):
             self.wake_soon("what failed is tried again", _RETRY_SECONDS)
         if self.passes == 0:  # which must not wait for it
@@ -215,7 +218,7 @@ class Daemon:
         self.metrics.after_pass()
         said = word(self.keeper, self.pass_error)
         if self._supervisor.tell_once(said) and "READY=1" not in said and not self.pass_error:
-            self.log.error("not ready", why=said.removeprefix("STATUS="))
+            self.log(EventKey.NOT_READY, why=said.removeprefix("STATUS="))
 
     def _until_a_peer_expires(self) -> float | None:
         now = self.keeper.peers.now()
@@ -231,12 +234,12 @@ class Daemon:
         except OSError as error:
             self.save_error = f"the wall for the next boot could not be saved: {error}"
             if self.save_error != before:
-                self.log.error(self.save_error)
+                self.log(EventKey.WALL_NOT_SAVED, error=str(error))
 
     def _count_lost_events(self) -> None:
         lost = self._events.lost()
         if lost > self._lost:
-            self.log.warning("the kernel dropped events; a full pass follows", events=lost)
+            self.log(EventKey.EVENTS_LOST, events=lost)
             self.wake_soon("lost events", self._settle_seconds())
         self._lost = lost
 
@@ -258,13 +261,13 @@ class Daemon:
             self.config_problems = ()
             self.keeper.peers.configure(config.peers)
             self._refresh_peers(time.monotonic(), wait=_PATIENCE_SECONDS)
-            self.log.info("configuration loaded", file=str(self.options.config))
+            self.log(EventKey.CONFIG_LOADED, file=str(self.options.config))
         except ConfigError as error:
             self.config_problems = tuple(
                 ConfigProblem(str(one.file), one.key, one.message, one.line)
                 for one in error.problems
             )
-            self.log.error("configuration refused; the old one stays", problems=str(error))
+            self.log(EventKey.CONFIG_INVALID, problems=_as_list(error))
             raise
         finally:
             self.full_pass("reload")
@@ -279,12 +282,12 @@ class Daemon:
         if is_down:
             marker.touch()
             removed = self.keeper.take_down()
-            self.log.warning("walls taken down on request", namespaces=removed)
+            self.log(EventKey.WALLS_DOWN, namespaces=[self._name(one) for one in removed])
         else:
             marker.unlink(missing_ok=True)
             self.keeper.down = False
             removed = []
-            self.log.info("walls put up on request")
+            self.log(EventKey.WALLS_UP)
         self.full_pass("down" if is_down else "up")
         return removed
 
@@ -332,27 +335,29 @@ class Daemon:
             if wanted.full:
                 self.wake_soon(wanted.full, self._settle_seconds())
         except Exception as error:  # as in a full pass, which comes next and reads it all anew
-            self.log.exception("an event could not be followed", error=repr(error))
+            self.log(EventKey.EVENT_FAILED, error=repr(error), exc_info=True)
             self.wake_soon("failed event", _SETTLE_SECONDS)
 
     def _repair(self, namespace: int) -> None:
-        """Put a wall right that others touched, and say who."""
+        """Repair a wall that other programs modified, and log which ones."""
         try:
             watch = self.keeper.watches().get(namespace)
-            touches = watch.read() if watch else ()
-            if touches:
+            commits = watch.read() if watch else ()
+            if commits:
                 with self.measures.repair.timed():
                     self.keeper.repair(namespace)
         except Exception as error:  # the full pass that comes next reads it all anew
-            self.log.exception("a wall could not be repaired", error=repr(error))
+            self.log(EventKey.REPAIR_FAILED, error=repr(error), exc_info=True)
             self.wake_soon("failed repair", _SETTLE_SECONDS)
             return
         name = self._name(namespace)
-        for one in touches:
-            self.touched.append(TouchFacts(time.time(), name, one.pid, one.command, one.what))
-            tell_touch(self.log, name, one)
-        if touches and not self.keeper.down:
-            self.log.info("a touched wall was put right", namespace=name)
+        for one in commits:
+            self.modifications.append(
+                ModificationFacts(time.time(), name, one.pid, one.command, one.what)
+            )
+            log_modification(self.log, name, one)
+        if commits and not self.keeper.down:
+            self.log(EventKey.WALL_REPAIRED, namespace=name)
 
     def _settle_seconds(self) -> float:
         """Full passes after events take a tenth of the time at most, however many events come."""
@@ -374,7 +379,7 @@ class Daemon:
         try:
             thread.start()
         except RuntimeError as error:  # how Python says that the kernel gives no more threads
-            self.log.error("peers could not be read anew; the old ones stay", error=str(error))
+            self.log(EventKey.PEERS_FAILED, error=str(error))
             return
         thread.join(timeout=wait)
 
@@ -397,3 +402,7 @@ class Daemon:
 
     def _name(self, namespace: int) -> str:
         return self.keeper.observer.namespaces.name(namespace)
+
+
+def _as_list(error: ConfigError) -> list[str]:
+    return [str(one) for one in error.problems]

@@ -1,24 +1,38 @@
-"""What came and went between two full passes, for the log and the events.
+"""Changes to log: differences between two full passes, changed walls, other programs' commits.
 
-Says only what was read back: a listener is walled when a rule for it stands in the kernel, and
-opened when none stands or the rule lets everyone in.
+Logs only what was read back: a listener is walled when the kernel has a rule for it, and open when
+it has none or the rule lets everyone in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from vllmwall.enforce.apply import Change
+from vllmwall.enforce.nftables.notifications import Touch
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.log import Logger
 from vllmwall.engine.reconciler import WallKeeper
-from vllmwall.model import PUBLIC, Listener, Mode, Network, Proto, Wall, Workload, WorkloadId
+from vllmwall.model import (
+    PUBLIC,
+    Listener,
+    Mode,
+    Network,
+    Proto,
+    Wall,
+    WallEntry,
+    Workload,
+    WorkloadId,
+)
 
+_CONNECTIONS_SHOWN = 8
 _Place = tuple[WorkloadId, int, str]
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A listener as it was: for whom, and why it has no rule."""
+class _ListenerState:
+    """A listener as a pass left it: its audience, and why it has no rule."""
 
     workload: str
     namespace: str
@@ -33,57 +47,58 @@ class _Seen:
 
 
 @dataclass
-class Noticing:
-    """Compares each full pass with the one before it and logs the difference."""
+class PassChanges:
+    """Compares each full pass with the one before it and logs the differences."""
 
     log: Logger
     _workloads: dict[WorkloadId, Workload] = field(default_factory=dict)
-    _listeners: dict[_Place, _Seen] = field(default_factory=dict)
+    _listeners: dict[_Place, _ListenerState] = field(default_factory=dict)
     _guards: frozenset[tuple[str, str]] = frozenset()
     _peers: tuple[Network, ...] | None = None
 
-    def look(self, keeper: WallKeeper) -> None:
-        """Log what is new since the last call."""
-        self._look_at_peers(keeper.peers.networks())
+    def log_changes(self, keeper: WallKeeper) -> None:
+        """Log what changed since the last call."""
+        self._log_peers(keeper.peers.networks())
         workloads = {one.id: one for one in keeper.recognition.workloads}
         for added in workloads.keys() - self._workloads.keys():
-            self._tell_workload("workload appeared", workloads[added])
-        self._look_at_guards(frozenset(_guards(keeper)))
-        self._look_at_listeners(dict(_listeners(keeper)))
+            self._log_workload(EventKey.WORKLOAD_APPEARED, workloads[added])
+        self._log_guards(frozenset(_guards(keeper)))
+        self._log_listeners(dict(_listeners(keeper)))
         for gone in self._workloads.keys() - workloads.keys():
-            self._tell_workload("workload ended", self._workloads[gone])
+            self._log_workload(EventKey.WORKLOAD_ENDED, self._workloads[gone])
         self._workloads = workloads
 
-    def _tell_workload(self, text: str, one: Workload) -> None:
-        self.log.info(text, workload=one.name, stack=one.stack.value, pid=one.id.root_pid)
+    def _log_workload(self, key: EventKey, one: Workload) -> None:
+        self.log(key, workload=one.name, stack=one.stack.value, pid=one.id.root_pid)
 
-    def _look_at_peers(self, peers: tuple[Network, ...]) -> None:
+    def _log_peers(self, peers: tuple[Network, ...]) -> None:
         before, self._peers = self._peers, peers
         if before is not None and before != peers:
             added = [str(one) for one in peers if one not in before]
             removed = [str(one) for one in before if one not in peers]
-            self.log.info("peers changed", added=added, removed=removed)
+            self.log(EventKey.PEERS_CHANGED, added=added, removed=removed)
 
-    def _look_at_guards(self, guards: frozenset[tuple[str, str]]) -> None:
+    def _log_guards(self, guards: frozenset[tuple[str, str]]) -> None:
         for namespace, path in sorted(guards - self._guards):
-            self.log.info("guard armed", namespace=namespace, cgroup=path)
+            self.log(EventKey.GUARD_ACTIVE, namespace=namespace, cgroup=path)
         for namespace, path in sorted(self._guards - guards):
-            self.log.info("guard gone", namespace=namespace, cgroup=path)
+            self.log(EventKey.GUARD_REMOVED, namespace=namespace, cgroup=path)
         self._guards = guards
 
-    def _look_at_listeners(self, listeners: dict[_Place, _Seen]) -> None:
+    def _log_listeners(self, listeners: dict[_Place, _ListenerState]) -> None:
         for place, one in listeners.items():
             before = self._listeners.get(place)
             if before is None or before.is_open != one.is_open:
-                self._tell_listener("listener opened" if one.is_open else "listener walled", one)
+                opened = EventKey.LISTENER_OPENED if one.is_open else EventKey.LISTENER_WALLED
+                self._log_listener(opened, one)
         for place, one in self._listeners.items():
             if place not in listeners:
-                self._tell_listener("listener gone", one)
+                self._log_listener(EventKey.LISTENER_GONE, one)
         self._listeners = listeners
 
-    def _tell_listener(self, text: str, one: _Seen) -> None:
-        self.log.debug(
-            text,
+    def _log_listener(self, key: EventKey, one: _ListenerState) -> None:
+        self.log(
+            key,
             namespace=one.namespace,
             workload=one.workload,
             listener=one.where,
@@ -91,6 +106,45 @@ class Noticing:
             audience=list(one.audience),
             reason=one.reason,
         )
+
+
+def log_change(log: Logger, namespace: str, change: Change) -> None:
+    """Log one change that we made to a wall, and the connections that it reset."""
+    before, after = change.before, change.after
+    entries, guards = (before.entries, before.guards) if before else (frozenset(), frozenset())
+    added, removed = _ports(after.entries - entries), _ports(entries - after.entries)
+    was_banned = before.banned if before else ()
+    log(
+        EventKey.WALL_CREATED if before is None else EventKey.WALL_CHANGED,
+        namespace=namespace,
+        added=sorted(added - removed),
+        changed=sorted(added & removed),
+        removed=sorted(removed - added),
+        guarded=sorted(one.path for one in after.guards - guards),
+        banned=[str(one) for one in after.banned if one not in was_banned],
+    )
+    if reset := change.severed.connections:
+        log(
+            EventKey.CONNECTIONS_RESET,
+            namespace=namespace,
+            connections=[str(one) for one in reset[:_CONNECTIONS_SHOWN]],
+            count=len(reset),
+        )
+
+
+def log_modification(log: Logger, namespace: str, commit: Touch) -> None:
+    """Log a commit of another program that modified our table."""
+    log(
+        EventKey.TABLE_MODIFIED,
+        namespace=namespace,
+        pid=commit.pid,
+        command=commit.command,
+        what=commit.what,
+    )
+
+
+def _ports(entries: Iterable[WallEntry]) -> set[str]:
+    return {f"{one.proto.value}/{one.port}" for one in entries}
 
 
 def _guards(keeper: WallKeeper) -> Iterator[tuple[str, str]]:
@@ -102,7 +156,7 @@ def _guards(keeper: WallKeeper) -> Iterator[tuple[str, str]]:
             yield keeper.observer.namespaces.name(inode), path or f"cgroup {guard.id}"
 
 
-def _listeners(keeper: WallKeeper) -> Iterator[tuple[_Place, _Seen]]:
+def _listeners(keeper: WallKeeper) -> Iterator[tuple[_Place, _ListenerState]]:
     reasons = {one.listener: one.reason for one in keeper.decision.skipped}
     for workload in keeper.recognition.workloads:
         for labelled in workload.listeners:
@@ -114,8 +168,8 @@ def _listeners(keeper: WallKeeper) -> Iterator[tuple[_Place, _Seen]]:
             audience = keeper.policy.audience_of(role) if ruled else (PUBLIC,)
             space = keeper.observer.namespaces.name(one.namespace)
             where = (workload.id, one.namespace, one.where)
-            why = reason or ("" if ruled else "no rule stands for it")
-            yield where, _Seen(workload.name, space, one.where, role.value, audience, why)
+            why = reason or ("" if ruled else "no rule is active for it")
+            yield where, _ListenerState(workload.name, space, one.where, role.value, audience, why)
 
 
 def _is_ruled(standing: Wall | None, one: Listener) -> bool:

@@ -48,9 +48,9 @@ class PassFacts:
 
 
 @dataclass(frozen=True)
-class TouchFacts:
-    """A commit of another program that touched our table: when (seconds since the epoch), in
-    which namespace, who, and what it did."""
+class ModificationFacts:
+    """A commit of another program that modified our table. ``at`` is in seconds since the epoch;
+    ``what`` says what the commit did."""
 
     at: float
     namespace: str
@@ -62,7 +62,7 @@ class TouchFacts:
 @dataclass(frozen=True)
 class DaemonFacts:
     """The daemon itself. ``events`` is ``tracefs`` or ``poll``; ``events_lost`` is how many the
-    kernel had to drop. ``touched`` are the newest touches, the oldest first."""
+    kernel had to drop. ``modifications`` are the newest ones, the oldest first."""
 
     pid: int
     version: str
@@ -72,7 +72,7 @@ class DaemonFacts:
     last_pass: PassFacts | None = None
     passes: int = 0
     events_lost: int = 0
-    touched: tuple[TouchFacts, ...] = ()
+    modifications: tuple[ModificationFacts, ...] = ()
 
 
 @dataclass(frozen=True)

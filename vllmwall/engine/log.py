@@ -10,57 +10,74 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from io import TextIOBase
+from types import ModuleType
 from typing import TextIO, cast
 
-from vllmwall.engine.hidden_imports import absent
+from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.event_log import as_text
 from vllmwall.linux.systemd import send
 
+
+@contextmanager
+def hidden(*names: str) -> Iterator[None]:
+    """Make imports of these modules fail in this block, unless they were imported before."""
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent, cast("ModuleType", None)))
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
 # structlog imports rich and, through asyncio, ssl where it finds them: 9 MB for a daemon's life.
-with absent("rich", "ssl"):
+with hidden("rich", "ssl"):
     import structlog
 
 KINDS = ("auto", "journal", "json", "console")
 LEVELS = ("debug", "info", "warning", "error")
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
 
-Event = MutableMapping[str, object]
-Logger = structlog.typing.FilteringBoundLogger
+_Record = MutableMapping[str, object]
+Keep = Callable[[EventKey, Mapping[str, object]], None]
+
+
+class Logger:
+    """Logs the events of the table, each at its level; ``keep`` gets every one."""
+
+    def __init__(self, out: structlog.typing.FilteringBoundLogger, keep: Keep) -> None:
+        self._out = out
+        self._keep = keep
+
+    def __call__(self, key: EventKey, *, exc_info: bool = False, **fields: object) -> None:
+        """Log one event; with ``exc_info`` the exception that is handled now, and its stack."""
+        self._keep(key, fields)
+        more = {"exc_info": True} if exc_info else {}
+        number = getattr(logging, key.level.upper())
+        self._out.log(number, key.key, message=key.words, **fields, **more)
 
 
 def configure(
-    kind: str = "auto",
-    level: str = "info",
-    also: Callable[[Mapping[str, object]], None] = lambda record: None,
+    kind: str = "auto", level: str = "info", keep: Keep = lambda key, fields: None
 ) -> Logger:
-    """Set the log up and return the logger. ``kind`` is one of `KINDS`.
-
-    ``also`` gets every record, whatever its level: its text is under ``event``.
-    """
-
-    def pass_on(_logger: object, _name: str, event: Event) -> Event:
-        also(event)
-        if getattr(logging, str(event["level"]).upper()) < getattr(logging, level.upper()):
-            raise structlog.DropEvent
-        return event
-
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, pass_on, *_outputs(_resolve(kind))],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Errors())),
+    """A logger. ``kind`` is one of `KINDS`; ``keep`` gets every event, whatever the level."""
+    out = structlog.wrap_logger(
+        structlog.PrintLogger(cast("TextIO", _StandardError())),
+        processors=[structlog.processors.add_log_level, *_outputs(_resolve(kind))],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         cache_logger_on_first_use=True,
     )
-    logger: Logger = structlog.get_logger()
-    return logger
+    return Logger(out, keep)
 
 
-class _Errors(TextIOBase):
-    """Standard error without a buffer: what it does not take is not kept, nor raised about."""
+class _StandardError(TextIOBase):
+    """Standard error without a buffer; a text that cannot be written is lost without an error."""
 
     def write(self, text: str) -> int:
-        """All of it, or as much as goes."""
+        """Write all of it, or as much as the kernel takes."""
         with suppress(OSError):
             os.write(2, text.encode(errors="backslashreplace"))
         return len(text)
@@ -81,23 +98,28 @@ def _stderr_is_journal() -> bool:
 
 
 def _outputs(kind: str) -> list[structlog.typing.Processor]:
-    if kind == "journal":
-        return [structlog.processors.format_exc_info, _send_to_journal]
+    exceptions = structlog.processors.format_exc_info
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    if kind == "journal":
+        return [exceptions, _send_to_journal]
     if kind == "json":
-        return [
-            stamp,
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(default=str),
-        ]
-    return [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [stamp, exceptions, structlog.processors.JSONRenderer(default=str)]
+    return [stamp, _in_words, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
 
 
-def _send_to_journal(_logger: object, _name: str, event: Event) -> str:
-    """Fields become journal fields (``VLLMWALL_PORT=29500``); the text stays readable alone."""
-    message = str(event.pop("event"))
-    level = str(event.pop("level"))
-    fields = {f"VLLMWALL_{key.upper()}": str(value) for key, value in event.items()}
-    text = " ".join([message, *(f"{key}={value}" for key, value in event.items())])
-    send(text, PRIORITY=_PRIORITIES[level], SYSLOG_IDENTIFIER="vllmwall", **fields)
+def _in_words(_logger: object, _name: str, record: _Record) -> _Record:
+    """The words in the place of the key, for a person."""
+    fields = {name: value for name, value in record.items() if name != "message"}
+    return {**fields, "event": record["message"]}
+
+
+def _send_to_journal(_logger: object, _name: str, record: _Record) -> str:
+    """Fields become journal fields (``VLLMWALL_PORT=29500``); the text is complete without them."""
+    message, level = str(record.pop("message")), str(record.pop("level"))
+    texts = {name: as_text(value) for name, value in record.items()}
+    fields = {f"VLLMWALL_{name.upper()}": text for name, text in texts.items()}
+    line = " ".join(
+        [message, *(f"{name}={text}" for name, text in texts.items() if name != "event")]
+    )
+    send(line, PRIORITY=_PRIORITIES[level], SYSLOG_IDENTIFIER="vllmwall", **fields)
     raise structlog.DropEvent

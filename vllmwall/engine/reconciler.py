@@ -128,7 +128,7 @@ class WallKeeper:
                 self.walls.put(inode, wall)
 
     def repair(self, inode: int) -> None:
-        """Put one wall right that somebody else has touched."""
+        """Repair one wall that another program modified."""
         wall = None if self.down else self._wanted().get(inode)
         if wall is not None:
             self.walls.settle(inode, wall)

@@ -53,7 +53,7 @@ def following(node: Guarded) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
         text=True,
     )
     assert process.stdout is not None
-    until(process.stdout, "daemon-started")
+    until(process.stdout, "daemon_started")
     try:
         yield process, process.stdout
     finally:
@@ -81,14 +81,14 @@ def test_the_life_of_a_workload_is_told_from_its_first_port_to_its_end(node: Gua
     """Appeared, walled, gone, ended: each once, in this order, with names."""
     rank = node.rank()
     rank.open("tcp", "::", 29500)
-    eventually(lambda: "listener-walled" in kinds(node), "the listener is told", node.log)
+    eventually(lambda: "listener_walled" in kinds(node), "the listener is told", node.log)
     rank.close("tcp", "::", 29500)
-    eventually(lambda: "listener-gone" in kinds(node), "that it is gone", node.log)
+    eventually(lambda: "listener_gone" in kinds(node), "that it is gone", node.log)
     rank.kill()
     node.ask("reload")
-    life = {"workload-appeared", "listener-walled", "listener-gone", "workload-ended"}
+    life = {"workload_appeared", "listener_walled", "listener_gone", "workload_ended"}
     found = [one for one in said(node) if one["kind"] in life]
-    assert ["workload-appeared", "listener-walled", "listener-gone", "workload-ended"] == [
+    assert ["workload_appeared", "listener_walled", "listener_gone", "workload_ended"] == [
         one["kind"] for one in found
     ]
     assert 1 == len({one["workload"] for one in found})
@@ -102,11 +102,11 @@ def test_a_listener_for_everyone_is_told_as_opened(node: Guarded) -> None:
     server = node.server(8000)
     server.open("tcp", "0.0.0.0", 8000)
     server.open("tcp", "0.0.0.0", 8001)
-    wanted = {"listener-opened", "listener-walled"}
+    wanted = {"listener_opened", "listener_walled"}
     eventually(lambda: wanted <= set(kinds(node)), "both are told", node.log)
     found = {one["kind"]: one["detail"] for one in said(node) if one["kind"] in wanted}
-    assert ":8000" in found["listener-opened"]
-    assert ":8001" in found["listener-walled"]
+    assert ":8000" in found["listener_opened"]
+    assert ":8001" in found["listener_walled"]
 
 
 def test_an_audited_listener_is_not_called_walled(node: Guarded) -> None:
@@ -114,8 +114,8 @@ def test_an_audited_listener_is_not_called_walled(node: Guarded) -> None:
     node.config.write_text('mode = "audit"\n')
     node.ask("reload")
     node.rank().open("tcp", "::", 29500)
-    eventually(lambda: "listener-opened" in kinds(node), "it is open", node.log)
-    assert "listener-walled" not in kinds(node)
+    eventually(lambda: "listener_opened" in kinds(node), "it is open", node.log)
+    assert "listener_walled" not in kinds(node)
 
 
 def test_configuration_peers_and_touches_are_events_too(lab: Lab, tmp_path: Path) -> None:
@@ -126,19 +126,19 @@ def test_configuration_peers_and_touches_are_events_too(lab: Lab, tmp_path: Path
         with pytest.raises(Exception, match="nonsense"):
             node.ask("reload")
         lab.node.run(["nft", "flush ruleset"])
-        eventually(lambda: "repaired" in kinds(node), "the repair is told", node.log)
+        eventually(lambda: "wall_repaired" in kinds(node), "the repair is told", node.log)
         found = {one["kind"]: one for one in said(node)}
-        assert "198.51.100.7/32" in found["peers-changed"]["detail"]
-        assert "nonsense" in found["config-refused"]["detail"]
-        assert "error" == found["config-refused"]["level"]
-        assert "nft" in found["touched"]["detail"]
+        assert "198.51.100.7/32" in found["peers_changed"]["detail"]
+        assert "nonsense" in found["config_invalid"]["detail"]
+        assert "error" == found["config_invalid"]["level"]
+        assert "nft" in found["table_modified"]["detail"]
 
 
 def test_follow_prints_as_it_happens_and_ends_well_on_ctrl_c(node: Guarded) -> None:
     """One JSON object a line, flushed at once."""
     with following(node) as (process, lines):
         node.ask("peers.add", networks=["198.51.100.7/32"])
-        assert "198.51.100.7/32" in until(lines, "peers-changed")[-1]["detail"]
+        assert "198.51.100.7/32" in until(lines, "peers_changed")[-1]["detail"]
         process.send_signal(signal.SIGINT)
         assert 0 == process.wait(timeout=10)
 
@@ -147,10 +147,10 @@ def test_follow_says_that_the_daemon_went_and_goes_on_with_the_next(node: Guarde
     """A restart is no end of the story, and no event of the new daemon is passed over."""
     with following(node) as (_, lines):
         node.stop(signal.SIGKILL)
-        until(lines, "daemon-gone")
+        until(lines, "daemon_gone")
         node.start()
-        found = until(lines, "daemon-started")
-        assert "daemon-back" in [one["kind"] for one in found]
+        found = until(lines, "daemon_started")
+        assert "daemon_back" in [one["kind"] for one in found]
         assert 1 == found[-1]["number"]
 
 
@@ -164,8 +164,8 @@ def test_a_gap_is_said(node: Guarded) -> None:
                 rank.open("tcp", "::", port)
         node.start()  # its first pass tells of more than the ring holds
         gap = until(lines, "gap")[-1]
-        first = until(lines, "listener-walled")[-1]
-        assert f"{first['number'] - 1} events were given up" in gap["detail"]
+        first = until(lines, "listener_walled")[-1]
+        assert f"{first['number'] - 1} events were dropped" in gap["detail"]
 
 
 def test_without_a_daemon_it_says_so(node: Guarded) -> None:

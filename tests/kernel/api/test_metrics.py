@@ -111,7 +111,7 @@ def test_a_broken_wall_and_a_refused_configuration_show(node: Guarded) -> None:
     with pytest.raises(Exception, match="nonsense"):
         node.ask("reload")
     eventually(lambda: value(scraped(node), "vllmwall_config_refused") == 1, "it is told")
-    assert 1 == value(scraped(node), "vllmwall_events_total", kind="config-refused")
+    assert 1 == value(scraped(node), "vllmwall_events_total", kind="config_invalid")
 
 
 def test_a_repair_is_measured(lab: Lab, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_repair_is_measured(lab: Lab, tmp_path: Path) -> None:
         eventually(
             lambda: value(scraped(node), "vllmwall_repair_seconds_count") >= 1, "it was repaired"
         )
-        assert 1 <= value(scraped(node), "vllmwall_events_total", kind="touched")
+        assert 1 <= value(scraped(node), "vllmwall_events_total", kind="table_modified")
         assert 1 == value(scraped(node), "vllmwall_wall_up")
 
 

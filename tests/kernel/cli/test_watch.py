@@ -132,7 +132,7 @@ def test_what_comes_is_shown_and_lines_fit_80_columns(node: Guarded, terminal: T
     """A port, its rule, the drops and the event, live."""
     node.rank().open("tcp", "::", 29500)
     frame = terminal.until("tcp [::]:29500")
-    assert "refused" in terminal.until("listener-walled")
+    assert "refused" in terminal.until("listener_walled")
     node.lab.stranger.connect(node.lab.node.ipv4, 29500)
     terminal.until("/s")
     assert "stands" in frame
@@ -166,7 +166,7 @@ def test_a_daemon_that_ends_is_said_and_the_next_one_is_shown(
     terminal.until("no daemon answers")
     start = len(terminal.seen)
     node.start()
-    terminal.until("daemon-started", start)
+    terminal.until("daemon started", start)
     deadline = time.monotonic() + PATIENCE
     while "no daemon" in terminal.frames()[-2]:
         assert time.monotonic() < deadline

@@ -18,6 +18,7 @@ from tests.support.guarded import PATIENCE, PEERS, Guarded, eventually, guarded
 from tests.support.guarding import unit, wait_for_guard
 from tests.support.lab import Lab
 from vllmwall.api.server import ControlError
+from vllmwall.engine.event_keys import EventKey
 
 pytestmark = pytest.mark.kernel
 
@@ -168,7 +169,7 @@ def test_a_bad_configuration_changes_nothing(node: Guarded) -> None:
     with pytest.raises(ControlError, match="nonsense"):
         node.ask("reload")
     node.signal(signal.SIGHUP)
-    eventually(lambda: node.logged("configuration refused; the old one stays"), "it is logged")
+    eventually(lambda: node.logged(EventKey.CONFIG_INVALID), "it is logged")
     assert {"timeout"} == stranger_gets(node, 29500)
     assert {"open"} == peer_gets(node, 29500)
     errors = node.ask("status")["config"]["error"]  # type: ignore[index]
@@ -273,11 +274,11 @@ def test_a_wall_that_somebody_breaks_is_whole_at_once_and_who_it_was_is_said(
         assert {"timeout"} == stranger_gets(node, 29500)
         status = node.ask("status")
         assert status["safe"]
-        assert "nft" == status["daemon"]["touched"][0]["command"]  # type: ignore[index]
+        assert "nft" == status["daemon"]["modifications"][0]["command"]  # type: ignore[index]
 
 
 def named(node: Guarded) -> list[dict[str, object]]:
-    return node.logged("another program touched our table")
+    return node.logged(EventKey.TABLE_MODIFIED)
 
 
 @pytest.mark.parametrize("sabotage", ["flush ruleset", "delete table inet vllmwall"])
@@ -308,7 +309,7 @@ def test_connections_of_a_stranger_end_when_the_wall_comes(lab: Lab, tmp_path: P
             peer.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 peer.recv(1)
-        assert 1 == len(node.logged("connections reset that the wall refuses"))
+        assert 1 == len(node.logged(EventKey.CONNECTIONS_RESET))
 
 
 def test_audit_mode_drops_nothing_and_counts(node: Guarded) -> None:
@@ -372,7 +373,7 @@ def test_a_second_daemon_on_the_same_directory_refuses_to_start(node: Guarded) -
     second = Guarded(node.lab, node.folder)
     second.log = node.folder / "second.log"
     assert second.launch().wait(timeout=PATIENCE) == 1
-    assert second.logged("another vllmwall daemon runs")
+    assert second.logged(EventKey.ALREADY_RUNNING)
     assert node.ask("status")["safe"] is not None
 
 

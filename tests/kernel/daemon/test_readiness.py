@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.guarded import PATIENCE, Guarded
 from tests.support.lab import Lab
+from vllmwall.engine.event_keys import EventKey
 
 NOBODY = 65534
 
@@ -71,7 +72,7 @@ def test_who_cannot_read_the_wall_back_is_not_ready(node: Guarded) -> None:
         assert "READY=1" not in said
         assert "STATUS=the wall is not as wanted: " in said
         assert "Operation not permitted" in said
-        assert 1 == len(node.logged("not ready"))
+        assert 1 == len(node.logged(EventKey.NOT_READY))
         assert ("open", "timeout") == reached(node)
 
 

@@ -10,6 +10,7 @@ from tests.support.guarded import PEERS, Guarded, eventually
 from tests.support.lab import Lab
 from tests.support.reconciling import kept
 from vllmwall.engine.event_handlers import follow
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Role
 from vllmwall.observe.events import ListenEvent
@@ -23,12 +24,12 @@ def test_an_api_whose_event_was_not_read_yet_keeps_its_clients(lab: Lab, tmp_pat
     node = Guarded(lab, tmp_path, before=NO_ANSWER.format(tmp_path / "resolv.conf"))
     node.configure(PEERS + "dns = ['rank-1.example']\n")
     node.process = node.launch()  # it waits two seconds for that name, while events come in
-    eventually(lambda: node.log.exists() and node.logged("started"), "events are on")
+    eventually(lambda: node.log.exists() and node.logged(EventKey.DAEMON_STARTED), "events are on")
     node.server(8000).open("tcp", "::", 8000)
     with closing(lab.stranger.dial(lab.node.ipv4, 8000)) as client:
-        assert [] == node.logged("wall put up")
+        assert [] == node.logged(EventKey.WALL_CREATED)
         eventually(node._answers, "the first pass is over", node.log)
-        assert [] == node.logged("connections reset that the wall refuses")
+        assert [] == node.logged(EventKey.CONNECTIONS_RESET)
         client.sendall(b"hello")
         assert "open" == lab.stranger.connect(lab.node.ipv4, 8000)
 

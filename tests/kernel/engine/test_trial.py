@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.guarded import PEERS, Guarded, eventually, guarded
 from tests.support.lab import Lab
+from vllmwall.engine.event_keys import EventKey
 
 PORT = 29500
 STRANGERS_TOO = "[peers]\ncidrs = ['192.0.2.0/24', '198.51.100.0/24', '203.0.113.0/24']\n"
@@ -82,7 +83,7 @@ def test_a_refused_reload_leaves_nothing_to_take_back(node: Guarded) -> None:
     assert 1 == vllmwall(node, "reload", "--confirm", "1s").returncode
     eventually(lambda: not rollbacks(node), "the time is over")
     assert ("timeout", "open") == (stranger(node), peer(node))
-    assert [] == node.logged("not confirmed in time, so taken back")
+    assert [] == node.logged(EventKey.CHANGE_ROLLED_BACK)
 
 
 def test_the_shell_that_asked_may_die(node: Guarded) -> None:

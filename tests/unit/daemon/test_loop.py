@@ -27,7 +27,7 @@ def test_a_pass_that_fails_by_a_bug_is_logged_and_tried_again(tmp_path: Path) ->
     """The walls that stand stay, and so does the daemon."""
     done = ran(FAILING, tmp_path)
     assert done.returncode == 0, done.stderr
-    failed = [json.loads(line) for line in done.stderr.splitlines() if "pass failed" in line]
+    failed = [json.loads(line) for line in done.stderr.splitlines() if '"pass_failed"' in line]
     assert len(failed) == 2
     assert "RuntimeError: a bug" in failed[0]["exception"]
 

@@ -1,30 +1,26 @@
-"""The ring of events: numbers without holes, and every gap is told."""
+"""The event log: numbers without holes, and every gap is reported."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllmwall.engine.event_log import KINDS, OTHER, Happenings
+from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.event_log import EventLog
 from vllmwall.engine.histograms import BOUNDS, Histogram
 
-PACKAGE = Path(__file__).parents[3] / "vllmwall"
 
-
-def filled(count: int, kept: int = 10) -> Happenings:
-    ring = Happenings(kept)
+def filled(count: int, kept: int = 10) -> EventLog:
+    ring = EventLog(kept)
     for _ in range(count):
-        ring.note({"event": "started", "level": "info"})
+        ring.add(EventKey.DAEMON_STARTED, {})
     return ring
 
 
 @given(st.integers(0, 40), st.integers(0, 50), st.integers(1, 12))
-def test_who_asks_again_and_again_gets_each_event_once_or_hears_how_many_are_lost(
-    count: int, after: int, most: int
-) -> None:
+def test_each_event_is_read_once_or_counted_as_lost(count: int, after: int, most: int) -> None:
     """Nothing twice, nothing silently missing."""
     ring = filled(count)
     got: list[int] = []
@@ -42,7 +38,7 @@ def test_who_asks_again_and_again_gets_each_event_once_or_hears_how_many_are_los
 
 
 def test_another_epoch_starts_from_the_beginning() -> None:
-    """The daemon was started anew: its numbers are others."""
+    """The daemon has restarted, and its numbers with it."""
     ring = filled(3)
     assert [1, 2, 3] == [one.number for one in ring.since(900, "another", 10).events]
     assert [] == list(ring.since(900, ring.epoch, 10).events)
@@ -54,38 +50,24 @@ def test_the_newest_come_when_no_number_is_known() -> None:
     assert () == filled(5).last(0).events
 
 
-def test_a_record_becomes_an_event_with_its_fields() -> None:
-    """The kind by its text; empty fields and stack traces stay out; nobody makes it long."""
-    ring = Happenings()
-    ring.note(
-        {
-            "event": "another program touched our table",
-            "level": "warning",
-            "namespace": "host",
-            "pid": 7,
-            "what": "x" * 5000,
-            "empty": "",
-            "exc_info": True,
-        }
+def test_an_event_keeps_the_fields_of_its_record() -> None:
+    """Without the empty ones, and a long one is cut."""
+    ring = EventLog()
+    ring.add(
+        EventKey.TABLE_MODIFIED,
+        {"namespace": "host", "pid": 7, "names": ["a b", "c"], "empty": "", "what": "x" * 5000},
     )
-    ring.note({"event": "something new"})
-    first, second = ring.last(9).events
-    assert ("touched", "warning", "host") == (first.kind, first.level, first.namespace)
-    assert first.detail.startswith("pid=7, what=xxx")
-    assert len(first.detail) <= 400
-    assert "exc_info" not in first.detail
-    assert (OTHER, "something new") == (second.kind, second.detail)
-    assert {"touched": 1, OTHER: 1} == ring.counts
+    [event] = ring.last(9).events
+    assert (EventKey.TABLE_MODIFIED, "host", "") == (event.key, event.namespace, event.workload)
+    assert event.detail.startswith("pid=7, names=a b; c, what=xxx")
+    assert 400 == len(event.detail)
+    assert {EventKey.TABLE_MODIFIED: 1} == ring.counts
 
 
-def test_every_kind_belongs_to_a_text_that_is_logged() -> None:
-    """A message that is reworded must not become `other`, and an alert silent."""
-    source = "".join(
-        re.sub(r'"\s*\n\s*"', "", file.read_text())
-        for file in PACKAGE.rglob("*.py")
-        if file.name != "happenings.py"
-    )
-    assert [] == [text for text in KINDS if f'"{text}"' not in source]
+def test_keys_are_names_that_prometheus_and_the_journal_take() -> None:
+    """A key is part of label values and of queries: nothing in it needs quoting."""
+    for one in EventKey:
+        assert re.fullmatch("[a-z]+(_[a-z]+)*", one.key)
 
 
 @given(st.lists(st.floats(-1, 20)))

@@ -10,10 +10,13 @@ import sys
 import pytest
 
 LOG = """
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.log import configure
-log = configure({kind!r}, {level!r})
-log.info("wall changed", namespace="host", added="tcp/29500")
-log.debug("not asked for")
+kept = []
+log = configure({kind!r}, {level!r}, lambda key, fields: kept.append(key))
+log(EventKey.WALL_CHANGED, namespace="host", added=["tcp/29500", "tcp/29501"])
+log(EventKey.LISTENER_GONE)
+assert kept == [EventKey.WALL_CHANGED, EventKey.LISTENER_GONE]
 """
 # A journal of our own: the socket that journald listens on, in a mount namespace of its own.
 JOURNAL = (
@@ -38,28 +41,32 @@ def test_json_is_one_object_a_line() -> None:
     """For whatever collects logs."""
     [line] = logged("json").splitlines()
     record = json.loads(line)
-    assert ("wall changed", "info", "tcp/29500") == (
-        record["event"],
-        record["level"],
-        record["added"],
-    )
+    expected = {
+        "event": "wall_changed",
+        "message": "wall changed",
+        "level": "info",
+        "namespace": "host",
+        "added": ["tcp/29500", "tcp/29501"],
+    }
+    assert expected == {key: record.get(key) for key in expected}
 
 
 def test_a_person_reads_the_same() -> None:
     """Without colours where no terminal is."""
     text = logged("console")
     assert "wall changed" in text
+    assert "wall_changed" not in text
     assert "\x1b" not in text
 
 
 def test_without_a_terminal_and_a_journal_it_is_json() -> None:
     """What `auto` means under a supervisor that is not systemd."""
-    assert json.loads(logged("auto"))["event"] == "wall changed"
+    assert json.loads(logged("auto"))["event"] == "wall_changed"
 
 
 def test_the_level_decides() -> None:
-    """Debug is silent unless it is asked for."""
-    assert "not asked for" in logged("json", "debug")
+    """Debug is silent by default; the event log keeps every event all the same."""
+    assert "listener_gone" in logged("json", "debug")
     assert logged("json", "error") == ""
 
 
@@ -76,10 +83,11 @@ def test_the_journal_gets_fields_and_a_readable_line() -> None:
     )
     fields = dict(line.split("=", 1) for line in done.stdout.decode().splitlines() if "=" in line)
     expected = {
-        "MESSAGE": "wall changed namespace=host added=tcp/29500",
+        "MESSAGE": "wall changed namespace=host added=tcp/29500; tcp/29501",
         "PRIORITY": "6",
         "SYSLOG_IDENTIFIER": "vllmwall",
         "VLLMWALL_NAMESPACE": "host",
-        "VLLMWALL_ADDED": "tcp/29500",
+        "VLLMWALL_ADDED": "tcp/29500; tcp/29501",
+        "VLLMWALL_EVENT": "wall_changed",
     }
     assert expected == {key: fields.get(key) for key in expected}

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from vllmwall.api.metrics.definitions import DEFINITIONS, reference
-from vllmwall.engine.event_log import KINDS, OTHER
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.model import Role, Stack
 
 ROOT = Path(__file__).parents[3]
@@ -68,7 +68,15 @@ def test_a_query_asks_for_metrics_and_labels_that_exist(query: str) -> None:
 def test_a_query_compares_with_values_that_exist(query: str) -> None:
     """Kinds of events, roles and states, as the daemon spells them."""
     allowed = {
-        "kind": {*KINDS.values(), OTHER, "full", "quick", "dns", "file", "static", "runtime"},
+        "kind": {
+            *(one.key for one in EventKey),
+            "full",
+            "quick",
+            "dns",
+            "file",
+            "static",
+            "runtime",
+        },
         "role": {role.value for role in Role},
         "stack": {stack.value for stack in Stack},
         "rule": {"stands", "none", "missing", "unknown"},

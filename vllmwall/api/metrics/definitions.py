@@ -14,7 +14,7 @@ from typing import Literal
 
 from vllmwall.api.shapes import StatusJson
 from vllmwall.api.status import status_json
-from vllmwall.engine.event_log import KINDS, OTHER
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.facts import DaemonFacts, StatusFacts
 from vllmwall.engine.histograms import BOUNDS, Histogram, Measures
 from vllmwall.model import Proto
@@ -34,14 +34,14 @@ class Drops:
 class MetricFacts:
     """Everything that the metrics are made of.
 
-    ``drops`` by (namespace, role), ``sources`` that were refused by namespace, ``happened``
-    events by kind. ``bans`` are the standing ones, None: not known.
+    ``drops`` by (namespace, role), ``sources`` that were refused by namespace, ``events``
+    since the daemon started. ``bans`` are the standing ones, None: not known.
     """
 
     status: StatusFacts
     daemon: DaemonFacts
     measures: Measures
-    happened: Mapping[str, int] = field(default_factory=dict)
+    events: Mapping[EventKey, int] = field(default_factory=dict)
     drops: Mapping[tuple[str, str], Drops] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)
     bans: int | None = None
@@ -113,9 +113,9 @@ def _failing(_: MetricFacts, status: StatusJson) -> Iterable[Sample]:
     return sorted(found.items())
 
 
-def _happened(facts: MetricFacts, _: StatusJson) -> Iterator[Sample]:
-    for kind in sorted({*KINDS.values(), OTHER}):
-        yield (kind,), facts.happened.get(kind, 0)
+def _events(facts: MetricFacts, _: StatusJson) -> Iterator[Sample]:
+    for one in EventKey:
+        yield (one.key,), facts.events.get(one, 0)
 
 
 def _last_pass(facts: MetricFacts, _: StatusJson) -> Iterator[Sample]:
@@ -169,7 +169,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "gauge",
         "1 when the wall of the namespace was read back just now and is as it must be; 0 when it "
         "is missing, altered or cannot be read.",
-        ("namespace",),
+        ("netns",),
         _by_namespace(lambda space: float(space["wall"] == "stands")),
     ),
     Definition(
@@ -177,14 +177,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "info",
         "Always 1; owned (the kernel lets nobody else change the table) or watched (changes are "
         "heard and put right).",
-        ("namespace", "protection"),
+        ("netns", "protection"),
         _protection,
     ),
     Definition(
         "vllmwall_guards",
         "gauge",
         "Guards that stand: cgroups whose ports are closed before they exist.",
-        ("namespace",),
+        ("netns",),
         _guards,
     ),
     Definition(
@@ -209,14 +209,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "counter",
         "Packets that the wall refused (in audit mode: would have refused), by the role of the "
         "port. other: no listener of a workload was known there.",
-        ("namespace", "role"),
+        ("netns", "role"),
         _drops("packets"),
     ),
     Definition(
         "vllmwall_refused_bytes_total",
         "counter",
         "Bytes of the refused packets, headers included.",
-        ("namespace", "role"),
+        ("netns", "role"),
         _drops("bytes"),
     ),
     Definition(
@@ -224,7 +224,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "gauge",
         "Different addresses that were refused within the last hour (as far as the kernel could "
         "remember them).",
-        ("namespace",),
+        ("netns",),
         lambda facts, status: [((name,), n) for name, n in sorted(facts.sources.items())],
     ),
     Definition(
@@ -273,10 +273,10 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "vllmwall_events_total",
         "counter",
-        "Events by kind, as `vllmwall events` shows them: touched (another program changed our "
-        "table), pass-failed, wall-failed, config-refused and the others.",
+        "Events by kind, as `vllmwall events --json` names them: table_modified (another program "
+        "modified our table), pass_failed, wall_failed, config_invalid and the others.",
         ("kind",),
-        _happened,
+        _events,
     ),
     Definition(
         "vllmwall_kernel_events_lost_total",
@@ -303,7 +303,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "vllmwall_repair_seconds",
         "histogram",
-        "From reading that another program touched the wall to the wall that stands again.",
+        "From the notification that another program modified a wall to the repaired wall.",
         histograms=lambda facts: [((), facts.measures.repair)],
     ),
 )
@@ -323,7 +323,7 @@ _HEAD = """\
 <!-- Written by `make docs`; edit vllmwall/api/metrics/definitions.py instead. -->
 
 What vllmwall tells Prometheus, once [metrics are switched on](../how-to/metrics-and-alerts.md).
-Labels that are no name of ours (`namespace`, `source`) have as many values as the node has network
+Labels that are no name of ours (`netns`, `source`) have as many values as the node has network
 namespaces with a wall, and the configuration sources of peers: no stranger and no port becomes a
 label, so nobody outside can make the number of time series grow.
 """
@@ -337,7 +337,9 @@ def reference() -> str:
         lines.append(f"| `{one.name}` | {one.kind} | {labels} | {one.help} |")
     bounds = ", ".join(f"{bound:g}" for bound in BOUNDS)
     lines += ["", f"Bounds of the histograms, in seconds: {bounds}.", ""]
-    lines += [f"Kinds of `vllmwall_events_total`: {', '.join(sorted({*KINDS.values(), OTHER}))}."]
+    lines += [
+        f"Kinds of `vllmwall_events_total`: {', '.join(sorted(one.key for one in EventKey))}."
+    ]
     return "\n".join(lines) + "\n"
 
 

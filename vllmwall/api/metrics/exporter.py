@@ -16,6 +16,7 @@ from vllmwall.api.blocked import look
 from vllmwall.api.blocked_answer import BlockedFacts
 from vllmwall.api.metrics.definitions import Drops, MetricFacts
 from vllmwall.api.metrics.http import ScrapeServer, listening_on
+from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.refusals import Knock, Ledger, Total
 from vllmwall.linux.files import replace_file
 from vllmwall.model import Mode
@@ -28,7 +29,6 @@ OTHER = "other"
 _FRESH_SECONDS = 1.0
 _HOUR = 3600.0
 _SHARE = 20  # a page is as old as twenty times what making it took, at most once a second
-_FAILED = "metrics could not be served"
 
 
 class Metrics:
@@ -108,7 +108,7 @@ class Metrics:
     def _say(self, key: str, why: str) -> None:
         if self.errors.get(key) != why:
             self.errors[key] = why
-            self._daemon.log.error(_FAILED, error=why)
+            self._daemon.log(EventKey.METRICS_FAILED, error=why)
 
     def _facts(self) -> MetricFacts:
         daemon = self._daemon
@@ -122,7 +122,7 @@ class Metrics:
             replace(status, config=config),
             daemon.facts(),
             daemon.measures,
-            dict(daemon.happenings.counts),
+            dict(daemon.event_log.counts),
             self._drops.by_role(refused.names),
             dict(_sources(refused)),
             status.bans,
