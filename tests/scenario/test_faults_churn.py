@@ -18,6 +18,7 @@ from tests.kernel.daemon.test_daemon import peer_gets, stranger_gets, walled
 from tests.support.ending import end_group
 from tests.support.guarded import Guarded, Program, eventually, guarded
 from tests.support.lab import Host, Lab
+from vllmwall.engine.event_keys import EventKey
 
 TRACEFS = Path("/sys/kernel/tracing/instances")
 BATCHES, BATCH, EVERY = 10, 30, 3  # namespaces, and every how manieth has a listener

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from vllmwall.api.shapes import (
         DaemonJson,
         ListenerJson,
+        ModificationJson,
         OrdersJson,
         StatusJson,
-        ModificationJson,
         WorkloadJson,
     )
 

@@ -32,7 +32,7 @@ from vllmwall.engine.changes import PassChanges, log_change, log_modification
 from vllmwall.engine.event_handlers import follow, late_reactions
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.event_log import EventLog
-from vllmwall.engine.facts import ConfigProblem, DaemonFacts, PassFacts, ModificationFacts
+from vllmwall.engine.facts import ConfigProblem, DaemonFacts, ModificationFacts, PassFacts
 from vllmwall.engine.histograms import Measures
 from vllmwall.engine.log import Logger, configure
 from vllmwall.engine.options import DOWN_MARKER, Options
