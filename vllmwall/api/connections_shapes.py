@@ -47,12 +47,3 @@ class ConnectionsJson(TypedDict):
     workloads: list[str]
     clients: list[ClientJson]
     problems: list[str]
-
-
-class ConnectionEventJson(TypedDict):
-    """A line of `vllmwall connections --follow --json`: a client ``came`` or ``went``."""
-
-    version: int
-    time: float
-    event: str
-    client: ClientJson

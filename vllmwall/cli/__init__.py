@@ -23,7 +23,6 @@ _COMMANDS = {
     "connections": "vllmwall.cli.connections",
     "learn": "vllmwall.cli.learn",
     "events": "vllmwall.cli.events",
-    "watch": "vllmwall.cli.watch",
     "ban": "vllmwall.cli.bans",
     "unban": "vllmwall.cli.bans",
     "bans": "vllmwall.cli.bans",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from vllmwall.cli.peers import Duration
+from vllmwall.cli.ssh import ssh_client
 from vllmwall.cli.terminal import ask, console, print_json
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def ban(
     loopback and everyone; for peers and whoever is connected by ssh it takes --force.
     """
     arguments = {"networks": list(cidrs), "seconds": seconds, "reason": reason, "force": force}
-    client = os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
-    _show(ask("bans.add", {**arguments, "ssh_client": client}), as_json)
+    _show(ask("bans.add", {**arguments, "ssh_client": ssh_client()}), as_json)
 
 
 @click.command()

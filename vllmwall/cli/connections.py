@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from vllmwall.cli.exit_codes import Exit
-from vllmwall.cli.follow import print_line, say_started, ticks, until_enough
+from vllmwall.cli.ssh import ssh_client
 from vllmwall.cli.terminal import ask, console, fail, print_json
-from vllmwall.cli.units import count, how_long, how_much
+from vllmwall.cli.units import count, how_much
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.api.connections_shapes import (
-        ClientJson,
-        ConnectionEventJson,
-        ConnectionsJson,
-    )
+    from vllmwall.api.connections_shapes import ClientJson, ConnectionsJson
 
 _WIDE = 110
-
-_Key = tuple[str, str, str, int, str]
 
 
 @click.command()
 @click.argument("which", metavar="[WORKLOAD|ROLE]", required=False)
 @click.option("--local", is_flag=True, help="Those of this host too.")
 @click.option("--ban", metavar="ADDRESS", help="Ban this address at once, as `vllmwall ban` does.")
-@click.option("--follow", is_flag=True, help="Print who comes and goes, a line each.")
-@click.option("--json", "as_json", is_flag=True, help="For machines; JSON lines with --follow.")
-def connections(
-    which: str | None, local: bool, ban: str | None, follow: bool, as_json: bool
-) -> None:
-    """Show who is connected to which workload, with bytes and age.
-
-    An age with ≥ is the least that it can be: the kernel keeps no more.
-    """
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def connections(which: str | None, local: bool, ban: str | None, as_json: bool) -> None:
+    """Show who is connected to which workload, with bytes."""
     if ban is not None:
         _ban(ban, as_json)
-    elif follow:
-        with until_enough():
-            _follow(which, local=local, as_json=as_json)
     else:
         answer = _asked(which, local=local)
         if as_json:
@@ -55,7 +38,7 @@ def connections(
 
 
 def _ban(address: str, as_json: bool) -> None:
-    answer = ask("ban", {"networks": [address]})
+    answer = ask("bans.add", {"networks": [address], "ssh_client": ssh_client()})
     if as_json:
         print_json(answer)
     else:
@@ -85,41 +68,6 @@ def _check(which: str, workloads: Iterable[str]) -> None:
         fail(f"{which!r} is no workload and no role. Workloads: {names}", Exit.BAD_CONFIG)
 
 
-def _follow(which: str | None, *, local: bool, as_json: bool) -> None:
-    before: dict[_Key, ClientJson] | None = None
-    for now in ticks():
-        after = {_key(one): one for one in _asked(which, local=local)["clients"]}
-        for event in comings_and_goings(after if before is None else before, after, now):
-            if as_json:
-                print_line(event)
-            else:
-                click.echo(line_of(event))
-        sys.stdout.flush()
-        if before is None:
-            say_started()
-        before = after
-
-
-def comings_and_goings(
-    before: Mapping[_Key, ClientJson], after: Mapping[_Key, ClientJson], now: float
-) -> Iterator[ConnectionEventJson]:
-    """Clients that have their first connection to a listener, or their last one no more."""
-    for event, these, those in (("went", before, after), ("came", after, before)):
-        for key in these.keys() - those.keys():
-            yield {"version": 1, "time": now, "event": event, "client": these[key]}
-
-
-def line_of(event: ConnectionEventJson) -> str:
-    """For people: ``12:31:05 192.0.2.2 came to tcp 29500 (nccl, tiny)``."""
-    one = event["client"]
-    when = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-    verb = "came to" if event["event"] == "came" else "left"
-    left = "" if verb == "came to" else f" after {_age(one)}, {_bytes(one)}"
-    return (
-        f"{when} {one['client']} {verb} tcp {one['port']} ({one['role']}, {one['workload']}){left}"
-    )
-
-
 def show(out: Console, answer: ConnectionsJson) -> None:
     """Draw it for a person."""
     from rich.table import Table
@@ -138,7 +86,7 @@ def show(out: Console, answer: ConnectionsJson) -> None:
     table.add_column("PORT", justify="right", no_wrap=True)
     table.add_column("ROLE", overflow="fold")
     table.add_column("WORKLOAD", overflow="fold" if wide else "ellipsis", no_wrap=not wide)
-    for title in ("CONNS", "IN", "OUT", "AGE"):
+    for title in ("CONNS", "IN", "OUT"):
         table.add_column(title, justify="right", no_wrap=True)
     for title in ("STATE", "WHERE") if wide else ():
         table.add_column(title, no_wrap=True)
@@ -158,17 +106,4 @@ def _row(one: ClientJson) -> list[str]:
         str(one["connections"]),
         how_much(one["bytes_received"]),
         how_much(one["bytes_sent"]),
-        _age(one),
     ]
-
-
-def _bytes(one: ClientJson) -> str:
-    return f"{how_much(one['bytes_received'])} in, {how_much(one['bytes_sent'])} out"
-
-
-def _age(one: ClientJson) -> str:
-    return f"{'' if one['exact'] else '≥ '}{how_long(one['seconds'])}"
-
-
-def _key(one: ClientJson) -> _Key:
-    return one["client"], one["namespace"], one["addr"], one["port"], one["role"]

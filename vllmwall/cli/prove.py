@@ -38,7 +38,6 @@ _COLOURS = {
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.option("--peer", multiple=True, metavar="ADDRESS", help="Try from there too; repeatable.")
-@click.option("--report", "report_file", metavar="FILE", help="Write a report to be filed, too.")
 @click.option(
     "--patience",
     type=click.FloatRange(0.1, 60),
@@ -47,7 +46,7 @@ _COLOURS = {
     metavar="SECONDS",
     help="How long a closed port is waited for.",
 )
-def prove(as_json: bool, peer: tuple[str, ...], report_file: str | None, patience: float) -> None:
+def prove(as_json: bool, peer: tuple[str, ...], patience: float) -> None:
     """Knock at every listener as a stranger, and see that only the API opens.
 
     Makes a network namespace with an address that nobody has (192.0.2.0/24 and its like) and a
@@ -63,8 +62,6 @@ def prove(as_json: bool, peer: tuple[str, ...], report_file: str | None, patienc
     status = cast("StatusJson", ask("status"))
     with _ending_in_order():
         answer = cast("ProveJson", printable(_proof(status, peers, patience)))
-    if report_file:
-        _write(report_file, answer)
     if as_json:
         print_json(answer)
     else:
@@ -253,15 +250,6 @@ def _user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
-
-
-def _write(name: str, answer: ProveJson) -> None:
-    from vllmwall.inspect.prove import report
-
-    try:
-        Path(name).write_text(report.report(answer), encoding="utf-8")
-    except OSError as error:
-        fail(f"the report cannot be written: {error}")
 
 
 @contextmanager

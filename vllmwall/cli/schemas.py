@@ -15,12 +15,11 @@ from pydantic import TypeAdapter
 from vllmwall.api.bans_shapes import BansJson
 from vllmwall.api.blocked_shapes import BlockedJson, NewRefusalJson
 from vllmwall.api.change_shapes import CheckJson, ConfirmJson, DownJson, PeersAnswerJson
-from vllmwall.api.connections_shapes import ConnectionEventJson, ConnectionsJson
+from vllmwall.api.connections_shapes import ConnectionsJson
 from vllmwall.api.events_shapes import EventJson
 from vllmwall.api.explain.shape import ExplainJson
 from vllmwall.api.recognition import RecognitionOut
 from vllmwall.api.shapes import PlanJson, StatusJson
-from vllmwall.api.watch_shapes import WatchJson
 from vllmwall.inspect.audit.shape import AuditJson
 from vllmwall.inspect.doctor.shape import DoctorJson
 from vllmwall.inspect.learn.shape import LearnJson
@@ -34,7 +33,6 @@ SHAPES: Mapping[str, type] = {
     "check": CheckJson,
     "confirm": ConfirmJson,
     "connections": ConnectionsJson,
-    "connections-follow": ConnectionEventJson,
     "doctor": DoctorJson,
     "down": DownJson,
     "events": EventJson,
@@ -45,7 +43,6 @@ SHAPES: Mapping[str, type] = {
     "prove": ProveJson,
     "recognize": RecognitionOut,
     "status": StatusJson,
-    "watch": WatchJson,
 }
 """By the command whose ``--json`` has that shape. `reload` and `up` answer with a status, `ban` and
 `unban` with the bans, all of `peers` with the peers."""

@@ -23,6 +23,11 @@ def ssh_connection() -> str:
     return ""
 
 
+def ssh_client() -> str:
+    """The address that asks over ssh; empty: no ssh session."""
+    return ssh_connection().partition(" ")[0]
+
+
 def _of(pid: int) -> tuple[str, int]:
     """What a process has in its environment, and its parent; 0 where that cannot be read."""
     folder = Path("/proc", str(pid))

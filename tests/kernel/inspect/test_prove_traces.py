@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import signal
 import socket
@@ -159,29 +158,6 @@ def test_strict_filters_for_sources_let_the_tries_pass(node: Guarded) -> None:
     assert CLOSED == fates(answer, 29500)
     assert OPEN == fates(answer, 29500, "peer")
     assert {"by vllmwall"} == {one["by"] for one in answer["tries"] if one["seen"] == "closed"}
-
-
-def test_a_report_can_be_filed_and_checked(node: Guarded, tmp_path: Path) -> None:
-    """What it says of files and table is what anybody finds, and it shows when it was changed."""
-    file = tmp_path / "report.txt"
-    answer = proved(node, "--report", str(file))
-    *body, last, advice = file.read_text().splitlines(keepends=True)
-    assert hashlib.sha256("".join(body).encode()).hexdigest() == last.split()[-1]
-    done = subprocess.run(
-        ["sh", "-c", advice.partition(": ")[2].replace("THIS_FILE", str(file))],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert last.split()[-1] == done.stdout.split()[0]
-    config = hashlib.sha256(node.config.read_bytes()).hexdigest()
-    compare = next(line for line in body if "to compare: " in line).partition(": ")[2]
-    ruleset = node.lab.node.run(["sh", "-c", compare]).stdout.split()[0]
-    assert [config] == [one["sha256"] for one in answer["config"]]
-    assert [ruleset] == [one["ruleset_sha256"] for one in answer["namespaces"]]
-    text = "".join(body)
-    facts = (config, ruleset, os.uname().release, "node", "signed off by", "198.51.100.77")
-    assert all(fact in text for fact in facts)
 
 
 def test_a_peer_that_the_configuration_does_not_name_is_a_stranger(node: Guarded) -> None:

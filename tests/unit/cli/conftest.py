@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from vllmwall.api.server import CHANGING, READING
+
 
 @dataclass
 class Daemon:
@@ -41,7 +43,13 @@ class Daemon:
             with client, client.makefile("rwb") as stream:
                 asked = json.loads(stream.readline())
                 self.asked.append(asked)
-                stream.write(json.dumps(self.replies[asked["command"]]).encode() + b"\n")
+                stream.write(json.dumps(self._reply(asked["command"])).encode() + b"\n")
+
+    def _reply(self, command: str) -> Mapping[str, object]:
+        """As the real server: a command that no table has is refused, whatever a test wishes."""
+        if command not in READING | CHANGING:
+            return {"ok": False, "code": "bad-request", "error": f"unknown command {command!r}"}
+        return self.replies[command]
 
 
 @pytest.fixture

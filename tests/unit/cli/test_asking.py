@@ -134,13 +134,15 @@ def test_what_is_new_is_the_difference() -> None:
 
 def test_ban_hands_the_address_to_the_daemon(daemon: Daemon, run: Run) -> None:
     """As `vllmwall ban` does, and what the daemon refuses is told with its words."""
-    daemon.answers("ban", {"version": 1})
-    assert "203.0.113.9 is banned" in run("connections", "--ban", "203.0.113.9").stdout
-    assert {"command": "ban", "networks": ["203.0.113.9"]} == daemon.asked[-1]
-    daemon.refuses("ban", "bad-request", "unknown command 'ban'")
+    daemon.answers("bans.add", {"version": 1})
+    done = run("connections", "--ban", "203.0.113.9", SSH_CONNECTION="192.0.2.7 5 192.0.2.1 22")
+    assert "203.0.113.9 is banned" in done.stdout
+    asked = {"command": "bans.add", "networks": ["203.0.113.9"], "ssh_client": "192.0.2.7"}
+    assert asked == daemon.asked[-1]
+    daemon.refuses("bans.add", "failed", "203.0.113.9 is this host's own address")
     done = run("connections", "--ban", "203.0.113.9")
-    assert 1 == done.returncode
-    assert "unknown command 'ban'" in done.stderr
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "this host's own address" in done.stderr
 
 
 def test_learn_writes_nothing_it_was_not_told_to(daemon: Daemon, run: Run, tmp_path: Path) -> None:
