@@ -25,8 +25,7 @@ from vllmwall.api.server import ControlServer
 from vllmwall.config import DROP_INS, ConfigError
 from vllmwall.config.reading import Reading
 from vllmwall.config.settings import Settings
-from vllmwall.daemon.readiness import word
-from vllmwall.daemon.supervisor import Supervisor, longest_sleep
+from vllmwall.daemon.readiness import Readiness, longest_sleep
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.engine.changes import PassChanges, log_change, log_modification
 from vllmwall.engine.event_handlers import follow, late_reactions
@@ -105,7 +104,7 @@ class Daemon:
         self.measures = Measures()
         self._changes = PassChanges(log)
         self.metrics = Metrics(self)
-        self._supervisor = Supervisor()
+        self._readiness = Readiness()
         self.started = time.time()
         self.passes = 0
         self.last_pass: PassFacts | None = None
@@ -155,10 +154,10 @@ class Daemon:
                 self._refresh_peers(now, wait=0.0 if self.passes else _PATIENCE_SECONDS)
             if now >= self._next_pass()[0]:
                 self.full_pass(self._next_pass()[1])
-            self._supervisor.feed_watchdog()
+            self._readiness.feed_watchdog()
             due = min(self._next_pass()[0], self._due_peers, time.monotonic() + longest_sleep())
             self._wait(due - time.monotonic())
-        self._supervisor.tell("STOPPING=1")
+        self._readiness.send("STOPPING=1")
         self.log(EventKey.DAEMON_STOPPED)
 
     def close(self) -> None:
@@ -216,9 +215,9 @@ class Daemon:
         self.measures.full.observe(seconds)
         self.last_pass = PassFacts(time.time(), seconds * 1000, reason)
         self.metrics.after_pass()
-        said = word(self.keeper, self.pass_error)
-        if self._supervisor.tell_once(said) and "READY=1" not in said and not self.pass_error:
-            self.log(EventKey.NOT_READY, why=said.removeprefix("STATUS="))
+        why = self._readiness.report(self.keeper, self.pass_error)
+        if why and not self.pass_error:
+            self.log(EventKey.NOT_READY, why=why)
 
     def _until_a_peer_expires(self) -> float | None:
         now = self.keeper.peers.now()
@@ -253,7 +252,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Take the configuration anew. Raises ConfigError; the one in force stays then."""
-        self._supervisor.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._readiness.reloading()
         try:
             config = Reading(self.options.config).settings()
             self.keeper.configure(config)

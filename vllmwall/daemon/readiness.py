@@ -1,26 +1,69 @@
-"""Whether the daemon is ready, and its one line for `systemctl status`.
+"""The messages to systemd: readiness, reloads, the watchdog and one line of status (sd_notify(3)).
 
-Ready is who has read back the wall that he wanted: whoever is After= us starts guarded. Nothing
-less is: a transaction that was taken, or a wall that cannot be read. More is not asked for. A
-daemon that cannot see others' processes has put up what it can and takes nothing away; it says
-that it does not know, and waiting or a start anew would not open its eyes.
+The daemon reports READY=1 after it has read back the wall it applied, so units ordered After= it
+start guarded. A transaction that was accepted, or a wall that cannot be read, is not enough. A
+daemon that cannot see other users' processes is ready all the same: it keeps existing rules and
+reports that it does not know, and neither waiting nor a restart would change that.
 """
 
 from __future__ import annotations
 
+import os
+import time
+
 from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.linux.systemd import notify
 from vllmwall.model import Mode
 
-
-def word(keeper: WallKeeper, pass_error: str | None) -> str:
-    """What systemd is told after a pass (sd_notify(3)). ``pass_error``: why it failed."""
-    if why := pass_error or _why_not(keeper):
-        return f"STATUS={why.partition(chr(10))[0]}"
-    return f"READY=1\nSTATUS={_line(keeper)}"
+_WATCHDOG_SECONDS = 1.0
 
 
-def _why_not(keeper: WallKeeper) -> str:
-    """What keeps our own wall from standing; empty: it stands, or shall not."""
+class Readiness:
+    """Notifies systemd; without systemd nothing happens."""
+
+    def __init__(self) -> None:
+        self._watchdog_due = 0.0
+        self._last = ""
+
+    def feed_watchdog(self) -> None:
+        """Send at most one message a second: a storm of events is no storm of messages."""
+        now = time.monotonic()
+        if now >= self._watchdog_due:
+            self._watchdog_due = now + _WATCHDOG_SECONDS
+            notify("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """Announce a reload; systemd waits for the READY=1 after it."""
+        self.send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def report(self, keeper: WallKeeper, pass_error: str | None) -> str:
+        """Report the state after a pass, unless systemd has that message already.
+
+        ``pass_error`` is why the pass failed. Returns why the daemon is not ready, if that is new;
+        otherwise an empty text.
+        """
+        why = (pass_error or _why_not_ready(keeper)).partition("\n")[0]
+        message = f"STATUS={why}" if why else f"READY=1\nSTATUS={_summary(keeper)}"
+        if message == self._last:
+            return ""
+        self.send(message)
+        self._last = message
+        return why
+
+    def send(self, message: str) -> None:
+        """Send a message; the next report is sent whatever it is."""
+        self._last = ""
+        notify(message)
+
+
+def longest_sleep() -> float:
+    """Half of what the watchdog allows, in seconds (systemd.service(5)); an hour without one."""
+    allowed = os.environ.get("WATCHDOG_USEC", "")
+    return int(allowed) / 2e6 if allowed.isdigit() and int(allowed) else 3600.0
+
+
+def _why_not_ready(keeper: WallKeeper) -> str:
+    """Why our own wall is not active; empty when it is, or is not wanted."""
     if keeper.down:
         return ""
     for inode in keeper.home:
@@ -33,12 +76,12 @@ def _why_not(keeper: WallKeeper) -> str:
     return ""
 
 
-def _line(keeper: WallKeeper) -> str:
-    """As `vllmwall status` would begin."""
+def _summary(keeper: WallKeeper) -> str:
+    """The line for `systemctl status`, as `vllmwall status` would begin."""
     if keeper.down:
         return "NOT guarded: the walls are down on request (vllmwall up)"
     if keeper.blind:
-        return f"Unknown: {keeper.blind}; what stood stands"
+        return f"Unknown: {keeper.blind}; existing rules are unchanged"
     workloads = keeper.recognition.workloads
     seen = f"{len(workloads)} workloads, {sum(len(one.listeners) for one in workloads)} listeners"
     return f"{seen} guarded" if keeper.policy.mode is Mode.ENFORCE else f"{seen} watched (audit)"
