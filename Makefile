@@ -67,13 +67,14 @@ lint: $(PRODUCT) ## ruff, mypy and the import layers
 	@echo "lint: all good"
 
 .PHONY: docs
-docs: $(PRODUCT) ## write the generated pages and samples anew
+docs: $(PRODUCT) ## regenerate the generated pages, figures and samples
 	@$(BIN)/python -m vllmwall.config sample >.cache/page && cp .cache/page packaging/vllmwall.toml
 	@$(BIN)/python -m vllmwall.config reference >.cache/page && cp .cache/page docs/reference/config.md
 	@COLUMNS=120 $(BIN)/python -m vllmwall.cli.reference >.cache/page && cp .cache/page docs/reference/cli.md
 	@$(BIN)/python -m vllmwall.cli.schemas docs/reference/schemas
 	@$(BIN)/python -m vllmwall.api.metrics.definitions >.cache/page && cp .cache/page docs/reference/metrics.md
 	@$(BIN)/python -m vllmwall.inspect.audit.docs >.cache/page && cp .cache/page docs/reference/findings.md
+	@$(BIN)/python -m tests.bench.figures docs/reference/bench.json $$(grep -rl '<!-- figure' README.md docs)
 
 .PHONY: man
 man: $(PRODUCT) ## man pages and shell completions into build/

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.support.documents import ROOT, pages
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
