@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 PATIENCE = 3.0
@@ -25,22 +26,25 @@ def end_group(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def end_processes_in(namespace: Path) -> None:
-    """Terminate, then kill, whatever lives in this network namespace of the lab's own."""
-    inode = namespace.stat().st_ino
+def end_processes_in(namespaces: Iterable[Path]) -> None:
+    """Terminate, then kill, whatever lives in these network namespaces of the lab's own."""
+    inodes = {namespace.stat().st_ino for namespace in namespaces}
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in _pids_in(inode):
+        if not (found := _pids_in(inodes)):
+            return
+        for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         deadline = time.monotonic() + PATIENCE
-        while _pids_in(inode) and time.monotonic() < deadline:
+        while _pids_in(inodes) and time.monotonic() < deadline:
             time.sleep(0.01)
 
 
-def _pids_in(inode: int) -> list[int]:
+def _pids_in(inodes: set[int]) -> list[int]:
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 hot
         with contextlib.suppress(OSError):  # it ended meanwhile, or is a zombie
-            if (folder / "ns/net").stat().st_ino == inode and int(folder.name) != os.getpid():
-                found.append(int(folder.name))
+            inode = os.stat(f"/proc/{name}/ns/net").st_ino  # noqa: PTH116 hot
+            if inode in inodes and int(name) != os.getpid():
+                found.append(int(name))
     return found
