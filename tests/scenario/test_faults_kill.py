@@ -21,7 +21,7 @@ from tests.support.cgroups import cgroup
 from tests.support.faults import faulty
 from tests.support.guarded import PEERS, Guarded, Program, eventually
 from tests.support.lab import Host, Lab
-from vllmwall.api.server import ControlError
+from vllmwall.api.errors import ControlError
 
 CLOSED, NEW, FREE, SHELL = 29500, 29501, 29502, 22
 OFF = {"VLLMWALL_OWNER": "off"}

@@ -13,7 +13,7 @@ from tests.support.cgroups import cgroup, inside
 from tests.support.guarded import Guarded
 from tests.support.lab import Lab
 from tests.support.reconciling import kept
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.netns import inode_of
 
 SERVES = "import socket; s = socket.create_server(('', 29700)); print('ready', flush=True); input()"
@@ -21,13 +21,13 @@ STARTS_A_CHILD = f'sleep 600 & echo $!; wait; read word; exec {sys.executable} -
 
 
 @pytest.fixture
-def keeper(lab: Lab, tmp_path: Path) -> Iterator[WallKeeper]:
+def keeper(lab: Lab, tmp_path: Path) -> Iterator[Reconciler]:
     """A keeper of the lab's node."""
     with kept(Guarded(lab, tmp_path)) as found:
         yield found
 
 
-def test_the_unit_that_started_a_job_gets_no_guard(lab: Lab, keeper: WallKeeper) -> None:
+def test_the_unit_that_started_a_job_gets_no_guard(lab: Lab, keeper: Reconciler) -> None:
     """Not for a child that ended there before the job was moved; who runs CI keeps its ports."""
     with cgroup("/vwmoved-ci.service") as unit, cgroup("/vllmwall.slice/vwmoved.scope") as scope:
         command = lab.node.command(inside(unit, ["sh", "-c", STARTS_A_CHILD]))

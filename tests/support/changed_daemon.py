@@ -25,7 +25,7 @@ def explode(*_): raise RuntimeError("a bug")
 reconciler.recognize = explode
 class Changed(daemon.Daemon):
     def _wait(self, seconds):
-        self._stopping = self.passes >= 2
+        self._stopping = self.state.daemon.passes >= 2
         self.wake_soon("again")
 """
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tests.support.cgroups import inside
 from tests.support.lab import Host, Lab
-from vllmwall.api.server import ControlError, request
+from vllmwall.api.client import request
+from vllmwall.api.errors import ControlError
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.options import Options
 

@@ -9,7 +9,7 @@ from tests.support.guarded import Guarded
 from vllmwall.config import load
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Wall
 from vllmwall.networks import PeerList
@@ -33,12 +33,12 @@ class Refusing(Nftables):
 
 
 @contextlib.contextmanager
-def kept(node: Guarded, backend: Nftables | None = None) -> Iterator[WallKeeper]:
+def kept(node: Guarded, backend: Nftables | None = None) -> Iterator[Reconciler]:
     """A keeper of this node alone, as its configuration says."""
     config = load(node.config).settings()
     only = frozenset({inode_of(node.lab.node.path)})
     peers = PeerList(config.peers, node.folder)
-    keeper = WallKeeper(config, peers, backend or Nftables(), only)
+    keeper = Reconciler(config, peers, backend or Nftables(), only)
     try:
         yield keeper
     finally:

@@ -7,7 +7,6 @@ from pathlib import Path
 from systemd import daemon
 from vllmwall.api import server
 
-server.READING |= {"guard"}
 path = Path(sys.argv[1])
 path.parent.mkdir(exist_ok=True)
 control = server.ControlServer(path, lambda command, arguments: {"guarded": True})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 from vllmwall.api.bans_shapes import BANS_VERSION, BansJson
-from vllmwall.api.server import ControlError, Json
-from vllmwall.cidr import parse_network
+from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.networks import networks_of
 from vllmwall.decide.bannable import Spared, why_never, why_not
 from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.state import State
 from vllmwall.linux import netlink
 from vllmwall.linux.connections import SOCK_DIAG, decoded, handles
 from vllmwall.linux.netns import run_in
@@ -19,49 +19,46 @@ from vllmwall.model import Address, Mode, Network, Proto
 from vllmwall.networks.banlist import BanError
 from vllmwall.observe.addresses import own_addresses
 
-if TYPE_CHECKING:
-    from vllmwall.daemon.loop import Daemon
-
 _LONGEST_REASON = 200
 
 
-def show(daemon: Daemon, _: Json) -> Json:
+def show(state: State, _: Json) -> Json:
     """The bans in force."""
-    return _answer(daemon)
+    return _answer(state)
 
 
-def ban(daemon: Daemon, arguments: Json) -> Json:
+def ban(state: State, arguments: Json) -> Json:
     """Ban networks at once, their connections too."""
-    networks = _networks(arguments)
-    _refuse(daemon, networks, arguments)
+    networks = networks_of(arguments)
+    _refuse(state, networks, arguments)
     seconds = arguments.get("seconds")
     if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
         raise ControlError("bad-request", "seconds: a number above 0 is needed")
     reason = _plain(arguments.get("reason"))
     until = float(seconds) if isinstance(seconds, int | float) else None
-    return _change(daemon, lambda: daemon.keeper.bans.add(networks, until, reason), networks)
+    return _change(state, lambda: state.reconciler.bans.add(networks, until, reason), networks)
 
 
-def unban(daemon: Daemon, arguments: Json) -> Json:
+def unban(state: State, arguments: Json) -> Json:
     """Lift bans at once."""
-    networks = _networks(arguments)
-    return _change(daemon, lambda: daemon.keeper.bans.remove(networks), networks)
+    networks = networks_of(arguments)
+    return _change(state, lambda: state.reconciler.bans.remove(networks), networks)
 
 
-def _change(daemon: Daemon, change: Callable[[], None], networks: tuple[Network, ...]) -> Json:
+def _change(state: State, change: Callable[[], None], networks: tuple[Network, ...]) -> Json:
     try:
         change()
     except BanError as error:
         raise ControlError("failed", str(error)) from error
-    daemon.log(EventKey.BANS_CHANGED, networks=[str(one) for one in networks])
-    before = daemon.keeper.walls.severed
-    daemon.keeper.renew()
-    daemon.wake_soon("bans changed", 0.0)  # for what else hangs on it: the wall for the next boot
-    return _answer(daemon, daemon.keeper.walls.severed - before)
+    state.log(EventKey.BANS_CHANGED, networks=[str(one) for one in networks])
+    before = state.reconciler.walls.severed
+    state.reconciler.renew()
+    state.loop.wake_soon("bans changed")  # which also saves the wall for the next boot
+    return _answer(state, state.reconciler.walls.severed - before)
 
 
-def _answer(daemon: Daemon, severed: int = 0) -> BansJson:
-    keeper = daemon.keeper
+def _answer(state: State, severed: int = 0) -> BansJson:
+    keeper = state.reconciler
     problems = [*keeper.bans.problems, *(text for _, text in keeper.walls.failures())]
     if keeper.down:
         problems.append("the walls are down on request: no ban counts until `vllmwall up`")
@@ -85,8 +82,8 @@ def _answer(daemon: Daemon, severed: int = 0) -> BansJson:
     }
 
 
-def _refuse(daemon: Daemon, networks: tuple[Network, ...], arguments: Json) -> None:
-    spared = _spared(daemon, arguments.get("ssh_client"))
+def _refuse(state: State, networks: tuple[Network, ...], arguments: Json) -> None:
+    spared = _spared(state, arguments.get("ssh_client"))
     for network in networks:
         if never := why_never(network, spared):
             raise ControlError("failed", f"not banned: {never}")
@@ -94,8 +91,8 @@ def _refuse(daemon: Daemon, networks: tuple[Network, ...], arguments: Json) -> N
             raise ControlError("failed", f"not banned: {why}. If you mean it, say --force")
 
 
-def _spared(daemon: Daemon, ssh_client: object) -> Spared:
-    keeper = daemon.keeper
+def _spared(state: State, ssh_client: object) -> Spared:
+    keeper = state.reconciler
     ports = {port for proto, port in keeper.policy.failsafe if proto is Proto.TCP}
     own: set[Address] = set()
     clients = set(_address(ssh_client))
@@ -118,16 +115,6 @@ def _address(value: object) -> Iterator[Address]:
         with suppress(ValueError):
             address = ip_address(value.partition("%")[0])
             yield getattr(address, "ipv4_mapped", None) or address
-
-
-def _networks(arguments: Json) -> tuple[Network, ...]:
-    value = arguments.get("networks")
-    if not isinstance(value, list) or not value:
-        raise ControlError("bad-request", "networks: a list of CIDRs is needed")
-    try:
-        return tuple(parse_network(str(text)) for text in value)
-    except ValueError as error:
-        raise ControlError("failed", str(error)) from error
 
 
 def _plain(reason: object) -> str:

@@ -6,46 +6,41 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from vllmwall.api.blocked_answer import BlockedFacts, blocked_json, by_packets, by_time
-from vllmwall.api.server import Json
+from vllmwall.api.errors import Json
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.refused_by import OrdersOf
 from vllmwall.enforce.nftables.ruleset import REMEMBERED
-from vllmwall.engine.refusals import MOST, Ledger, Purpose, Refused
+from vllmwall.engine.refusals import MOST, Purpose, Refused
+from vllmwall.engine.state import State
 from vllmwall.model import Listener, Proto
 from vllmwall.networks.membership import Networks
 
-if TYPE_CHECKING:
-    from vllmwall.daemon.loop import Daemon
-
 _SHOWN = 1000
-_LEDGERS: WeakKeyDictionary[Daemon, Ledger] = WeakKeyDictionary()
 
 
-def blocked(daemon: Daemon, arguments: Json) -> Json:
+def blocked(state: State, arguments: Json) -> Json:
     """The sources that were refused, with what they wanted.
 
     With ``all`` every one, which can take 0.3 s; with ``newest`` the last thousand.
     """
     order = by_time if arguments.get("newest") else by_packets
-    return blocked_json(look(daemon), MOST if arguments.get("all") else _SHOWN, order)
+    return blocked_json(look(state), MOST if arguments.get("all") else _SHOWN, order)
 
 
-def look(daemon: Daemon) -> BlockedFacts:
+def look(state: State) -> BlockedFacts:
     """Read what every wall counts, and note it: after each full pass too, so that little is lost.
 
     0.3 ms a namespace; 50 ms where the kernel's memory is full. Raises nothing: what cannot be
     read is said.
     """
-    keeper, now = daemon.keeper, time.time()
-    ledger = _LEDGERS.setdefault(daemon, Ledger(now))
+    keeper, now = state.reconciler, time.time()
+    ledger = state.refusals
     facts = BlockedFacts(
         now, keeper.down, ledger, {}, {}, {}, {}, REMEMBERED, Networks(keeper.peers.networks())
     )
-    purpose = _purposes(daemon)
+    purpose = _purposes(state)
     for inode in keeper.walls.spaces:
         facts.names[inode] = keeper.observer.namespaces.name(inode)
         standing = keeper.walls.standing(inode)
@@ -62,12 +57,12 @@ def look(daemon: Daemon) -> BlockedFacts:
     return facts
 
 
-def _purposes(daemon: Daemon) -> Callable[[int, Refused], Purpose]:
+def _purposes(state: State) -> Callable[[int, Refused], Purpose]:
     """What the ports of each namespace are for, by what listens there now; or ``ban``, ``limit``
     or ``lockdown`` where that is why a packet was refused."""
-    policy = daemon.keeper.policy
+    policy = state.reconciler.policy
     known: dict[tuple[int, int, Proto, int], Purpose] = {}
-    for workload in daemon.keeper.recognition.workloads:
+    for workload in state.reconciler.recognition.workloads:
         for one in workload.listeners:
             role = one.label.role
             found = Purpose(role.value, workload.name, policy.audience_of(role))
@@ -75,10 +70,10 @@ def _purposes(daemon: Daemon) -> Callable[[int, Refused], Purpose]:
                 place = (one.listener.namespace, family, one.listener.proto, one.listener.port)
                 known.setdefault(place, found)
 
-    standing = daemon.keeper.walls.standing
+    standing = state.reconciler.walls.standing
     orders = {
         inode: OrdersOf(wall)
-        for inode in daemon.keeper.walls.spaces
+        for inode in state.reconciler.walls.spaces
         if (wall := standing(inode)) is not None
     }
 

@@ -7,30 +7,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from vllmwall.api.connections_answer import Door, Seen, connections_json
-from vllmwall.api.server import Json
+from vllmwall.api.errors import Json
+from vllmwall.engine.state import State
 from vllmwall.linux import netlink
 from vllmwall.linux.connections import ROUTE, SOCK_DIAG, is_here
 from vllmwall.linux.established import Established, established
 from vllmwall.linux.netns import run_in
 from vllmwall.model import Address, LabelledListener, Proto, Workload
 
-if TYPE_CHECKING:
-    from vllmwall.daemon.loop import Daemon
-
 MOST = 2048  # connections that one answer is made of: 50 ms
 _Doors = Mapping[tuple[int, int, Address | None], Door]
 
 
-def connections(daemon: Daemon, _: Json) -> Json:
+def connections(state: State, _: Json) -> Json:
     """Every connection at a listener of a workload, in all namespaces, loopback left out."""
-    observer = daemon.keeper.observer
+    observer = state.reconciler.observer
     seen: list[Seen] = []
     problems: list[str] = []
     complete = True
-    for inode, doors in _doors(daemon).items():
+    for inode, doors in _doors(state).items():
         room = MOST - len(seen)
         try:
             found = run_in(observer.namespaces.path(inode), partial(_read, doors, room + 1))
@@ -40,7 +37,7 @@ def connections(daemon: Daemon, _: Json) -> Json:
             continue
         complete = complete and len(found) <= room
         seen += found[:room]
-    names = [one.name for one in daemon.keeper.recognition.workloads]
+    names = [one.name for one in state.reconciler.recognition.workloads]
     return connections_json(seen, names, problems, time.time(), complete=complete)
 
 
@@ -79,30 +76,30 @@ def _seen(door: Door, one: Established, here: bool) -> Seen:
     )
 
 
-def _doors(daemon: Daemon) -> Mapping[int, _Doors]:
+def _doors(state: State) -> Mapping[int, _Doors]:
     """The TCP listeners of all workloads, by namespace; those on loopback are nobody's door."""
     found: dict[int, dict[tuple[int, int, Address | None], Door]] = {}
-    for workload in daemon.keeper.recognition.workloads:
+    for workload in state.reconciler.recognition.workloads:
         for one in workload.listeners:
             listener = one.listener
             if listener.proto is Proto.TCP and not listener.is_loopback:
-                door = _door(daemon, workload, one)
+                door = _door(state, workload, one)
                 for family, address in _reached(one):
                     places = found.setdefault(listener.namespace, {})
                     places.setdefault((family, listener.port, address), door)
     return found
 
 
-def _door(daemon: Daemon, workload: Workload, one: LabelledListener) -> Door:
+def _door(state: State, workload: Workload, one: LabelledListener) -> Door:
     role = one.label.role
     return Door(
-        namespace=daemon.keeper.observer.namespaces.name(one.listener.namespace),
+        namespace=state.reconciler.observer.namespaces.name(one.listener.namespace),
         address=one.listener.address_text,
         port=one.listener.port,
         role=role.value,
         workload=workload.name,
         stack=workload.stack.value,
-        audience=daemon.keeper.policy.audience_of(role),
+        audience=state.reconciler.policy.audience_of(role),
     )
 
 

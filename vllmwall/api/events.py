@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from vllmwall.api.errors import ControlError, Json
 from vllmwall.api.events_answer import events_json
-from vllmwall.api.server import ControlError, Json
-
-if TYPE_CHECKING:
-    from vllmwall.daemon.loop import Daemon
+from vllmwall.engine.state import State
 
 _MOST = 500
 
 
-def events(daemon: Daemon, arguments: Json) -> Json:
+def events(state: State, arguments: Json) -> Json:
     """The events after number ``after`` of ``epoch``, the oldest first; without ``after`` the
     newest ``most``. 500 at most in one answer."""
     most, after = _number(arguments, "most", _MOST), _number(arguments, "after", -1)
     most = min(most, _MOST)
     if after < 0:
-        return events_json(daemon.event_log.last(most))
-    return events_json(daemon.event_log.since(after, str(arguments.get("epoch", "")), most))
+        return events_json(state.event_log.last(most))
+    return events_json(state.event_log.since(after, str(arguments.get("epoch", "")), most))
 
 
 def _number(arguments: Json, key: str, default: int) -> int:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vllmwall.api.blocked import blocked
 from vllmwall.api.connections import connections
-from vllmwall.api.server import Json
+from vllmwall.api.errors import Json
 from vllmwall.config import DROP_INS
-
-if TYPE_CHECKING:
-    from vllmwall.daemon.loop import Daemon
+from vllmwall.engine.state import State
 
 
-def learn(daemon: Daemon, _: Json) -> Json:
+def learn(state: State, _: Json) -> Json:
     """Who uses what now, and where a proposal would go."""
     return {
         "version": 1,
-        "connections": connections(daemon, {}),
-        "blocked": blocked(daemon, {}),
-        "peers": [str(network) for network in daemon.keeper.peers.networks()],
-        "conf_d": str(daemon.options.config.parent / DROP_INS),
+        "connections": connections(state, {}),
+        "blocked": blocked(state, {}),
+        "peers": [str(network) for network in state.reconciler.peers.networks()],
+        "conf_d": str(state.options.config.parent / DROP_INS),
     }

@@ -1,4 +1,4 @@
-"""The answer to `vllmwall plan`: what would change in each namespace, as JSON. Pure."""
+"""`vllmwall plan`: what the configuration on disk would change in each namespace."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
+from vllmwall.api.errors import ControlError, Json
 from vllmwall.api.shapes import (
     PLAN_VERSION,
     EntryChangeJson,
@@ -13,12 +14,40 @@ from vllmwall.api.shapes import (
     NetworkChangeJson,
     PlanJson,
 )
+from vllmwall.config import DROP_INS, ConfigError
+from vllmwall.config.reading import Reading
 from vllmwall.engine.facts import NamespaceFacts
+from vllmwall.engine.state import State
 from vllmwall.model import Address, Network, Proto, Wall, WallEntry
+from vllmwall.networks import PeerList
 
 _BANNED = "banned"
 
 _Key = tuple[int, Proto, int, Address | None]
+
+
+def plan(state: State, arguments: Json) -> Json:
+    """What `reload` would change; with ``ssh`` also whether it would end that connection."""
+    reconciler, spaces = state.reconciler, wanted_on_disk(state)
+    problems = ["the walls are down on request: this is what `vllmwall up` would do"]
+    problems = problems if reconciler.down else []
+    if arguments.get("ssh"):
+        from vllmwall.api.ssh_check import would_lock_out
+
+        if why := would_lock_out(arguments, spaces, reconciler):
+            problems.append(why)
+    return plan_json(spaces, problems)
+
+
+def wanted_on_disk(state: State) -> tuple[NamespaceFacts, ...]:
+    """The walls there are and the walls of the configuration on disk. Raises ControlError."""
+    options = state.options
+    try:
+        config = Reading(options.config).settings()
+    except ConfigError as error:
+        raise ControlError("failed", str(error), "The configuration in force stays.") from error
+    peers = PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS)
+    return state.reconciler.plan(config, peers.networks())
 
 
 def plan_json(spaces: Iterable[NamespaceFacts], problems: Iterable[str] = ()) -> PlanJson:

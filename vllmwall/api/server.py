@@ -1,8 +1,8 @@
-"""The control socket: how the command line asks the daemon, and how the daemon answers.
+"""The control socket's server: reads requests, checks access and sends the answers.
 
-One JSON object a line each way, over a unix stream socket. The kernel says who asks
-(SO_PEERCRED): whoever may open the socket (root and the control group) may read, only root may
-change. The client half imports nothing heavy: `vllmwall status` lives on its start-up time.
+One JSON object a line each way, over a unix stream socket: ``{"command": NAME, …}``, then
+``{"result": …}`` or ``{"error": {"code", "message", "hint"}}``. The kernel reports the asking
+process (SO_PEERCRED): every client that may open the socket may read, only root may change.
 """
 
 from __future__ import annotations
@@ -11,102 +11,20 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DEFAULT_SOCKET = Path("/run/vllmwall/control.sock")
-READING = frozenset(
-    {
-        "status",
-        "plan",
-        "peers.list",
-        "snapshot",
-        "guard",
-        "events",
-        "blocked",
-        "connections",
-        "learn",
-        "bans.list",
-        "explain",
-    }
-)
-ABOUT_ASKER = frozenset({"guard"})  # the kernel's word on who asks becomes the argument ``pid``
-CHANGING = frozenset(
-    {
-        "reload",
-        "up",
-        "down",
-        "peers.add",
-        "peers.remove",
-        "confirm",
-        "rollback",
-        "bans.add",
-        "bans.remove",
-    }
-)
+from vllmwall.api.commands import COMMANDS, Access, Command
+from vllmwall.api.errors import ControlError, Json
+from vllmwall.enforce.backend import EnforceError
+from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.state import State
 
 _REQUEST_LIMIT = 64 * 1024
 _CONNECTIONS = 32
-_CREDENTIALS = struct.Struct("3i")
-
-Json = Mapping[str, object]
-
-
-class ControlError(Exception):
-    """A request that did not succeed.
-
-    ``code``: ``not-running`` (no daemon behind the socket), ``denied``, ``bad-request``,
-    ``failed`` (the daemon tried and says why).
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def request(
-    command: str,
-    arguments: Json | None = None,
-    socket_path: Path = DEFAULT_SOCKET,
-    timeout: float = 30.0,
-) -> dict[str, object]:
-    """Ask the daemon and return its answer. Raises ControlError; ``timeout`` is in seconds."""
-    line = json.dumps({"command": command, **(arguments or {})}).encode() + b"\n"
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout)
-            connection.connect(os.fspath(socket_path))
-            connection.sendall(line)
-            with connection.makefile("rb") as answer:
-                reply = json.loads(answer.readline() or b"null")
-    except PermissionError as error:
-        raise ControlError(
-            "denied", f"{socket_path}: permission denied; ask as root or join group vllmwall"
-        ) from error
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise ControlError("not-running", f"no daemon answers at {socket_path}") from error
-    except (OSError, ValueError) as error:
-        raise ControlError(
-            "failed", f"the daemon at {socket_path} gave no answer: {error}"
-        ) from error
-    if not isinstance(reply, dict):
-        raise ControlError("failed", f"the daemon at {socket_path} closed the connection")
-    if not reply.get("ok"):
-        raise ControlError(str(reply.get("code", "failed")), str(reply.get("error", "")))
-    result = reply.get("result")
-    return result if isinstance(result, dict) else {}
-
-
-def listening_pid(socket_path: Path) -> int:
-    """The process that listens there, by the kernel's word; 0: none does, or not for us."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(1)
-        connection.connect(os.fspath(socket_path))
-        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        return int(_CREDENTIALS.unpack(found)[0])
-    return 0
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 @dataclass
@@ -120,18 +38,18 @@ class _Connection:
     outgoing: bytes = field(default=b"", repr=False)
 
 
-Handler = Callable[[str, Json], Json]
+Answer = Callable[[Command, Json], Json]
 
 
 class ControlServer:
     """Answers clients without ever waiting for one; the daemon's loop polls its descriptors.
 
-    ``handler(command, arguments)`` returns the result or raises ControlError.
+    ``answer(command, arguments)`` returns the result or raises ControlError.
     """
 
-    def __init__(self, path: Path, handler: Handler, group: str = "") -> None:
+    def __init__(self, path: Path, answer: Answer, group: str = "") -> None:
         self._path = path
-        self._handler = handler
+        self._answer = answer
         self._connections: dict[int, _Connection] = {}
         self._listening = _listen(path, group)
 
@@ -189,33 +107,51 @@ class ControlServer:
             return
         while b"\n" in connection.incoming:
             line, _, connection.incoming = connection.incoming.partition(b"\n")
-            connection.outgoing += self._answer(line, connection)
+            connection.outgoing += self._reply(line, connection)
 
-    def _answer(self, line: bytes, asker: _Connection) -> bytes:
+    def _reply(self, line: bytes, asker: _Connection) -> bytes:
         try:
-            reply: Json = {"ok": True, "result": self._handle(line, asker)}
+            command, arguments = allowed(line, asker.pid, asker.uid)
+            reply: Json = {"result": self._answer(command, arguments)}
         except ControlError as error:
-            reply = {"ok": False, "code": error.code, "error": str(error)}
+            reply = error.as_json()
         return json.dumps(reply).encode() + b"\n"
-
-    def _handle(self, line: bytes, asker: _Connection) -> Json:
-        try:
-            asked = json.loads(line)
-            command = asked.pop("command")
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            raise ControlError("bad-request", "not a JSON object with a command") from error
-        if not isinstance(command, str) or command not in READING | CHANGING:
-            raise ControlError("bad-request", f"unknown command {str(command)[:40]!r}")
-        if command in CHANGING and asker.uid not in (0, os.geteuid()):
-            raise ControlError("denied", f"{command} needs root")
-        if command in ABOUT_ASKER:
-            asked["pid"] = asker.pid
-        return self._handler(command, asked)
 
     def _drop(self, descriptor: int) -> None:
         connection = self._connections.pop(descriptor, None)
         if connection is not None:
             connection.socket.close()
+
+
+def allowed(line: bytes, pid: int, uid: int) -> tuple[Command, Json]:
+    """The command and arguments of a request. Raises ControlError where this user may not ask."""
+    try:
+        asked = json.loads(line)
+        name = asked.pop("command")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ControlError("bad-request", "not a JSON object with a command") from error
+    command = COMMANDS.get(name) if isinstance(name, str) else None
+    if command is None:
+        raise ControlError("bad-request", f"unknown command {str(name)[:40]!r}")
+    if command.access is Access.ROOT and uid not in (0, os.geteuid()):
+        raise ControlError("denied", f"{name} needs root")
+    if command.about_asker:
+        asked["pid"] = pid
+    return command, asked
+
+
+def answered(state: State, command: Command, arguments: Json) -> Json:
+    """What a command's handler answers. Raises ControlError: a command must not end the daemon."""
+    try:
+        return command.load()(state, arguments)
+    except ControlError:
+        raise
+    except (OSError, EnforceError) as error:
+        raise ControlError("failed", f"{command.name}: {error}") from error
+    except Exception as error:
+        state.log(EventKey.REQUEST_FAILED, command=command.name, exc_info=True)
+        message = f"{command.name}: internal error: {error!r}"
+        raise ControlError("failed", message) from error
 
 
 def _listen(path: Path, group: str) -> socket.socket:

@@ -1,19 +1,31 @@
-"""Whether a wall would end the ssh connection of who asks for it. Pure.
+"""Refusal of changes that would end the ssh connection of the asking user, unless forced.
 
 The wanted table is written as it would be sent and evaluated packet by packet, as `explain` does
-it with the one that stands: so bans, lockdown and whatever comes are covered too.
+with the active one, so bans, lockdown and future rules are covered too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-from vllmwall.enforce.evaluator import Packet, Socket, Verdict, evaluate, read_table
+from vllmwall.api.errors import ControlError, Json
+from vllmwall.enforce.evaluator import (
+    NotUnderstoodError,
+    Packet,
+    Socket,
+    Verdict,
+    evaluate,
+    read_table,
+)
 from vllmwall.enforce.evaluator.packet import SYN
 from vllmwall.enforce.nftables.ruleset import table
+from vllmwall.engine.facts import NamespaceFacts
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.model import Address, Wall
 
+_HINT = "Nothing was changed. Add the port to [host] failsafe, or use --force."
 _STATES = {"new": SYN, "established": frozenset({"ack"})}
 
 
@@ -25,6 +37,32 @@ class SshConnection:
     client_port: int
     address: Address
     port: int
+
+
+def refuse_lockout(
+    arguments: Json, spaces: Iterable[NamespaceFacts], reconciler: Reconciler
+) -> None:
+    """Raise ControlError where these walls would end the asker's ssh connection."""
+    if not arguments.get("force") and (why := would_lock_out(arguments, spaces, reconciler)):
+        raise ControlError("failed", why, _HINT)
+
+
+def would_lock_out(
+    arguments: Json, spaces: Iterable[NamespaceFacts], reconciler: Reconciler
+) -> str:
+    """How these walls would end the asker's ssh connection; empty: they would not."""
+    own = reconciler.observer.namespaces.own  # the network namespace that ssh comes to
+    ssh = parsed(arguments.get("ssh"))
+    wall = next((one.wanted for one in spaces if one.inode == own), None)
+    if ssh is None or wall is None:
+        return ""
+    try:
+        rules = locked_out(wall, ssh)
+    except NotUnderstoodError as error:
+        return f"whether your ssh connection would go on cannot be told: {error}"
+    if not rules:
+        return ""
+    return f"your ssh connection from {ssh.client} to port {ssh.port} would end: {rules}"
 
 
 def parsed(text: object) -> SshConnection | None:

@@ -1,12 +1,13 @@
-"""The answer to `vllmwall status`: facts in, JSON out, and the one line that says "am I safe?".
+"""`vllmwall status`: everything the daemon knows, and the one line that says "am I safe?".
 
-Pure. What was not read back from the kernel is unknown, and unknown is never safe.
+What was not read back from the kernel is unknown, and unknown is never safe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vllmwall.api.errors import Json
 from vllmwall.api.shapes import (
     STATUS_VERSION,
     DaemonJson,
@@ -21,18 +22,27 @@ from vllmwall.api.shapes import (
     WorkloadJson,
 )
 from vllmwall.engine.facts import DaemonFacts, NamespaceFacts, StatusFacts
+from vllmwall.engine.state import State
+from vllmwall.linux.users import user_name
 from vllmwall.model import (
     PUBLIC,
     Guard,
     Label,
     LabelledListener,
     Listener,
+    Network,
     Proto,
     Workload,
 )
+from vllmwall.networks.sources import PeerSource
 
 _PUBLIC_SHOWN = 6
 _DIFFERENCES_SHOWN = 3
+
+
+def status(state: State, _: Json) -> Json:
+    """The status now."""
+    return status_json(state.status())
 
 
 def status_json(facts: StatusFacts) -> StatusJson:
@@ -47,7 +57,7 @@ def status_json(facts: StatusFacts) -> StatusJson:
         "problems": _problems(facts),
         "daemon": None if facts.daemon is None else _daemon_json(facts.daemon),
         "backend": {"name": facts.backend.name, "reason": facts.backend.reason},
-        "peers": _peers_json(facts),
+        "peers": peers_json(facts.peers, facts.sources),
         "namespaces": [_namespace_json(space) for space in facts.namespaces],
         "workloads": [_workload_json(workload, facts) for workload in facts.recognition.workloads],
         "config": {
@@ -222,9 +232,10 @@ def _orders_json(facts: StatusFacts) -> OrdersJson:
     }
 
 
-def _peers_json(facts: StatusFacts) -> PeersJson:
+def peers_json(networks: Iterable[Network], sources: Iterable[PeerSource]) -> PeersJson:
+    """The peers and their sources."""
     return {
-        "networks": [str(network) for network in facts.peers],
+        "networks": [str(network) for network in networks],
         "sources": [
             {
                 "name": source.name,
@@ -233,7 +244,7 @@ def _peers_json(facts: StatusFacts) -> PeersJson:
                 "error": source.error,
                 "expires": source.expires,
             }
-            for source in facts.sources
+            for source in sources
         ],
     }
 
@@ -256,7 +267,7 @@ def _workload_json(workload: Workload, facts: StatusFacts) -> WorkloadJson:
         "stack": workload.stack.value,
         "name": workload.name,
         "root_pid": workload.id.root_pid,
-        "user": facts.users.get(workload.uid, str(workload.uid)),
+        "user": user_name(workload.uid),
         "cgroup": workload.cgroup,
         "guard": _guard_json(workload, facts),
         "listeners": [_listener_json(one, facts) for one in workload.listeners],

@@ -6,15 +6,15 @@ import time
 from pathlib import Path
 from types import MappingProxyType
 
-from vllmwall.api.lockout_question import refuse_lockout
+from vllmwall.api.errors import Json
 from vllmwall.api.plan import plan_json
-from vllmwall.api.server import Json
 from vllmwall.api.shapes import PlanJson
+from vllmwall.api.ssh_check import refuse_lockout
 from vllmwall.api.status import status_json
 from vllmwall.config import DROP_INS, load
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.engine.options import DOWN_MARKER
-from vllmwall.engine.reconciler import WallKeeper, remove_everywhere
+from vllmwall.engine.reconciler import Reconciler, remove_everywhere
 from vllmwall.linux.netns import OWN
 from vllmwall.model import Wall
 from vllmwall.networks import PeerList
@@ -34,10 +34,10 @@ def up_once(
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
     peers.refresh(peers.now())
     bans = BanList(runtime_dir / FILE_NAME)
-    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
+    keeper = Reconciler(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     if arguments.get("ssh"):
         spaces = keeper.plan(config, peers.networks())
-        refuse_lockout(arguments, spaces, keeper.observer.namespaces.own)
+        refuse_lockout(arguments, spaces, keeper)
     (runtime_dir / DOWN_MARKER).unlink(missing_ok=True)
     keeper.full_pass()
     return status_json(keeper.status(time.time(), ["no daemon runs: new ports stay open"]))
@@ -48,7 +48,7 @@ def plan_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) 
     config = load(config_path).settings()
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
     bans = BanList(runtime_dir / FILE_NAME)
-    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
+    keeper = Reconciler(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     return plan_json(keeper.plan(config, peers.networks()), ["no daemon runs"])
 
 

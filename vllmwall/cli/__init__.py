@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 from vllmwall import __version__
-from vllmwall.api.server import DEFAULT_SOCKET
+from vllmwall.api.client import DEFAULT_SOCKET
 
 _COMMANDS = {
     "status": "vllmwall.cli.status",

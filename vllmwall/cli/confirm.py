@@ -70,7 +70,8 @@ def confirm(as_json: bool) -> None:
 @only_option
 def rollback(token: str, after: float, only_namespace: tuple[str, ...]) -> None:
     """Take back the change with TOKEN, if nobody has confirmed it. Started by --confirm."""
-    from vllmwall.api.server import ControlError, request
+    from vllmwall.api.client import request
+    from vllmwall.api.errors import ControlError
 
     time.sleep(after)
     waiting = noted(runtime_dir())

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vllmwall.api.server import ControlError, request
+from vllmwall.api.client import request
+from vllmwall.api.errors import ControlError
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.terminal import console, print_json, printable
 from vllmwall.cli.without_daemon import config_option

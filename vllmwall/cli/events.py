@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.api.server import ControlError, request
+from vllmwall.api.client import request
+from vllmwall.api.errors import ControlError
 from vllmwall.cli.exit_codes import exit_of
 from vllmwall.cli.follow import print_line, ticks, until_enough
 from vllmwall.cli.terminal import ask, console, fail, printable

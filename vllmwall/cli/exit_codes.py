@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from vllmwall.api.server import ControlError
+from vllmwall.api.errors import ControlError
 
 
 class Exit(IntEnum):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.api.server import ControlError
+from vllmwall.api.errors import ControlError
 from vllmwall.cli.exit_codes import Exit, exit_of
 from vllmwall.cli.terminal import console, fail, print_json, printable
 from vllmwall.cli.without_daemon import (

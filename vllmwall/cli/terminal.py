@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
-from vllmwall.api.server import ControlError, request
+from vllmwall.api.client import request
+from vllmwall.api.errors import ControlError
 from vllmwall.cli.exit_codes import Exit, exit_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import cast
 
 import click
 
-from vllmwall.api.server import ControlError, listening_pid, request
+from vllmwall.api.client import listening_pid, request
+from vllmwall.api.errors import ControlError
 from vllmwall.cli.exit_codes import Exit, exit_of
 from vllmwall.cli.terminal import fail, printable
 

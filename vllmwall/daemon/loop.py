@@ -2,7 +2,7 @@
 
 Everything it does is level-triggered: a pass re-reads the node, so a lost event costs time and
 never correctness. It owns time; what a pass does is in `vllmwall.engine.reconciler`, what a
-question gets is in `vllmwall.api.commands`.
+command answers is in `vllmwall.api.commands`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import select
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
 from vllmwall import __version__
 from vllmwall.api.blocked import look as note_refusals
-from vllmwall.api.commands import Answers
 from vllmwall.api.metrics.exporter import Metrics
-from vllmwall.api.server import ControlServer
+from vllmwall.api.server import ControlServer, answered
 from vllmwall.config import DROP_INS, ConfigError
 from vllmwall.config.reading import Reading
 from vllmwall.config.settings import Settings
@@ -31,12 +31,18 @@ from vllmwall.engine.changes import PassChanges, log_change, log_modification
 from vllmwall.engine.event_handlers import follow, late_reactions
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.event_log import EventLog
-from vllmwall.engine.facts import ConfigProblem, DaemonFacts, ModificationFacts, PassFacts
-from vllmwall.engine.histograms import Measures
+from vllmwall.engine.facts import (
+    ConfigFacts,
+    ConfigProblem,
+    DaemonFacts,
+    ModificationFacts,
+    PassFacts,
+)
 from vllmwall.engine.log import Logger, configure
 from vllmwall.engine.options import DOWN_MARKER, Options
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.engine.saved_wall import SavedWall
+from vllmwall.engine.state import State
 from vllmwall.linux.lock import alone_in
 from vllmwall.networks import PeerList
 from vllmwall.networks.banlist import BanList
@@ -98,22 +104,12 @@ class Daemon:
         log: Logger,
         event_log: EventLog,
     ) -> None:
-        self.options = options
         self.log = log
-        self.event_log = event_log
-        self.measures = Measures()
         self._changes = PassChanges(log)
-        self.metrics = Metrics(self)
         self._readiness = Readiness()
-        self.started = time.time()
-        self.passes = 0
-        self.last_pass: PassFacts | None = None
-        self.pass_error: str | None = None
-        self.save_error: str | None = None
         self._saved = SavedWall(options.state_file) if options.state_file else None
-        self.config_problems: tuple[ConfigProblem, ...] = ()
-        self.config_loaded = self.started
-        self.keeper = WallKeeper(
+        self._events = open_events(options.instance, _POLL_SECONDS)
+        self.reconciler = Reconciler(
             config=config,
             peers=PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS),
             backend=Nftables(),
@@ -126,18 +122,33 @@ class Daemon:
                 EventKey.WALL_FAILED, namespace=self._name(inode), error=why
             ),
         )
-        self._events = open_events(options.instance, _POLL_SECONDS)
+        started = time.time()
+        self.state = State(
+            options=options,
+            log=log,
+            event_log=event_log,
+            reconciler=self.reconciler,
+            loop=self,
+            daemon=DaemonFacts(
+                pid=os.getpid(),
+                version=__version__,
+                started=started,
+                events=self._events.name,
+                events_reason=self._events.reason,
+            ),
+            config=ConfigFacts(loaded=started),
+        )
+        self._metrics = Metrics(self.state)
         self._control = ControlServer(
-            options.runtime_dir / "control.sock", Answers(self).answer, config.control_group
+            options.runtime_dir / "control.sock",
+            partial(answered, self.state),
+            config.control_group,
         )
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals: list[int] = []
         self._stopping = False
         self._due = {"start": 0.0}  # why full passes shall be, and when at the latest
         self._due_peers = 0.0
-        self._lost = 0
-        self.modifications: deque[ModificationFacts] = deque(maxlen=_MODIFICATIONS_KEPT)
-        self.on_trial: Settings | None = None  # what comes back unless its successor is confirmed
 
     def run(self) -> None:
         """Until a signal says stop."""
@@ -151,7 +162,8 @@ class Daemon:
         while not self._stopping:
             now = time.monotonic()
             if now >= self._due_peers:
-                self._refresh_peers(now, wait=0.0 if self.passes else _PATIENCE_SECONDS)
+                is_start = self.state.daemon.passes == 0
+                self._refresh_peers(now, wait=_PATIENCE_SECONDS if is_start else 0.0)
             if now >= self._next_pass()[0]:
                 self.full_pass(self._next_pass()[1])
             self._readiness.feed_watchdog()
@@ -163,84 +175,75 @@ class Daemon:
     def close(self) -> None:
         """Give everything back except the walls."""
         self._control.close()
-        self.metrics.close()
+        self._metrics.close()
         if self._events.stream is not None:
             self._events.stream.close()
-        self.keeper.observer.namespaces.close()
-
-    def facts(self) -> DaemonFacts:
-        """The daemon's own part of a status."""
-        return DaemonFacts(
-            pid=os.getpid(),
-            version=__version__,
-            started=self.started,
-            events=self._events.name,
-            events_reason=self._events.reason,
-            events_lost=self._lost,
-            modifications=tuple(self.modifications),
-            last_pass=self.last_pass,
-            passes=self.passes,
-        )
+        self.reconciler.observer.namespaces.close()
 
     def full_pass(self, reason: str) -> None:
         """One full pass; a node that cannot be read is said loudly and changes nothing."""
-        interval = self.keeper.config.full_pass_seconds
+        interval = self.reconciler.config.full_pass_seconds
         now = time.monotonic()
         second_look = now >= self._due.get(_SECOND_LOOK, math.inf)
         self._due = {why: at for why, at in self._due.items() if at > now}
         self._due["timer"] = now + (interval if self._events.name == "tracefs" else _POLL_SECONDS)
         if (left := self._until_a_peer_expires()) is not None:
             self.wake_soon("a peer's time is over", left)
-        if (left := self.keeper.bans.left()) is not None:
+        if (left := self.reconciler.bans.left()) is not None:
             self.wake_soon("a ban's time is over", left)
         begun = time.perf_counter()
         try:
             if second_look:
-                self.keeper.look_for_walls()
-            self.keeper.full_pass(self._catch_up)
+                self.reconciler.look_for_walls()
+            self.reconciler.full_pass(self._catch_up)
             self._count_lost_events()
             self._save_wall()
-            self._changes.log_changes(self.keeper)
-            note_refusals(self)
-            self.pass_error = None
+            self._changes.log_changes(self.reconciler)
+            note_refusals(self.state)
+            self.state.problems.pop("pass", None)
         except Exception as error:  # whatever a user's process can provoke must not end us
-            self.pass_error = f"the last pass failed: {error!r}; the walls that stand stay"
+            why = f"the last pass failed: {error!r}; the active walls stay"
+            self.state.problems["pass"] = why
             self.log(EventKey.PASS_FAILED, reason=reason, error=repr(error), exc_info=True)
-        if self.pass_error or any(self.keeper.walls.failures()):
+        pass_error = self.state.problems.get("pass")
+        if pass_error or any(self.reconciler.walls.failures()):
             self.wake_soon("what failed is tried again", _RETRY_SECONDS)
-        if self.passes == 0:  # which must not wait for it
+        daemon = self.state.daemon
+        if daemon.passes == 0:  # which must not wait for it
             self.wake_soon(_SECOND_LOOK, _SECOND_LOOK_SECONDS)
-        self.passes += 1
         seconds = time.perf_counter() - begun
-        self.measures.full.observe(seconds)
-        self.last_pass = PassFacts(time.time(), seconds * 1000, reason)
-        self.metrics.after_pass()
-        why = self._readiness.report(self.keeper, self.pass_error)
-        if why and not self.pass_error:
+        self.state.measures.full.observe(seconds)
+        last_pass = PassFacts(time.time(), seconds * 1000, reason)
+        self.state.daemon = replace(daemon, passes=daemon.passes + 1, last_pass=last_pass)
+        self._metrics.after_pass()
+        why = self._readiness.report(self.reconciler, pass_error)
+        if why and not pass_error:
             self.log(EventKey.NOT_READY, why=why)
 
     def _until_a_peer_expires(self) -> float | None:
-        now = self.keeper.peers.now()
-        ends = [end for one in self.keeper.peers.sources() if (end := one.expires) and end > now]
+        peers = self.reconciler.peers
+        now = peers.now()
+        ends = [end for one in peers.sources() if (end := one.expires) and end > now]
         return min(ends) - now if ends else None
 
     def _save_wall(self) -> None:
         """For the next boot. A full disk costs that, and is said once."""
-        before, self.save_error = self.save_error, None
+        before = self.state.problems.pop("save", None)
         try:
             if self._saved is not None:
-                self._saved.keep(self.keeper, fenced=self.keeper.config.boot_fence)
+                self._saved.keep(self.reconciler, fenced=self.reconciler.config.boot_fence)
         except OSError as error:
-            self.save_error = f"the wall for the next boot could not be saved: {error}"
-            if self.save_error != before:
+            why = f"the wall for the next boot could not be saved: {error}"
+            self.state.problems["save"] = why
+            if why != before:
                 self.log(EventKey.WALL_NOT_SAVED, error=str(error))
 
     def _count_lost_events(self) -> None:
         lost = self._events.lost()
-        if lost > self._lost:
+        if lost > self.state.daemon.events_lost:
             self.log(EventKey.EVENTS_LOST, events=lost)
             self.wake_soon("lost events", self._settle_seconds())
-        self._lost = lost
+        self.state.daemon = replace(self.state.daemon, events_lost=lost)
 
     def wake_soon(self, reason: str, seconds: float = 0.0) -> None:
         """Have a full pass in ``seconds`` at the latest; one before then does not count for it."""
@@ -254,54 +257,35 @@ class Daemon:
         """Take the configuration anew. Raises ConfigError; the one in force stays then."""
         self._readiness.reloading()
         try:
-            config = Reading(self.options.config).settings()
-            self.keeper.configure(config)
-            self.config_loaded = time.time()
-            self.config_problems = ()
-            self.keeper.peers.configure(config.peers)
+            config = Reading(self.state.options.config).settings()
+            self.reconciler.configure(config)
+            self.state.config = ConfigFacts(loaded=time.time())
+            self.reconciler.peers.configure(config.peers)
             self._refresh_peers(time.monotonic(), wait=_PATIENCE_SECONDS)
-            self.log(EventKey.CONFIG_LOADED, file=str(self.options.config))
+            self.log(EventKey.CONFIG_LOADED, file=str(self.state.options.config))
         except ConfigError as error:
-            self.config_problems = tuple(
+            problems = tuple(
                 ConfigProblem(str(one.file), one.key, one.message, one.line)
                 for one in error.problems
             )
+            self.state.config = replace(self.state.config, problems=problems)
             self.log(EventKey.CONFIG_INVALID, problems=_as_list(error))
             raise
         finally:
             self.full_pass("reload")
 
-    def set_down(self, *, is_down: bool) -> list[int]:
-        """Take all walls down and leave them down, or put them up again.
-
-        The choice outlives the daemon, until the node boots. Returns the namespaces (inodes)
-        that lost a wall.
-        """
-        marker = self.options.runtime_dir / DOWN_MARKER
-        if is_down:
-            marker.touch()
-            removed = self.keeper.take_down()
-            self.log(EventKey.WALLS_DOWN, namespaces=[self._name(one) for one in removed])
-        else:
-            marker.unlink(missing_ok=True)
-            self.keeper.down = False
-            removed = []
-            self.log(EventKey.WALLS_UP)
-        self.full_pass("down" if is_down else "up")
-        return removed
-
     def _wait(self, seconds: float) -> None:
         poll = select.poll()
-        for descriptor in (self._wake_read, *self._control.reading, *self.metrics.reading):
+        for descriptor in (self._wake_read, *self._control.reading, *self._metrics.reading):
             poll.register(descriptor, select.POLLIN)
-        for descriptor in self.metrics.writing:
+        for descriptor in self._metrics.writing:
             poll.register(descriptor, select.POLLOUT)
         for descriptor in self._control.writing:
             poll.register(descriptor, select.POLLIN | select.POLLOUT)
         stream = self._events.stream
         if stream is not None:
             poll.register(stream, select.POLLIN)
-        watches = {one.fileno(): inode for inode, one in self.keeper.watches().items()}
+        watches = {one.fileno(): inode for inode, one in self.reconciler.watches().items()}
         for descriptor in watches:
             poll.register(descriptor, select.POLLIN)
         ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
@@ -313,7 +297,7 @@ class Daemon:
                 self._handle_signals()
             elif descriptor in watches:
                 self._repair(watches[descriptor])
-            elif not self.metrics.ready(descriptor):
+            elif not self._metrics.ready(descriptor):
                 self._control.ready(descriptor)
 
     def _catch_up(self) -> None:
@@ -323,13 +307,13 @@ class Daemon:
 
     def _read_events(self, read: Callable[[], Iterable[Event]], *, think: bool = True) -> None:
         try:
-            wanted = follow(self.keeper, tuple(read()), read)
-            self.measures.note_reactions(wanted.reactions)
-            if wanted.quick and not self.keeper.down:
+            wanted = follow(self.reconciler, tuple(read()), read)
+            self.state.measures.note_reactions(wanted.reactions)
+            if wanted.quick and not self.reconciler.down:
                 if think:
-                    with self.measures.quick.timed():
-                        self.keeper.quick_pass()
-                    self.measures.note_reactions(late_reactions(self.keeper, wanted))
+                    with self.state.measures.quick.timed():
+                        self.reconciler.quick_pass()
+                    self.state.measures.note_reactions(late_reactions(self.reconciler, wanted))
                 self.wake_soon("settle", self._settle_seconds())
             if wanted.full:
                 self.wake_soon(wanted.full, self._settle_seconds())
@@ -340,37 +324,37 @@ class Daemon:
     def _repair(self, namespace: int) -> None:
         """Repair a wall that other programs modified, and log which ones."""
         try:
-            watch = self.keeper.watches().get(namespace)
+            watch = self.reconciler.watches().get(namespace)
             commits = watch.read() if watch else ()
             if commits:
-                with self.measures.repair.timed():
-                    self.keeper.repair(namespace)
+                with self.state.measures.repair.timed():
+                    self.reconciler.repair(namespace)
         except Exception as error:  # the full pass that comes next reads it all anew
             self.log(EventKey.REPAIR_FAILED, error=repr(error), exc_info=True)
             self.wake_soon("failed repair", _SETTLE_SECONDS)
             return
         name = self._name(namespace)
         for one in commits:
-            self.modifications.append(
-                ModificationFacts(time.time(), name, one.pid, one.command, one.what)
-            )
+            made = ModificationFacts(time.time(), name, one.pid, one.command, one.what)
+            newest = (*self.state.daemon.modifications, made)[-_MODIFICATIONS_KEPT:]
+            self.state.daemon = replace(self.state.daemon, modifications=newest)
             log_modification(self.log, name, one)
-        if commits and not self.keeper.down:
+        if commits and not self.reconciler.down:
             self.log(EventKey.WALL_REPAIRED, namespace=name)
 
     def _settle_seconds(self) -> float:
         """Full passes after events take a tenth of the time at most, however many events come."""
-        last = self.last_pass.ms / 1000 if self.last_pass else 0.0
-        return max(_SETTLE_SECONDS, 10 * last)
+        last = self.state.daemon.last_pass
+        return max(_SETTLE_SECONDS, 10 * last.ms / 1000 if last else 0.0)
 
     def _refresh_peers(self, now: float, *, wait: float) -> None:
         """DNS and files off the loop: an answer can take seconds, a listener does not wait."""
         self._due_peers = now + _PEERS_SECONDS
 
         def refresh() -> None:
-            before = self.keeper.peers.networks()
-            self.keeper.peers.refresh(self.keeper.peers.now())
-            if self.keeper.peers.networks() != before:
+            before = self.reconciler.peers.networks()
+            self.reconciler.peers.refresh(self.reconciler.peers.now())
+            if self.reconciler.peers.networks() != before:
                 with suppress(BlockingIOError):
                     os.write(self._wake_write, b"p")
 
@@ -400,7 +384,7 @@ class Daemon:
                 self._stopping = True
 
     def _name(self, namespace: int) -> str:
-        return self.keeper.observer.namespaces.name(namespace)
+        return self.reconciler.observer.namespaces.name(namespace)
 
 
 def _as_list(error: ConfigError) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.systemd import notify
 from vllmwall.model import Mode
 
@@ -36,7 +36,7 @@ class Readiness:
         """Announce a reload; systemd waits for the READY=1 after it."""
         self.send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def report(self, keeper: WallKeeper, pass_error: str | None) -> str:
+    def report(self, keeper: Reconciler, pass_error: str | None) -> str:
         """Report the state after a pass, unless systemd has that message already.
 
         ``pass_error`` is why the pass failed. Returns why the daemon is not ready, if that is new;
@@ -62,7 +62,7 @@ def longest_sleep() -> float:
     return int(allowed) / 2e6 if allowed.isdigit() and int(allowed) else 3600.0
 
 
-def _why_not_ready(keeper: WallKeeper) -> str:
+def _why_not_ready(keeper: Reconciler) -> str:
     """Why our own wall is not active; empty when it is, or is not wanted."""
     if keeper.down:
         return ""
@@ -76,7 +76,7 @@ def _why_not_ready(keeper: WallKeeper) -> str:
     return ""
 
 
-def _summary(keeper: WallKeeper) -> str:
+def _summary(keeper: Reconciler) -> str:
     """The line for `systemctl status`, as `vllmwall status` would begin."""
     if keeper.down:
         return "NOT guarded: the walls are down on request (vllmwall up)"

@@ -13,7 +13,7 @@ from vllmwall.enforce.apply import Change
 from vllmwall.enforce.nftables.notifications import Touch
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.log import Logger
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.model import (
     PUBLIC,
     Listener,
@@ -56,7 +56,7 @@ class PassChanges:
     _guards: frozenset[tuple[str, str]] = frozenset()
     _peers: tuple[Network, ...] | None = None
 
-    def log_changes(self, keeper: WallKeeper) -> None:
+    def log_changes(self, keeper: Reconciler) -> None:
         """Log what changed since the last call."""
         self._log_peers(keeper.peers.networks())
         workloads = {one.id: one for one in keeper.recognition.workloads}
@@ -147,7 +147,7 @@ def _ports(entries: Iterable[WallEntry]) -> set[str]:
     return {f"{one.proto.value}/{one.port}" for one in entries}
 
 
-def _guards(keeper: WallKeeper) -> Iterator[tuple[str, str]]:
+def _guards(keeper: Reconciler) -> Iterator[tuple[str, str]]:
     for inode in keeper.walls.spaces:
         standing = keeper.walls.standing(inode)
         paths = {one.id: one.path for one in keeper.guarding.guards.get(inode, ())}
@@ -156,7 +156,7 @@ def _guards(keeper: WallKeeper) -> Iterator[tuple[str, str]]:
             yield keeper.observer.namespaces.name(inode), path or f"cgroup {guard.id}"
 
 
-def _listeners(keeper: WallKeeper) -> Iterator[tuple[_Place, _ListenerState]]:
+def _listeners(keeper: Reconciler) -> Iterator[tuple[_Place, _ListenerState]]:
     reasons = {one.listener: one.reason for one in keeper.decision.skipped}
     for workload in keeper.recognition.workloads:
         for labelled in workload.listeners:

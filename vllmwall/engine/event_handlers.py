@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.cgroups import level_of
 from vllmwall.model import PUBLIC, Address, Guard, Proto, Role, Wall, WallEntry
 from vllmwall.observe import thread_group
@@ -49,7 +49,7 @@ class Followed:
 
 
 def follow(
-    keeper: WallKeeper, events: Sequence[Event], later: Callable[[], Iterable[Event]] = tuple
+    keeper: Reconciler, events: Sequence[Event], later: Callable[[], Iterable[Event]] = tuple
 ) -> Followed:
     """Do what cannot wait, and read what the events are about.
 
@@ -88,7 +88,7 @@ def follow(
     return Followed(quick, why, tuple(reactions), tuple(waiting))
 
 
-def _observed_in_vain(keeper: WallKeeper, listens: _Listens) -> _Listens:
+def _observed_in_vain(keeper: Reconciler, listens: _Listens) -> _Listens:
     """Read what listens; what is not there yet is looked for once more, and its backlog kept.
 
     Linux tells of a listener before it can be found (``inet_csk_listen_start``: the state is stored
@@ -104,18 +104,18 @@ def _observed_in_vain(keeper: WallKeeper, listens: _Listens) -> _Listens:
     return early
 
 
-def _observe(keeper: WallKeeper, listens: _Listens) -> _Listens:
+def _observe(keeper: Reconciler, listens: _Listens) -> _Listens:
     observe = keeper.observer.observe_listen
     return [(one, pid) for one, pid in listens if not observe(pid, one.port, one.backlog)]
 
 
-def _close_cgroups(keeper: WallKeeper, events: Iterable[Event]) -> None:
+def _close_cgroups(keeper: Reconciler, events: Iterable[Event]) -> None:
     for event in events:
         if isinstance(event, CgroupEvent):
             close_cgroup(keeper, event)
 
 
-def _who(keeper: WallKeeper, event: ListenEvent) -> tuple[int, ...]:
+def _who(keeper: Reconciler, event: ListenEvent) -> tuple[int, ...]:
     """The processes that it is about."""
     if event.tid == UNNAMED:
         if event.backlog is not None:  # which the next reading may need, where this one came late
@@ -124,7 +124,7 @@ def _who(keeper: WallKeeper, event: ListenEvent) -> tuple[int, ...]:
     return (event.tid if event.tid in keeper.members else thread_group(event.tid),)
 
 
-def late_reactions(keeper: WallKeeper, followed: Followed) -> Iterator[float]:
+def late_reactions(keeper: Reconciler, followed: Followed) -> Iterator[float]:
     """How long the ports were open that only the quick pass has closed, in seconds."""
     now = time.monotonic()
     for event, pid in followed.waiting:
@@ -138,13 +138,13 @@ def _closes(entry: WallEntry, event: ListenEvent) -> bool:
     return entry.port == event.port and entry.proto is Proto.TCP and PUBLIC not in entry.audience
 
 
-def _begins_a_workload(keeper: WallKeeper, pid: int) -> bool:
+def _begins_a_workload(keeper: Reconciler, pid: int) -> bool:
     """Read a program before it can rename itself; whether its cgroup may want a guard now."""
     process = keeper.observer.note_exec(pid)
     return process is not None and keeper.is_claimed(process)
 
 
-def close_port(keeper: WallKeeper, event: ListenEvent, pid: int) -> bool:
+def close_port(keeper: Reconciler, event: ListenEvent, pid: int) -> bool:
     """Close the port that a workload's process has just opened; whether it was still to close."""
     process = keeper.observer.process(pid)
     if process is None or pid not in keeper.members or event.address is None:
@@ -159,7 +159,7 @@ def close_port(keeper: WallKeeper, event: ListenEvent, pid: int) -> bool:
     return False
 
 
-def close_cgroup(keeper: WallKeeper, event: CgroupEvent) -> None:
+def close_cgroup(keeper: Reconciler, event: CgroupEvent) -> None:
     """Close a cgroup that was just made, if one of its path shall be guarded."""
     path = keeper.observer.cgroup_path(event.path, event.id)
     spaces = keeper.armed.namespaces(path) if path else frozenset()

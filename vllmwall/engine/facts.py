@@ -6,7 +6,6 @@ now is None, and None is shown as unknown, never as good. Imports only the model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -106,8 +105,8 @@ class ConfigFacts:
 class StatusFacts:
     """Everything that `status` knows.
 
-    ``down`` is True after `vllmwall down`. ``users`` maps uids to login names. ``problems``
-    are further lines for people (a pass that failed, a backend that had to rebuild).
+    ``down`` is True after `vllmwall down`. ``problems`` are
+    further lines for people (a pass that failed, a backend that had to rebuild).
     ``daemon`` is None when a one-shot command asks without a daemon. ``bans`` counts those in
     force. ``blind`` says why there can be workloads that were not seen.
     """
@@ -126,7 +125,6 @@ class StatusFacts:
     down: bool = False
     guarding: Guarding = field(default_factory=Guarding)
     problems: tuple[str, ...] = ()
-    users: Mapping[int, str] = field(default_factory=dict)
     bans: int = 0
     blind: str = ""
 

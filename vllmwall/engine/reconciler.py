@@ -1,6 +1,6 @@
 """One pass: observe, recognize, decide, enforce, read back.
 
-`WallKeeper` holds what a pass needs and what the last one found; the daemon calls it when
+`Reconciler` holds what a pass needs and what the last one found; the daemon calls it when
 something happens, the command line calls it once where no daemon runs. It owns no clock and no
 loop. What cannot be read changes nothing: the wall that stands stays.
 """
@@ -55,7 +55,7 @@ class Asked:
 
 
 @dataclass
-class WallKeeper:
+class Reconciler:
     """Keeps the walls of this node equal to what its workloads need.
 
     ``only`` restricts it to these network namespaces (inodes); empty: the whole node.

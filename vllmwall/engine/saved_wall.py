@@ -13,7 +13,7 @@ from pathlib import Path
 from vllmwall.cidr import merged
 from vllmwall.enforce.backend import AlteredWall
 from vllmwall.enforce.boot import Door, boot_script, lasting, remembered_in
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.files import save_text
 from vllmwall.linux.netns import run_in
 from vllmwall.model import PEERS, Listener, Network, Proto, Wall
@@ -32,7 +32,7 @@ class SavedWall:
         self._text = _read(file)
         self._entries = remembered_in(self._text)
 
-    def keep(self, keeper: WallKeeper, *, fenced: bool) -> bool:
+    def keep(self, keeper: Reconciler, *, fenced: bool) -> bool:
         """Write the wall that a pass left standing; False: there is nothing new.
 
         ``fenced``: with a fence around the ephemeral range. A wall that is down, altered or not to
@@ -67,7 +67,7 @@ def ephemeral_ports() -> range:
     return range(first, last + 1)
 
 
-def _without_passing_peers(wall: Wall, keeper: WallKeeper) -> Wall:
+def _without_passing_peers(wall: Wall, keeper: Reconciler) -> Wall:
     """Peers of `vllmwall peers add` live in /run: a reboot ends them."""
     lasting_ones: list[Network] = [
         network
@@ -78,7 +78,7 @@ def _without_passing_peers(wall: Wall, keeper: WallKeeper) -> Wall:
     return replace(wall, networks={**wall.networks, PEERS: merged(lasting_ones)})
 
 
-def _remote_shells(listeners: list[Listener], keeper: WallKeeper) -> Iterator[Door]:
+def _remote_shells(listeners: list[Listener], keeper: Reconciler) -> Iterator[Door]:
     """Where the operator comes in: no fence may close it, configured or not."""
     for one in listeners:
         owners = (keeper.observer.process(pid) for pid in one.pids)

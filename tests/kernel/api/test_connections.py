@@ -212,13 +212,20 @@ def test_every_namespace_is_looked_into(lab: Lab, tmp_path: Path, held: ExitStac
             eventually(lambda: received() == wanted, "both clients are seen")
 
 
-def test_ban_bans_an_address_and_spares_a_peer(node: Guarded) -> None:
-    """As `vllmwall ban` does: the daemon has the ban, and a peer needs that command's --force."""
-    stranger, peer = node.lab.stranger.ipv4, node.lab.peer.ipv4
-    assert f"{stranger} is banned" in run(node, "connections", "--ban", stranger)
-    assert f"{stranger}/32" in run(node, "bans")
-    done = subprocess.run(
-        command(node, "connections", "--ban", peer), capture_output=True, text=True, check=False
-    )
+def test_a_banned_address_is_refused(node: Guarded, held: ExitStack) -> None:
+    """`connections --ban` bans as `vllmwall ban` does: its packets get no answer any more."""
+    served(8000, node, held)
+    stranger, target = node.lab.stranger, node.lab.node.ipv4
+    eventually(lambda: "open" == stranger.connect(target, 8000), "the API is public")
+    assert f"{stranger.ipv4} is banned" in run(node, "connections", "--ban", stranger.ipv4)
+    assert f"{stranger.ipv4}/32" in run(node, "bans")
+    assert "timeout" == stranger.connect(target, 8000, timeout=0.2)
+
+
+def test_a_peer_is_not_banned_by_mistake(node: Guarded) -> None:
+    """The daemon refuses, and the command says so and fails."""
+    argv = command(node, "connections", "--ban", node.lab.peer.ipv4)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (1, "") == (done.returncode, done.stdout)
-    assert "--force" in done.stderr
+    assert "not banned" in done.stderr
+    assert "open" == node.lab.peer.connect(node.lab.node.ipv4, PORT)

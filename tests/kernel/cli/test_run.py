@@ -23,8 +23,9 @@ from tests.support import cgroups
 from tests.support.guarded import eventually
 from tests.support.lab import Lab
 from tests.support.walls import wall
-from vllmwall.api import server
-from vllmwall.api.server import ControlError, ControlServer, Json
+from vllmwall.api.commands import Command
+from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.server import ControlServer
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Guard
@@ -63,7 +64,7 @@ class Container:
         """The cgroups of jobs that there are."""
         return sorted(one.name for one in self.slice.glob("*.scope"))
 
-    def told(self, command: str, arguments: Json) -> Json:
+    def told(self, command: Command, arguments: Json) -> Json:
         """What the daemon says; it notes who is in the scopes when it is asked."""
         held = (one.read_text().split() for one in self.slice.glob("*.scope/cgroup.procs"))
         self.asked += [pid for pids in held for pid in pids]
@@ -91,8 +92,7 @@ class Container:
 
 
 @pytest.fixture
-def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Container]:
-    monkeypatch.setattr(server, "READING", server.READING | {"guard"})
+def container(tmp_path: Path) -> Iterator[Container]:
     with cgroups.cgroup(f"/vwrun-{os.getpid()}") as folder:
         made = Container(folder, tmp_path / "control.sock")
         with _serving(made):

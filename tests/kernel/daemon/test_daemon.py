@@ -17,7 +17,7 @@ import pytest
 from tests.support.guarded import PATIENCE, PEERS, Guarded, eventually, guarded
 from tests.support.guarding import unit, wait_for_guard
 from tests.support.lab import Lab
-from vllmwall.api.server import ControlError
+from vllmwall.api.errors import ControlError
 from vllmwall.engine.event_keys import EventKey
 
 pytestmark = pytest.mark.kernel

@@ -23,7 +23,7 @@ from tests.support.walls import entry, everywhere, wall
 from vllmwall.enforce.backend import AlteredWall
 from vllmwall.enforce.boot import boot_script
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.engine.saved_wall import SavedWall
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Mode, Wall
@@ -161,7 +161,7 @@ def rank(node: Guarded) -> Program:
 
 
 @pytest.fixture
-def keeper(node: Guarded) -> Iterator[WallKeeper]:
+def keeper(node: Guarded) -> Iterator[Reconciler]:
     """A keeper of the lab's node."""
     with kept(node, Refusing()) as found:
         found.peers.refresh(0.0)
@@ -177,7 +177,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_reboot_finds_the_fixed_ports_closed(
-    node: Guarded, rank: Program, keeper: WallKeeper, file: Path
+    node: Guarded, rank: Program, keeper: Reconciler, file: Path
 ) -> None:
     """Saved, forgotten by the kernel, loaded: the same doors, also after the job was stopped."""
     node.bystander()
@@ -200,7 +200,7 @@ def test_a_reboot_finds_the_fixed_ports_closed(
 
 
 def test_the_file_is_roots_and_written_only_when_it_changes(
-    rank: Program, keeper: WallKeeper, file: Path
+    rank: Program, keeper: Reconciler, file: Path
 ) -> None:
     """Ports drawn by chance come and go by the hundred: no write for them."""
     saved_wall = SavedWall(file)
@@ -216,7 +216,7 @@ def test_the_file_is_roots_and_written_only_when_it_changes(
 
 
 def test_what_cannot_be_written_is_told_and_tried_again(
-    rank: Program, keeper: WallKeeper, file: Path
+    rank: Program, keeper: Reconciler, file: Path
 ) -> None:
     """A full disk costs the new script; the old one stays whole, and nothing lies beside it."""
     keeper.full_pass()
@@ -241,7 +241,7 @@ def test_what_cannot_be_written_is_told_and_tried_again(
 
 
 def test_what_is_down_or_altered_does_not_become_the_next_boots(
-    node: Guarded, rank: Program, keeper: WallKeeper, file: Path
+    node: Guarded, rank: Program, keeper: Reconciler, file: Path
 ) -> None:
     """The last good one stays."""
     rank.open("tcp", "0.0.0.0", 29500)
@@ -259,7 +259,7 @@ def test_what_is_down_or_altered_does_not_become_the_next_boots(
 
 
 def test_peers_for_a_while_are_not_peers_after_a_reboot(
-    rank: Program, keeper: WallKeeper, file: Path
+    rank: Program, keeper: Reconciler, file: Path
 ) -> None:
     """They live in /run, and their time may be over when the node is up again."""
     keeper.peers.add([ip_network("203.0.113.0/24")])
@@ -271,7 +271,7 @@ def test_peers_for_a_while_are_not_peers_after_a_reboot(
 
 
 def test_the_operators_door_is_outside_the_fence(
-    node: Guarded, keeper: WallKeeper, file: Path
+    node: Guarded, keeper: Reconciler, file: Path
 ) -> None:
     """An sshd on a port of the ephemeral range that nobody named in the configuration."""
     sshd = node.lab.node.popen([sys.executable, "-c", SSHD])
@@ -283,14 +283,14 @@ def test_the_operators_door_is_outside_the_fence(
     assert {40022: OPEN, 40023: CLOSED} == doors(node.lab, 40022, 40023)
 
 
-def _saved_with(keeper: WallKeeper, file: Path) -> bool:
+def _saved_with(keeper: Reconciler, file: Path) -> bool:
     keeper.full_pass()
     SavedWall(file).keep(keeper, fenced=True)
     return "40022" in file.read_text()
 
 
 def test_a_port_of_another_program_is_let_go(
-    node: Guarded, rank: Program, keeper: WallKeeper, file: Path
+    node: Guarded, rank: Program, keeper: Reconciler, file: Path
 ) -> None:
     """What the job had is somebody else's now: closing it was right once at most."""
     rank.open("tcp", "0.0.0.0", 29500)

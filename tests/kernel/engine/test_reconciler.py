@@ -12,7 +12,7 @@ from tests.support.guarded import Guarded, Program
 from tests.support.lab import Lab
 from tests.support.reconciling import Refusing, kept
 from vllmwall.api.status import is_safe, status_json
-from vllmwall.engine.reconciler import Change, WallKeeper
+from vllmwall.engine.reconciler import Change, Reconciler
 from vllmwall.observe import owners
 from vllmwall.observe.namespaces import Namespaces
 
@@ -28,7 +28,7 @@ def rank(node: Guarded) -> Program:
 
 
 @pytest.fixture
-def keeper(node: Guarded) -> Iterator[WallKeeper]:
+def keeper(node: Guarded) -> Iterator[Reconciler]:
     """A keeper of the lab's node."""
     with kept(node, Refusing()) as found:
         yield found
@@ -42,13 +42,13 @@ def open_descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def refuse(keeper: WallKeeper, times: int) -> None:
+def refuse(keeper: Reconciler, times: int) -> None:
     assert isinstance(keeper.backend, Refusing)
     keeper.backend.refusals = times
 
 
 def test_a_refused_change_leaves_what_stood_and_is_said_loudly(
-    node: Guarded, rank: Program, keeper: WallKeeper
+    node: Guarded, rank: Program, keeper: Reconciler
 ) -> None:
     """Three refusals in a row: the old wall stands, log and status tell, the next pass repairs."""
     rank.open("tcp", "::", 29500)
@@ -70,7 +70,7 @@ def test_a_refused_change_leaves_what_stood_and_is_said_loudly(
 
 
 def test_the_last_try_rebuilds_the_whole_wall(
-    node: Guarded, rank: Program, keeper: WallKeeper
+    node: Guarded, rank: Program, keeper: Reconciler
 ) -> None:
     """A difference is only as good as our memory of what stands."""
     rank.open("tcp", "::", 29500)
@@ -85,7 +85,7 @@ def test_the_last_try_rebuilds_the_whole_wall(
 
 
 def test_a_node_that_cannot_be_read_changes_no_wall(
-    node: Guarded, rank: Program, keeper: WallKeeper, monkeypatch: pytest.MonkeyPatch
+    node: Guarded, rank: Program, keeper: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no descriptors left every listener would seem ownerless and every wall unneeded."""
     rank.open("tcp", "::", 29500)
@@ -103,7 +103,7 @@ def test_a_node_that_cannot_be_read_changes_no_wall(
 
 
 def test_a_namespace_that_cannot_be_read_keeps_its_wall_and_status_says_unknown(
-    node: Guarded, rank: Program, keeper: WallKeeper, monkeypatch: pytest.MonkeyPatch
+    node: Guarded, rank: Program, keeper: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No listener seen is not the same as no listener there."""
     rank.open("tcp", "::", 29500)
@@ -124,7 +124,7 @@ def test_a_namespace_that_cannot_be_read_keeps_its_wall_and_status_says_unknown(
 
 
 def test_status_reads_the_kernel_and_not_its_memory(
-    node: Guarded, rank: Program, keeper: WallKeeper
+    node: Guarded, rank: Program, keeper: Reconciler
 ) -> None:
     """Somebody took our table away a moment ago."""
     rank.open("tcp", "::", 29500)
@@ -137,7 +137,7 @@ def test_status_reads_the_kernel_and_not_its_memory(
 
 
 def test_a_rule_that_somebody_added_is_named_and_taken_out(
-    node: Guarded, rank: Program, keeper: WallKeeper
+    node: Guarded, rank: Program, keeper: Reconciler
 ) -> None:
     """One foreign rule in our table lets everybody in; status says which."""
     rank.open("tcp", "::", 29500)
@@ -152,7 +152,7 @@ def test_a_rule_that_somebody_added_is_named_and_taken_out(
     assert is_safe(keeper.status(0.0)) is True
 
 
-def test_a_pass_without_news_changes_nothing(rank: Program, keeper: WallKeeper) -> None:
+def test_a_pass_without_news_changes_nothing(rank: Program, keeper: Reconciler) -> None:
     """No transaction, no log line, no new generation of the ruleset."""
     rank.open("tcp", "::", 29500)
     keeper.full_pass()
@@ -163,7 +163,7 @@ def test_a_pass_without_news_changes_nothing(rank: Program, keeper: WallKeeper) 
     assert [] == changes
 
 
-def test_a_namespace_that_ended_is_let_go_of(lab: Lab, keeper: WallKeeper, rank: Program) -> None:
+def test_a_namespace_that_ended_is_let_go_of(lab: Lab, keeper: Reconciler, rank: Program) -> None:
     """A container that stopped: no descriptor of ours keeps its network alive."""
     rank.open("tcp", "::", 29500)
     keeper.full_pass()
@@ -174,7 +174,7 @@ def test_a_namespace_that_ended_is_let_go_of(lab: Lab, keeper: WallKeeper, rank:
     assert status_json(keeper.status(0.0))["workloads"] == []
 
 
-def test_a_child_that_outlives_its_root_stays_walled(node: Guarded, keeper: WallKeeper) -> None:
+def test_a_child_that_outlives_its_root_stays_walled(node: Guarded, keeper: Reconciler) -> None:
     """A killed `vllm serve` leaves its engine listening under pid 1."""
     server = node.server(8000)
     server.open("tcp", "0.0.0.0", 8001)

@@ -17,7 +17,7 @@ from tests.support.lab import Lab
 from tests.support.reconciling import kept
 from tests.system.box import REPOSITORY
 from vllmwall.engine.event_handlers import follow
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux import cgroups
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Guard, Role
@@ -43,7 +43,7 @@ def node(lab: Lab, tmp_path: Path) -> Guarded:
 
 
 @pytest.fixture
-def keeper(node: Guarded, monkeypatch: pytest.MonkeyPatch) -> Iterator[WallKeeper]:
+def keeper(node: Guarded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reconciler]:
     """A keeper of the lab's node, whose cgroup namespace is said not to be the first."""
     node.configure('[[workload]]\nname = "job"\nmatch = { unit = "vw-*.service" }\n')
     here = inode_of(node.lab.node.path)
@@ -74,7 +74,7 @@ def test_the_kernels_number_of_a_process_is_no_number_of_ours() -> None:
     assert f"[{UNNAMED}]\n" == done.stdout
 
 
-def test_who_listens_is_searched_for(node: Guarded, keeper: WallKeeper) -> None:
+def test_who_listens_is_searched_for(node: Guarded, keeper: Reconciler) -> None:
     """A process that nobody has seen before is closed by the pass that the event asks for."""
     with unit() as folder:
         listen(node, folder)
@@ -87,7 +87,7 @@ def test_who_listens_is_searched_for(node: Guarded, keeper: WallKeeper) -> None:
         assert [4096] == [one.listener.backlog for one in workload.listeners]
 
 
-def test_what_a_search_found_has_its_event_read(node: Guarded, keeper: WallKeeper) -> None:
+def test_what_a_search_found_has_its_event_read(node: Guarded, keeper: Reconciler) -> None:
     """An API on ``[::]`` is one by the backlog that it asked for; else its clients are cut off."""
     node.server(8000).open("tcp", "::", 8000)
     first = ListenEvent(UNNAMED, 29500, 4096, WILDCARD)
@@ -98,7 +98,7 @@ def test_what_a_search_found_has_its_event_read(node: Guarded, keeper: WallKeepe
     assert "open" == node.lab.stranger.connect(node.lab.node.ipv4, 8000)
 
 
-def test_a_cgroup_that_came_during_a_search_is_guarded(node: Guarded, keeper: WallKeeper) -> None:
+def test_a_cgroup_that_came_during_a_search_is_guarded(node: Guarded, keeper: Reconciler) -> None:
     """What is read after a search is read only once."""
     with unit() as folder:
         made = CgroupEvent(path_of(folder), 2, number_of(folder))
@@ -107,7 +107,7 @@ def test_a_cgroup_that_came_during_a_search_is_guarded(node: Guarded, keeper: Wa
         assert "timeout" == stranger(node)
 
 
-def test_a_storm_of_them_is_left_to_the_next_pass(keeper: WallKeeper) -> None:
+def test_a_storm_of_them_is_left_to_the_next_pass(keeper: Reconciler) -> None:
     """Searching takes a tenth of the time at most."""
     event = ListenEvent(UNNAMED, 29500, 4096, WILDCARD)
     asked = [follow(keeper, [event]).full for _ in range(3)]
@@ -115,7 +115,7 @@ def test_a_storm_of_them_is_left_to_the_next_pass(keeper: WallKeeper) -> None:
 
 
 def test_an_api_is_one_though_nobody_searched(
-    node: Guarded, keeper: WallKeeper, monkeypatch: pytest.MonkeyPatch
+    node: Guarded, keeper: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a storm: the next pass finds it, and knows the backlog that it asked for."""
     monkeypatch.setattr(keeper.observer, "search", lambda: False)
@@ -128,7 +128,7 @@ def test_an_api_is_one_though_nobody_searched(
         assert [Role.API] == [one.label.role for one in workload.listeners]
 
 
-def test_a_cgroup_is_known_by_its_number(node: Guarded, keeper: WallKeeper) -> None:
+def test_a_cgroup_is_known_by_its_number(node: Guarded, keeper: Reconciler) -> None:
     """Guarded before it listens, though the kernel's path is longer than ours."""
     with unit() as folder:
         path = path_of(folder)
@@ -137,7 +137,7 @@ def test_a_cgroup_is_known_by_its_number(node: Guarded, keeper: WallKeeper) -> N
         assert "timeout" == stranger(node)
 
 
-def test_another_boxs_cgroup_is_none_of_ours(node: Guarded, keeper: WallKeeper) -> None:
+def test_another_boxs_cgroup_is_none_of_ours(node: Guarded, keeper: Reconciler) -> None:
     """Though it has a name that we guard, and one of that path is here."""
     with unit() as folder, unit() as other:
         mount = cgroups.mount_point()
@@ -148,7 +148,7 @@ def test_another_boxs_cgroup_is_none_of_ours(node: Guarded, keeper: WallKeeper) 
         assert not any(number_of(other) == guard.id for guard in guards(keeper))
 
 
-def guards(keeper: WallKeeper) -> set[Guard]:
+def guards(keeper: Reconciler) -> set[Guard]:
     standing = keeper.walls.standing(min(keeper.home))
     assert standing
     return set(standing.guards)

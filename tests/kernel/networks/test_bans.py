@@ -21,7 +21,7 @@ from tests.support.icmp import pings
 from tests.support.lab import PEER, STRANGER, Lab
 from tests.support.severing import dialled, ending, lives
 from tests.support.walls import ask_all, knock, networks, wall
-from vllmwall.api.server import ControlError
+from vllmwall.api.errors import ControlError
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto
 

@@ -14,16 +14,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.sharing import open_to_all_users
-from vllmwall.api.server import ControlError, ControlServer, Json, request
+from vllmwall.api.client import request
+from vllmwall.api.commands import Command
+from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.server import ControlServer
 
 NOBODY = 65534
 
 
-def answer(command: str, arguments: Json) -> Json:
+def answer(command: Command, arguments: Json) -> Json:
     """Repeats the question; ``plan`` fails."""
-    if command == "plan":
-        raise ControlError("failed", "no plan today")
-    return {"command": command, **arguments}
+    if command.name == "plan":
+        raise ControlError("failed", "no plan today", "Ask tomorrow.")
+    return {"command": command.name, **arguments}
 
 
 @pytest.fixture
@@ -96,13 +99,21 @@ def test_a_failure_carries_its_code_and_words(path: Path) -> None:
     """What the daemon says reaches the person who asked."""
     with pytest.raises(ControlError, match="no plan today") as caught:
         request("plan", socket_path=path)
-    assert "failed" == caught.value.code
+    error = caught.value
+    assert ("failed", "no plan today", "Ask tomorrow.") == (error.code, error.message, error.hint)
+    assert "no plan today\nAsk tomorrow." == str(error)
+
+
+def test_the_client_asks_only_for_what_the_table_knows(path: Path) -> None:
+    """A misspelt command is a fault of ours and never reaches a daemon."""
+    with pytest.raises(KeyError):
+        request("ban", {"networks": ["203.0.113.9"]}, path)
 
 
 @pytest.mark.parametrize("line", [b"{}\n", b"[]\n", b"5\n", b"nonsense\n", b'{"command":"rm"}\n'])
 def test_nonsense_is_refused_and_the_server_lives(path: Path, line: bytes) -> None:
     """A bad client costs nobody else anything."""
-    assert "bad-request" == json.loads(raw(path, line))["code"]
+    assert "bad-request" == json.loads(raw(path, line))["error"]["code"]
     assert request("status", socket_path=path)
 
 

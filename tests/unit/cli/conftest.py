@@ -14,12 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from vllmwall.api.server import CHANGING, READING
+from vllmwall.api.commands import COMMANDS
+from vllmwall.api.errors import ControlError
+from vllmwall.api.server import allowed
 
 
 @dataclass
 class Daemon:
-    """Speaks the control protocol; remembers what it was asked."""
+    """Speaks the control protocol as the real server does; remembers what it was asked.
+
+    It knows the rows of the table of commands and no other, and checks access as the server does.
+    """
 
     path: Path
     replies: dict[str, Mapping[str, object]] = field(default_factory=dict)
@@ -27,11 +32,19 @@ class Daemon:
 
     def answers(self, command: str, result: Mapping[str, object]) -> None:
         """Answer ``command`` with ``result``."""
-        self.replies[command] = {"ok": True, "result": result}
+        self.replies[COMMANDS[command].name] = {"result": result}
 
-    def refuses(self, command: str, code: str, error: str) -> None:
+    def refuses(self, command: str, code: str, message: str, hint: str = "") -> None:
         """Answer ``command`` with an error."""
-        self.replies[command] = {"ok": False, "code": code, "error": error}
+        self.replies[COMMANDS[command].name] = ControlError(code, message, hint).as_json()
+
+    def _reply(self, line: bytes) -> Mapping[str, object]:
+        try:
+            command, arguments = allowed(line, os.getpid(), os.geteuid())
+        except ControlError as error:
+            return error.as_json()
+        self.asked.append({"command": command.name, **arguments})
+        return self.replies[command.name]
 
     def serve(self, listening: socket.socket) -> None:
         """Answer until the socket is closed."""
@@ -41,15 +54,7 @@ class Daemon:
             except OSError:
                 return
             with client, client.makefile("rwb") as stream:
-                asked = json.loads(stream.readline())
-                self.asked.append(asked)
-                stream.write(json.dumps(self._reply(asked["command"])).encode() + b"\n")
-
-    def _reply(self, command: str) -> Mapping[str, object]:
-        """As the real server: a command that no table has is refused, whatever a test wishes."""
-        if command not in READING | CHANGING:
-            return {"ok": False, "code": "bad-request", "error": f"unknown command {command!r}"}
-        return self.replies[command]
+                stream.write(json.dumps(self._reply(stream.readline())).encode() + b"\n")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.support.changed_daemon import FAILING, ran
 from vllmwall.config import load
 from vllmwall.daemon.readiness import Readiness
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.networks import PeerList
 
 
@@ -41,7 +41,7 @@ def test_ready_is_sent_once_and_again_after_a_reload(
     """Without the second one `systemctl reload` waits until it times out."""
     monkeypatch.setenv("NOTIFY_SOCKET", systemd.getsockname())
     settings = load(tmp_path / "none.toml").settings()
-    keeper = WallKeeper(settings, PeerList(settings.peers, tmp_path), Nftables(), down=True)
+    keeper = Reconciler(settings, PeerList(settings.peers, tmp_path), Nftables(), down=True)
     readiness = Readiness()
     down = "READY=1\nSTATUS=NOT guarded: the walls are down on request (vllmwall up)"
     readiness.report(keeper, None)
@@ -58,7 +58,7 @@ def test_ready_is_sent_once_and_again_after_a_reload(
 def test_a_failure_is_returned_once(tmp_path: Path) -> None:
     """The caller logs it then; the same one after the next pass is no news."""
     settings = load(tmp_path / "none.toml").settings()
-    keeper = WallKeeper(settings, PeerList(settings.peers, tmp_path), Nftables())
+    keeper = Reconciler(settings, PeerList(settings.peers, tmp_path), Nftables())
     readiness = Readiness()
     why = "no wall has been read back yet"
     assert [why, "", "a bug"] == [

@@ -7,16 +7,14 @@ read anew.
 
 from __future__ import annotations
 
-import pwd
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from vllmwall.api.errors import Json
 from vllmwall.api.explain.reasons import AnswerFacts, OwnerFacts, WallFacts, explain_json
 from vllmwall.api.explain.shape import ExplainJson, SourceJson, StepJson
 from vllmwall.api.explain.targets import (
@@ -29,7 +27,6 @@ from vllmwall.api.explain.targets import (
     owner_of,
     sources,
 )
-from vllmwall.api.server import Json
 from vllmwall.config import DROP_INS, load
 from vllmwall.config.origins import of_audience, of_network
 from vllmwall.decide.walls import decide
@@ -46,7 +43,9 @@ from vllmwall.enforce.evaluator import (
 from vllmwall.enforce.evaluator.socket_lookup import reached
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.engine.options import DOWN_MARKER
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
+from vllmwall.engine.state import State
+from vllmwall.linux.users import user_name
 from vllmwall.model import PEERS, Address, Listener, Network, Proto, Role
 from vllmwall.networks import PeerList
 from vllmwall.networks.banlist import FILE_NAME, BanList
@@ -54,16 +53,13 @@ from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.observe.socket_cgroups import ancestors, birth_cgroups
 from vllmwall.recognize import recognize
 
-if TYPE_CHECKING:
-    from vllmwall.daemon.loop import Daemon
-
 AT_ONCE = 8  # answers, 3 ms each: a role can have hundreds of listeners, and the loop waits
 _read = lru_cache(maxsize=4)(read_table)
 
 
-def explain(daemon: Daemon, arguments: Json) -> Json:
+def explain(state: State, arguments: Json) -> Json:
     """What becomes of the first packet of each source at each door that is asked about."""
-    return explained(daemon.keeper, asked_of(arguments))
+    return explained(state.reconciler, asked_of(arguments))
 
 
 def explain_once(
@@ -76,7 +72,7 @@ def explain_once(
     config = load(config_path).settings()
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
     bans = BanList(runtime_dir / FILE_NAME)
-    keeper = WallKeeper(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
+    keeper = Reconciler(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     keeper.down = (runtime_dir / DOWN_MARKER).exists()
     node = keeper.observer.observe()
     keeper.recognition = recognize(node, config.lessons)
@@ -84,7 +80,7 @@ def explain_once(
     return {**explained(keeper, asked_of(arguments)), "daemon": False}
 
 
-def explained(keeper: WallKeeper, asked: Asked) -> ExplainJson:
+def explained(keeper: Reconciler, asked: Asked) -> ExplainJson:
     """Some of the answers, from the one that was asked for on. Raises ControlError."""
     seen = _Seen(keeper)
     every = _possible(pair for door in doors(keeper, asked) for pair in _packets(asked, door, seen))
@@ -97,7 +93,7 @@ def explained(keeper: WallKeeper, asked: Asked) -> ExplainJson:
 class _Seen:
     """What one question reads, each thing once."""
 
-    keeper: WallKeeper
+    keeper: Reconciler
     tables: dict[int, str] = field(default_factory=dict)
     addresses: dict[int, tuple[Address, ...]] = field(default_factory=dict)
     audiences: dict[Role, str] = field(default_factory=dict)
@@ -203,7 +199,7 @@ def _step(one: Step) -> StepJson:
     }
 
 
-def _with_socket(keeper: WallKeeper, door: Door, packet: Packet) -> Packet:
+def _with_socket(keeper: Reconciler, door: Door, packet: Packet) -> Packet:
     """The packet with the socket that the kernel finds for it. Raises OSError."""
     if door.proto is not Proto.TCP or packet.dport is None:
         return packet
@@ -228,7 +224,7 @@ def _with_socket(keeper: WallKeeper, door: Door, packet: Packet) -> Packet:
     )
 
 
-def _likely(keeper: WallKeeper, listener: Listener | None) -> Iterator[str]:
+def _likely(keeper: Reconciler, listener: Listener | None) -> Iterator[str]:
     for pid in listener.pids if listener else ():
         if process := keeper.observer.process(pid):
             yield process.cgroup
@@ -238,7 +234,7 @@ def _owner(seen: _Seen, listener: Listener) -> OwnerFacts:
     keeper = seen.keeper
     process = next(filter(None, map(keeper.observer.process, listener.pids)), None)
     command, cgroup = (process.comm, process.cgroup) if process else ("", "")
-    user = _user(listener.uid)
+    user = user_name(listener.uid)
     owned = owner_of(keeper, listener)
     if owned is None:
         return OwnerFacts(command, user, cgroup)
@@ -257,7 +253,7 @@ def _owner(seen: _Seen, listener: Listener) -> OwnerFacts:
     )
 
 
-def _memberships(keeper: WallKeeper, source: Address) -> Iterator[SourceJson]:
+def _memberships(keeper: Reconciler, source: Address) -> Iterator[SourceJson]:
     """The peer sources, the groups and the bans that hold the source."""
     files = keeper.config.files
     for one in keeper.peers.sources():
@@ -295,9 +291,3 @@ def _memberships(keeper: WallKeeper, source: Address) -> Iterator[SourceJson]:
 
 def _holding(networks: Iterable[Network], source: Address) -> Iterator[Network]:
     return (one for one in networks if one.version == source.version and source in one)
-
-
-def _user(uid: int) -> str:
-    with suppress(KeyError):
-        return pwd.getpwuid(uid).pw_name
-    return str(uid)

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from vllmwall.api.server import ControlError, Json
+from vllmwall.api.errors import ControlError, Json
 from vllmwall.enforce.evaluator.socket_lookup import takes, without_zone
-from vllmwall.engine.reconciler import WallKeeper
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.model import Address, LabelledListener, Listener, Network, Proto, Workload
 from vllmwall.observe.addresses import own_addresses
 from vllmwall.observe.namespaces import inode_of_name
@@ -68,7 +68,7 @@ def asked_of(arguments: Json) -> Asked:
     )
 
 
-def doors(keeper: WallKeeper, asked: Asked) -> list[Door]:
+def doors(keeper: Reconciler, asked: Asked) -> list[Door]:
     """The doors that the question is about. Raises ControlError for words that name nothing."""
     wanted = _namespace(keeper, asked.namespace) if asked.namespace else None
     if asked.target.isdigit():
@@ -86,7 +86,7 @@ def doors(keeper: WallKeeper, asked: Asked) -> list[Door]:
     return sorted(found, key=lambda door: (door.namespace, door.port, door.proto.value))
 
 
-def owner_of(keeper: WallKeeper, listener: Listener) -> tuple[Workload, LabelledListener] | None:
+def owner_of(keeper: Reconciler, listener: Listener) -> tuple[Workload, LabelledListener] | None:
     """The workload whose listener it is."""
     key = listener.namespace, listener.inode
     for workload, one in _labelled(keeper):
@@ -95,7 +95,7 @@ def owner_of(keeper: WallKeeper, listener: Listener) -> tuple[Workload, Labelled
     return None
 
 
-def sources(keeper: WallKeeper, asked: Asked, own: Sequence[Address]) -> list[Address]:
+def sources(keeper: Reconciler, asked: Asked, own: Sequence[Address]) -> list[Address]:
     """The addresses that ask. Raises ControlError where a word stands for none."""
     found: list[Address] = []
     for word in asked.sources:
@@ -108,7 +108,7 @@ def sources(keeper: WallKeeper, asked: Asked, own: Sequence[Address]) -> list[Ad
     return found
 
 
-def own_of(keeper: WallKeeper, namespace: int) -> tuple[Address, ...]:
+def own_of(keeper: Reconciler, namespace: int) -> tuple[Address, ...]:
     """The namespace's own addresses; none where they cannot be read."""
     with suppress(OSError, KeyError):
         return own_addresses(keeper.observer.namespaces.path(namespace))
@@ -136,7 +136,7 @@ def destination(door: Door, source: Address, own: Sequence[Address], to: Address
     return found
 
 
-def _at_port(keeper: WallKeeper, asked: Asked, wanted: int | None) -> list[Door]:
+def _at_port(keeper: Reconciler, asked: Asked, wanted: int | None) -> list[Door]:
     port = int(asked.target)
     if not 1 <= port <= 65535:
         raise ControlError("failed", f"{port} is no port: 1 to 65535")
@@ -154,7 +154,7 @@ def _at_port(keeper: WallKeeper, asked: Asked, wanted: int | None) -> list[Door]
     return [Door(home, Proto(asked.proto or "tcp"), port)]
 
 
-def _known(keeper: WallKeeper, found: Listener) -> Listener:
+def _known(keeper: Reconciler, found: Listener) -> Listener:
     """The same with its owners, which sock_diag does not tell."""
     for one in keeper.observer.node().listeners:
         if (one.namespace, one.inode) == (found.namespace, found.inode):
@@ -162,7 +162,7 @@ def _known(keeper: WallKeeper, found: Listener) -> Listener:
     return found
 
 
-def _labelled(keeper: WallKeeper) -> Iterator[tuple[Workload, LabelledListener]]:
+def _labelled(keeper: Reconciler) -> Iterator[tuple[Workload, LabelledListener]]:
     for workload in keeper.recognition.workloads:
         for one in workload.listeners:
             yield workload, one
@@ -174,7 +174,7 @@ def _is_meant(target: str, workload: Workload, one: LabelledListener) -> bool:
     return target in (role, workload.name, f"{workload.name}/{role}")
 
 
-def _nothing_called(keeper: WallKeeper, target: str) -> str:
+def _nothing_called(keeper: Reconciler, target: str) -> str:
     names = sorted({workload.name for workload, _ in _labelled(keeper)})
     here = sorted({one.label.role.value for _, one in _labelled(keeper)})
     if not names:
@@ -185,7 +185,7 @@ def _nothing_called(keeper: WallKeeper, target: str) -> str:
     )
 
 
-def _namespace(keeper: WallKeeper, name: str) -> int:
+def _namespace(keeper: Reconciler, name: str) -> int:
     namespaces = keeper.observer.namespaces
     for inode in namespaces.inodes:
         if name in (namespaces.name(inode), str(inode)):
@@ -217,7 +217,7 @@ def _some_hosts(network: Network) -> Iterator[Address]:
         yield type(network.network_address)(value)
 
 
-def _strangers(keeper: WallKeeper) -> list[Address]:
+def _strangers(keeper: Reconciler) -> list[Address]:
     """Of the addresses that documentation may use, one of each family that nothing here names."""
     groups = [one for networks in keeper.policy.groups.values() for one in networks]
     known = [*keeper.peers.networks(), *groups, *keeper.bans.networks()]

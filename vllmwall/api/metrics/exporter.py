@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from vllmwall.model import Mode
 
 if TYPE_CHECKING:
     from vllmwall.config.settings import MetricsSettings
-    from vllmwall.daemon.loop import Daemon
+    from vllmwall.engine.state import State
 
 OTHER = "other"
 _FRESH_SECONDS = 1.0
@@ -32,16 +32,15 @@ _SHARE = 20  # a page is as old as twenty times what making it took, at most onc
 
 
 class Metrics:
-    """The exporter of one daemon. ``error``: why something of it does not work, for status."""
+    """The exporter of one daemon. What of it does not work is in the state's problems."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._section: MetricsSettings | None = None
         self._server: ScrapeServer | None = None
         self._drops = DropCounts()
         self._page = b""
         self._until = 0.0
-        self.errors: dict[str, str] = {}
 
     @property
     def reading(self) -> list[int]:
@@ -59,13 +58,13 @@ class Metrics:
 
     def after_pass(self) -> None:
         """Follow the configuration, and write the text file. Raises nothing."""
-        section = self._daemon.keeper.config.metrics
+        section = self._state.reconciler.config.metrics
         if section != self._section or (section.listen and self._server is None):
             self._open(section)
         if section.textfile:
             try:
                 replace_file(Path(section.textfile), self.page(), 0o644, durable=False)
-                self.errors.pop("textfile", None)
+                self._solved("textfile")
             except Exception as error:  # a metric must not cost a pass
                 self._say("textfile", f"{section.textfile}: {error}")
 
@@ -90,39 +89,39 @@ class Metrics:
         self.close()
         self._section = section
         if not section.listen:
-            self.errors.pop("listen", None)
+            self._solved("listen")
             return
         from vllmwall.api.metrics.exposition import CONTENT_TYPE
         from vllmwall.api.server import group_id
 
         try:
             listening = listening_on(
-                section.listen, group_id(self._daemon.keeper.config.control_group)
+                section.listen, group_id(self._state.reconciler.config.control_group)
             )
         except OSError as error:
             self._say("listen", f"{section.listen}: {error.strerror or error}")
             return
         self._server = ScrapeServer(listening, self.page, CONTENT_TYPE)
-        self.errors.pop("listen", None)
+        self._solved("listen")
 
     def _say(self, key: str, why: str) -> None:
-        if self.errors.get(key) != why:
-            self.errors[key] = why
-            self._daemon.log(EventKey.METRICS_FAILED, error=why)
+        subject, problem = f"metrics.{key}", f"metrics: {why}"
+        if self._state.problems.get(subject) != problem:
+            self._state.problems[subject] = problem
+            self._state.log(EventKey.METRICS_FAILED, error=why)
+
+    def _solved(self, key: str) -> None:
+        self._state.problems.pop(f"metrics.{key}", None)
 
     def _facts(self) -> MetricFacts:
-        daemon = self._daemon
-        status = daemon.keeper.status(time.time())
-        config = replace(
-            status.config, loaded=daemon.config_loaded, problems=daemon.config_problems
-        )
-        refused = look(daemon)
+        state = self._state
+        status, refused = state.status(), look(state)
         self._drops.take(refused.ledger)
         return MetricFacts(
-            replace(status, config=config),
-            daemon.facts(),
-            daemon.measures,
-            dict(daemon.event_log.counts),
+            status,
+            state.daemon,
+            state.measures,
+            dict(state.event_log.counts),
             self._drops.by_role(refused.names),
             dict(_sources(refused)),
             status.bans,

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from vllmwall.api.server import ControlError, request
+from vllmwall.api.client import request
+from vllmwall.api.errors import ControlError
 from vllmwall.cli.jobs import plain, systemd
 from vllmwall.cli.jobs.errors import NotGuardedError
 

@@ -1,0 +1,25 @@
+"""A request that did not succeed, as server, client and handlers know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Json = Mapping[str, object]
+
+
+class ControlError(Exception):
+    """A request that did not succeed: what is wrong, and in ``hint`` what to do about it.
+
+    ``code``: ``not-running`` (no daemon behind the socket), ``denied``, ``bad-request``,
+    ``failed`` (the daemon tried; the message says why).
+    """
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__("\n".join(filter(None, (message, hint))))
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+    def as_json(self) -> dict[str, object]:
+        """The object that stands for it on the socket and under ``--json``."""
+        return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}

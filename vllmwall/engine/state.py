@@ -1,0 +1,82 @@
+"""What a command of the control socket may read, and what it may ask the daemon's loop to do.
+
+The daemon fills it in; commands, metrics and the status get it instead of the daemon itself.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from vllmwall.config.settings import Settings
+from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.event_log import EventLog
+from vllmwall.engine.facts import ConfigFacts, DaemonFacts, StatusFacts
+from vllmwall.engine.histograms import Measures
+from vllmwall.engine.log import Logger
+from vllmwall.engine.options import DOWN_MARKER, Options
+from vllmwall.engine.reconciler import Reconciler
+from vllmwall.engine.refusals import Ledger
+
+
+class Loop(Protocol):
+    """The verbs of the daemon's loop that a command may use."""
+
+    def full_pass(self, reason: str) -> None:
+        """Run a full pass now. Raises nothing: a failure is logged and in the status."""
+
+    def wake_soon(self, reason: str, seconds: float = 0.0) -> None:
+        """Run a full pass in ``seconds`` at the latest."""
+
+    def reload(self) -> None:
+        """Read the configuration again and apply it. Raises ConfigError; then nothing changes."""
+
+
+@dataclass
+class State:
+    """The daemon as commands see it.
+
+    ``daemon`` and ``config`` are replaced whenever they change. ``problems`` are the daemon's own,
+    by subject (``pass``, ``save``, ``metrics.listen``). ``on_trial`` is the configuration that
+    comes back unless the one in force is confirmed; None: nothing is on trial.
+    """
+
+    options: Options
+    log: Logger
+    event_log: EventLog
+    reconciler: Reconciler
+    loop: Loop
+    daemon: DaemonFacts
+    config: ConfigFacts
+    measures: Measures = field(default_factory=Measures)
+    refusals: Ledger = field(default_factory=lambda: Ledger(time.time()))
+    problems: dict[str, str] = field(default_factory=dict)
+    on_trial: Settings | None = None
+
+    def status(self) -> StatusFacts:
+        """Everything that `status` shows, read back from the kernel now."""
+        facts = self.reconciler.status(time.time(), self.problems.values())
+        config = replace(self.config, files=facts.config.files)
+        return replace(facts, daemon=self.daemon, config=config)
+
+    def set_down(self, *, is_down: bool) -> list[int]:
+        """Remove all walls and keep them removed, or put them up again.
+
+        The choice outlives the daemon, until the node boots. Returns the namespaces (inodes)
+        whose wall was removed.
+        """
+        marker = self.options.runtime_dir / DOWN_MARKER
+        removed: list[int] = []
+        if is_down:
+            marker.touch()
+            removed = self.reconciler.take_down()
+            name = self.reconciler.observer.namespaces.name
+            names = [name(inode) for inode in removed]
+            self.log(EventKey.WALLS_DOWN, namespaces=names)
+        else:
+            marker.unlink(missing_ok=True)
+            self.reconciler.down = False
+            self.log(EventKey.WALLS_UP)
+        self.loop.full_pass("down" if is_down else "up")
+        return removed
