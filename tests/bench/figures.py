@@ -1,4 +1,4 @@
-"""The figures of bench.json in the documentation: ``python -m tests.bench.figures BENCH_JSON PAGE...``.
+"""Figures of bench.json in pages: ``python -m tests.bench.figures BENCH_JSON PAGE...``.
 
 Rewrites, in each page, the table between ``<!-- figures -->`` and ``<!-- /figures -->`` and every
 single figure ``<!-- figure NAME -->…<!-- /figure -->``. `make docs` runs it with the committed
