@@ -258,8 +258,7 @@ def _with_hooks(answer: ExplainJson) -> ExplainJson:
     from vllmwall.cli.published_ports import settle
     from vllmwall.linux.netns import run_in
     from vllmwall.observe.namespaces import Namespaces, every_namespace
-    from vllmwall.observe.other_firewalls import other_hooks
-    from vllmwall.observe.published_ports import published_ports
+    from vllmwall.observe.other_firewalls import other_chains, published_ports
 
     if os.geteuid() != 0:
         answer["problems"].append("what other tables add is not known: only root can read that")
@@ -270,7 +269,7 @@ def _with_hooks(answer: ExplainJson) -> ExplainJson:
         if (name := namespaces.name(inode)) not in names:
             continue
         try:
-            hooks = other_hooks(path)
+            hooks = run_in(path, other_chains)
             settle(answer, name, run_in(path, published_ports))
         except OSError as error:
             answer["problems"].append(f"{name}: what other tables add is not known: {error}")
@@ -281,7 +280,7 @@ def _with_hooks(answer: ExplainJson) -> ExplainJson:
                 {
                     "namespace": name,
                     "table": str(printable(one.table)),
-                    "chain": str(printable(one.chain)),
+                    "chain": str(printable(one.name)),
                     "hook": one.hook,
                     "priority": one.priority,
                     "policy": one.policy,

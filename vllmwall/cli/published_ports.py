@@ -14,10 +14,10 @@ from vllmwall.api.explain.reasons import worst
 
 if TYPE_CHECKING:
     from vllmwall.api.explain.shape import AnswerJson, ExplainJson
-    from vllmwall.observe.published_ports import Published
+    from vllmwall.observe.other_firewalls import PublishedPort
 
 
-def settle(answer: ExplainJson, namespace: str, published: Iterable[Published]) -> None:
+def settle(answer: ExplainJson, namespace: str, published: Iterable[PublishedPort]) -> None:
     """Leave out what is said of ``namespace`` where the container's own answer is there; where it
     has another port, say that what is asked about is not decided here."""
     for one in published:
@@ -36,25 +36,25 @@ def settle(answer: ExplainJson, namespace: str, published: Iterable[Published]) 
     answer["verdict"] = worst(found["verdict"] for found in answer["answers"])
 
 
-def _leave_open(answers: Iterable[AnswerJson], one: Published) -> None:
+def _leave_open(answers: Iterable[AnswerJson], one: PublishedPort) -> None:
     for found in answers:
         found["verdict"] = "unknown"
         found["reason"] = f"{one.by} hands it on to {one.to}: ask about port {_end(one)[1]}"
 
 
-def _is_met(found: AnswerJson, namespace: str, one: Published) -> bool:
+def _is_met(found: AnswerJson, namespace: str, one: PublishedPort) -> bool:
     """Whether NAT takes this packet: not one that a process of the host sends over lo."""
     source = ip_address(found["source"])
     here = (found["namespace"], found["proto"], found["port"]) == (namespace, one.proto, one.port)
     return here and not source.is_loopback and source.version == ip_address(_end(one)[0]).version
 
 
-def _is_behind(found: AnswerJson, namespace: str, one: Published) -> bool:
+def _is_behind(found: AnswerJson, namespace: str, one: PublishedPort) -> bool:
     address, port = _end(one)
     elsewhere = found["namespace"] != namespace
     return elsewhere and (found["address"], found["port"]) == (address, port)
 
 
-def _end(one: Published) -> tuple[str, int]:
+def _end(one: PublishedPort) -> tuple[str, int]:
     address, _, port = one.to.rpartition(":")
     return address.strip("[]"), int(port)

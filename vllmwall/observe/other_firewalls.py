@@ -1,109 +1,151 @@
-"""What else on this node looks at packets that come in: base chains of other tables, by name.
+"""Other firewalls in a network namespace: their base chains, and the ports that NAT forwards.
 
-Their rules are not read, let alone judged. nft and iptables run as children with little time: an
-old nft can crash on a newer program's table, and that must not be ours to crash.
+Rules are not evaluated. Chains of nf_tables are listed by netlink, because an old nft can crash on
+a newer program's table. Legacy iptables is read by its own commands, and only where the kernel has
+such tables: asking for others would create them.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllmwall.linux.netns import run_in
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.nftables.main import NFTables
 
 _PATIENCE_SECONDS = 5.0
+_NET = Path("/proc/thread-self/net")
 _ORDER = ("ingress", "prerouting", "input")
-_OURS = re.compile(r"vllmwall(?:_.*)?")
-_TABLES = (
+_FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_*
+_HOOKS = {0: "prerouting", 1: "input", 5: "ingress"}  # NF_INET_*
+_NETDEV_HOOKS = {0: "ingress"}
+_POLICIES = {0: "drop", 1: "accept"}  # NF_DROP, NF_ACCEPT
+_OURS = re.compile(r"inet vllmwall(?:_.*)?")
+_LEGACY = (
     ("ip_tables_names", "iptables-legacy-save"),
     ("ip6_tables_names", "ip6tables-legacy-save"),
 )
-_CHAIN = re.compile(r":(?P<chain>PREROUTING|INPUT) (?P<policy>\S+)")
+_LEGACY_CHAIN = re.compile(r":(?P<chain>PREROUTING|INPUT) (?P<policy>\S+)")
+_DNAT = re.compile(
+    r"-A (?P<chain>[\w.:-]+) .*-p (?P<proto>tcp|udp) .*--dport (?P<port>\d+) .*"
+    r"-j DNAT --to-destination (?P<to>(?:[\d.]+|\[[\da-f:]+\]):\d+)"
+)
+# Seen with docker 20.10, netavark 1.4 and CNI's portmap.
+_ENGINES = (("DOCKER", "Docker"), ("NETAVARK-", "Podman"), ("CNI-", "Podman"))
 
 
 @dataclass(frozen=True)
-class Hook:
-    """A base chain that packets to this node pass. ``priority`` None: iptables (legacy)."""
+class BaseChain:
+    """A chain that packets to this namespace pass. ``priority`` None: iptables (legacy)."""
 
     table: str
-    chain: str
+    name: str
     hook: str
     priority: int | None
     policy: str
 
 
 @dataclass(frozen=True)
-class Hooks:
+class BaseChains:
     """Those that were found, in the packet's order, and why others may be missing."""
 
-    found: tuple[Hook, ...]
+    found: tuple[BaseChain, ...]
     problems: tuple[str, ...] = ()
 
 
-def other_hooks(path: str) -> Hooks:
-    """Those of the namespace behind ``path``. Raises OSError when it cannot be entered."""
-    return run_in(path, _read)
+@dataclass(frozen=True, order=True)
+class PublishedPort:
+    """A port that NAT forwards to a container: ``to`` is where (``172.17.0.2:8000``), ``by`` whose
+    rule it is. Such packets never come to the input hook of this namespace."""
+
+    proto: str
+    port: int
+    to: str
+    by: str
 
 
-def _read() -> Hooks:
-    found: list[Hook] = []
+def other_chains() -> BaseChains:
+    """Other programs' base chains for incoming packets, in this thread's network namespace."""
+    found: list[BaseChain] = []
     problems: list[str] = []
     for read in (_nftables, _legacy):
         try:
             found += read()
-        except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-            problems.append(f"what other tables add is not known: {_words(error)}")
+        except (OSError, ValueError, NetlinkError, subprocess.SubprocessError) as error:
+            problems.append(f"the chains of other firewalls are unknown: {_reason(error)}")
     found.sort(key=lambda one: (_ORDER.index(one.hook), one.priority or 0))
-    return Hooks(tuple(found), tuple(problems))
+    return BaseChains(tuple(found), tuple(problems))
 
 
-def _words(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        return f"{error.cmd[0]} ended with {error.returncode} {str(error.stderr).strip()}".strip()
-    return str(error)
+def published_ports() -> tuple[PublishedPort, ...]:
+    """Those of this thread's network namespace. What cannot be listed is left out."""
+    tools = ["iptables-save", "ip6tables-save"]
+    tools += [tool for names, tool in _LEGACY if "nat" in _legacy_tables(names)]
+    return tuple(sorted({one for tool in tools for one in _published(tool)}))
 
 
-def _nftables() -> list[Hook]:
-    answer = json.loads(_run("nft", "-j", "list", "chains"))
-    chains = (one["chain"] for one in answer["nftables"] if "chain" in one)
-    return [
-        Hook(
-            f"{one['family']} {one['table']}",
-            one["name"],
-            one["hook"],
-            int(one["prio"]),
-            one.get("policy", "accept"),
-        )
-        for one in chains
-        if one.get("hook") in _ORDER and not _OURS.fullmatch(one["table"])
-    ]
-
-
-def _legacy() -> Iterator[Hook]:
-    """Where the kernel has such tables: asking for others would load them."""
-    for names, tool in _TABLES:
-        file = Path("/proc/thread-self/net") / names
-        if not file.exists() or not file.read_text().split():
-            continue
-        table = ""
-        for line in _run(tool).splitlines():
-            table = line[1:] if line.startswith("*") else table
-            if chain := _CHAIN.match(line):
-                hook = chain["chain"].lower()
-                yield Hook(
-                    f"{tool.removesuffix('-save')} {table}",
-                    chain["chain"],
-                    hook,
-                    None,
-                    chain["policy"].lower(),
+def _nftables() -> Iterator[BaseChain]:
+    with NFTables(nfgen_family=0) as tables:
+        for chain in tables.get_chains():
+            family = _FAMILIES.get(chain["nfgen_family"], "")
+            table = f"{family} {chain.get_attr('NFTA_CHAIN_TABLE')}"
+            hook = chain.get_attr("NFTA_CHAIN_HOOK")
+            if not family or hook is None or _OURS.fullmatch(table):
+                continue
+            names = _NETDEV_HOOKS if family == "netdev" else _HOOKS
+            if name := names.get(hook.get_attr("NFTA_HOOK_HOOKNUM")):
+                yield BaseChain(
+                    table,
+                    chain.get_attr("NFTA_CHAIN_NAME"),
+                    name,
+                    hook.get_attr("NFTA_HOOK_PRIORITY"),
+                    _POLICIES.get(chain.get_attr("NFTA_CHAIN_POLICY"), "accept"),
                 )
+
+
+def _legacy() -> Iterator[BaseChain]:
+    for names, tool in _LEGACY:
+        table = ""
+        for line in _run(tool).splitlines() if _legacy_tables(names) else ():
+            table = line[1:] if line.startswith("*") else table
+            if chain := _LEGACY_CHAIN.match(line):
+                name, policy = chain["chain"], chain["policy"].lower()
+                whole = f"{tool.removesuffix('-save')} {table}"
+                yield BaseChain(whole, name, name.lower(), None, policy)
+
+
+def _legacy_tables(names: str) -> list[str]:
+    try:
+        return (_NET / names).read_text().split()
+    except OSError:
+        return []
+
+
+def _published(tool: str) -> Iterator[PublishedPort]:
+    with suppress(OSError, subprocess.SubprocessError):
+        for line in _run(tool, "-t", "nat").splitlines():
+            if rule := _DNAT.match(line):
+                engine = _engine(rule["chain"])
+                yield PublishedPort(rule["proto"], int(rule["port"]), rule["to"], engine)
+
+
+def _engine(chain: str) -> str:
+    found = (engine for prefix, engine in _ENGINES if chain.startswith(prefix))
+    return next(found, f"the chain {chain}")
 
 
 def _run(*argv: str) -> str:
     return subprocess.run(
         argv, capture_output=True, text=True, check=True, timeout=_PATIENCE_SECONDS
     ).stdout
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{error.cmd[0]} ended with {error.returncode} {str(error.stderr).strip()}".strip()
+    return os.strerror(error.code) if isinstance(error, NetlinkError) else str(error)

@@ -6,10 +6,10 @@ import pytest
 
 from vllmwall.api.explain.shape import AnswerJson, ExplainJson, ExplainVerdict
 from vllmwall.cli.published_ports import settle
-from vllmwall.observe.published_ports import Published
+from vllmwall.observe.other_firewalls import PublishedPort
 
 STRANGER = "203.0.113.9"
-RULE = Published("tcp", 29500, "172.17.0.2:29500", "Docker")
+RULE = PublishedPort("tcp", 29500, "172.17.0.2:29500", "Docker")
 
 
 def one(
@@ -60,7 +60,7 @@ def test_the_containers_answer_is_the_one() -> None:
 def test_behind_another_port_it_is_told_what_to_ask() -> None:
     """Nothing of the host decides, so nothing is said to be open."""
     found = said(one("host", "open", "198.51.100.1"))
-    settle(found, "host", [Published("tcp", 29500, "172.17.0.2:29501", "Docker")])
+    settle(found, "host", [PublishedPort("tcp", 29500, "172.17.0.2:29501", "Docker")])
     assert ["unknown"] == [each["verdict"] for each in found["answers"]]
     assert "ask about port 29501" in found["answers"][0]["reason"]
     assert "unknown" == found["verdict"]
@@ -77,5 +77,5 @@ def test_behind_another_port_it_is_told_what_to_ask() -> None:
 def test_what_no_rule_takes_stays(source: str, to: str) -> None:
     """Over lo, and of the family that has no such rule, the proxy's socket is what is met."""
     found = said(one("host", "open", "198.51.100.1", source))
-    settle(found, "host", [Published("tcp", 29500, to, "Docker")])
+    settle(found, "host", [PublishedPort("tcp", 29500, to, "Docker")])
     assert (["open"], []) == ([each["verdict"] for each in found["answers"]], found["problems"])

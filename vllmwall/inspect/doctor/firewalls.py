@@ -1,71 +1,37 @@
 """Other firewalls on this node, and what they will do to the API ports.
 
-Ours only takes reach away: what another one drops stays dropped, and what it would let in has to
-pass ours too. Their tables are listed by a child process, because an old nft can crash on what a
-newer one wrote; base chains only, no rules. Each firewall is asked by its own command.
+Our table only drops: what another one drops stays dropped, and what another one accepts has to pass
+ours too. ufw and firewalld are asked by their own commands.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
-from vllmwall.enforce.nftables.ruleset import TABLE
 from vllmwall.inspect.doctor.diagnosis import Diagnosis, ok, warn
-from vllmwall.observe.published_ports import published_ports
+from vllmwall.observe.other_firewalls import BaseChain, other_chains, published_ports
 
 _PATIENCE = 5  # seconds
-_OURS = frozenset({TABLE, f"{TABLE}_standin"})
 _PROVE = "`vllmwall prove` sends real packets to see who is let in"
-
-
-@dataclass(frozen=True)
-class BaseChain:
-    """A chain of another program's through which packets to this host go."""
-
-    table: str
-    name: str
-    hook: str
-    priority: int
-    policy: str
 
 
 def beside_us(api_ports: Sequence[int]) -> Iterator[Diagnosis]:
     """What else filters here."""
-    chains = base_chains()
-    if chains is None:
-        seen = "the other nftables tables could not be listed"
-        yield warn("other firewalls", seen, "ask as root, with the nft command installed")
-        chains = ()
+    chains = other_chains()
+    for problem in chains.problems:
+        yield warn("other firewalls", problem, "Run it as root.")
     yield from _ufw(api_ports)
     yield from _firewalld(api_ports)
     yield from _published()
-    yield from _dropping(chains)
-    if chains:
-        names = ", ".join(sorted({one.table for one in chains if one.hook == "input"})) or "none"
-        yield ok("tables at the input hook", f"{names}; each of them is passed beside ours")
-
-
-def base_chains() -> tuple[BaseChain, ...] | None:
-    """Other programs' base chains in this network namespace; None: they cannot be listed."""
-    printed = _printed(["nft", "-j", "list", "chains"])
-    try:
-        found = json.loads(printed)["nftables"] if printed else None
-    except (ValueError, KeyError):
-        return None
-    if found is None:
-        return None
-    chains = (one["chain"] for one in found if "chain" in one)
-    return tuple(
-        BaseChain(table, one["name"], one["hook"], int(one.get("prio", 0)), one.get("policy", ""))
-        for one in chains
-        if "hook" in one and (table := f"{one['family']} {one['table']}") not in _OURS
-    )
+    yield from _dropping(chains.found)
+    if chains.found:
+        tables = sorted({one.table for one in chains.found if one.hook == "input"})
+        names = ", ".join(tables) or "none"
+        yield ok("tables at the input hook", f"{names}; a packet passes each of them and ours")
 
 
 def _ufw(api_ports: Iterable[int]) -> Iterator[Diagnosis]:
