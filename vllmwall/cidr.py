@@ -1,8 +1,8 @@
-"""Networks as people write them: text to network, with errors that say what was meant.
+"""Networks: parsed from text, merged, and searched by address.
 
 Promises that every network of ours is in one plain form (no host bits, ``::ffff:a.b.c.d/n``
-written as the IPv4 network that it means), so that equal networks compare equal. Imports only
-the model, never pydantic: the command line reads networks too.
+written as the IPv4 network that it means), so that equal networks compare equal, and that an
+error for a bad text says what was probably meant.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 
-from vllmwall.model import Network
+from vllmwall.model import Address, Network
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
@@ -60,6 +60,32 @@ def merged(networks: Iterable[Network]) -> tuple[Network, ...]:
         else:
             sixes.append(network)
     return (*collapse_addresses(fours), *collapse_addresses(sixes))
+
+
+class NetworkSet:
+    """Networks arranged for many lookups: one dictionary access for each prefix length in use."""
+
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        self._blocks: dict[tuple[int, int], set[int]] = {}
+        for network in networks:
+            bits = network.max_prefixlen - network.prefixlen
+            blocks = self._blocks.setdefault((network.version, bits), set())
+            blocks.add(int(network.network_address) >> bits)
+
+    def holding(self, address: Address) -> Network | None:
+        """A network of the set that the address is in."""
+        number = int(address)
+        for (version, bits), blocks in self._blocks.items():
+            if version == address.version and number >> bits in blocks:
+                return ip_network((number >> bits << bits, address.max_prefixlen - bits))
+        return None
+
+    def __contains__(self, address: Address) -> bool:
+        number = int(address)
+        return any(
+            version == address.version and number >> bits in blocks
+            for (version, bits), blocks in self._blocks.items()
+        )
 
 
 def everyone_in(networks: Iterable[Network]) -> tuple[Network, ...]:

@@ -134,6 +134,24 @@ class Process:
         return " ".join(self.argv) if self.argv else self.comm
 
 
+def host_port(address: object, port: object) -> str:
+    """``10.0.0.1:80``, ``[fd00::1]:80``."""
+    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+
+
+def without_zone(address: Address) -> Address:
+    """The address without its scope (``%eth0``), which no packet carries."""
+    return IPv6Address(int(address)) if isinstance(address, IPv6Address) else address
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where packets go: the IP version on the wire and an address; None: any of that version."""
+
+    family: int
+    address: Address | None = None
+
+
 @dataclass(frozen=True)
 class Listener:
     """One listening socket (TCP: LISTEN; UDP: bound, unconnected; unix: listening).
@@ -189,8 +207,33 @@ class Listener:
         """``tcp 10.0.0.1:8000``, ``tcp [::]:29500``, ``unix /tmp/x.sock``: for people."""
         if self.address is None:
             return f"{self.proto.value} {self.path}"
-        host = f"[{self.address_text}]" if self.address.version == 6 else self.address_text
-        return f"{self.proto.value} {host}:{self.port}"
+        return f"{self.proto.value} {host_port(self.address_text, self.port)}"
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """The packets from outside this host that reach it, beside its protocol and port.
+
+        Empty for a loopback address and for a unix socket.
+        """
+        return () if self.is_loopback else self._bound_to
+
+    def reached_by(self, destination: Address) -> bool:
+        """Whether a packet to this address, from wherever, reaches it if no other socket does."""
+        return any(
+            (one.family, one.address or without_zone(destination))
+            == (destination.version, without_zone(destination))
+            for one in self._bound_to
+        )
+
+    @property
+    def _bound_to(self) -> tuple[Destination, ...]:
+        address = self.plain_address
+        if address is None:
+            return ()
+        if not address.is_unspecified:
+            return (Destination(address.version, without_zone(address)),)
+        both = address.version == 6 and not self.v6only
+        return tuple(Destination(family) for family in ((4, 6) if both else (address.version,)))
 
 
 @dataclass(frozen=True)

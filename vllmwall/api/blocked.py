@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 from vllmwall.api.blocked_answer import BlockedFacts, blocked_json, by_packets, by_time
 from vllmwall.api.errors import Json
+from vllmwall.cidr import NetworkSet
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.refused_by import OrdersOf
 from vllmwall.enforce.nftables.ruleset import REMEMBERED
 from vllmwall.engine.refusals import MOST, Purpose, Refused
 from vllmwall.engine.state import State
-from vllmwall.model import Listener, Proto
-from vllmwall.networks.membership import Networks
+from vllmwall.model import Proto
 
 _SHOWN = 1000
 
@@ -38,7 +38,7 @@ def look(state: State) -> BlockedFacts:
     keeper, now = state.reconciler, time.time()
     ledger = state.refusals
     facts = BlockedFacts(
-        now, keeper.down, ledger, {}, {}, {}, {}, REMEMBERED, Networks(keeper.peers.networks())
+        now, keeper.down, ledger, {}, {}, {}, {}, REMEMBERED, NetworkSet(keeper.peers.networks())
     )
     purpose = _purposes(state)
     for inode in keeper.walls.spaces:
@@ -66,8 +66,8 @@ def _purposes(state: State) -> Callable[[int, Refused], Purpose]:
         for one in workload.listeners:
             role = one.label.role
             found = Purpose(role.value, workload.name, policy.audience_of(role))
-            for family in _families(one.listener):
-                place = (one.listener.namespace, family, one.listener.proto, one.listener.port)
+            for to in one.listener.destinations:
+                place = (one.listener.namespace, to.family, one.listener.proto, one.listener.port)
                 known.setdefault(place, found)
 
     standing = state.reconciler.walls.standing
@@ -84,12 +84,3 @@ def _purposes(state: State) -> Callable[[int, Refused], Purpose]:
         return Purpose(order, found.workload) if order else found
 
     return purpose
-
-
-def _families(listener: Listener) -> Iterator[int]:
-    """The families of the packets that reach it; none for what is bound to loopback."""
-    address = listener.plain_address
-    if address is not None and not listener.is_loopback:
-        yield address.version
-        if address.version == 6 and address.is_unspecified and not listener.v6only:
-            yield 4

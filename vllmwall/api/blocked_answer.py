@@ -13,12 +13,12 @@ from vllmwall.api.blocked_shapes import (
     RefusedInJson,
     RefusedJson,
 )
+from vllmwall.cidr import NetworkSet
 from vllmwall.engine.refusals import MOST, Knock, Ledger, Record, Total
 from vllmwall.model import PEERS, PUBLIC, Address, Mode, Role
-from vllmwall.networks.membership import Networks
 
 _OFTEN = 3  # packets: one attempt is repeated by TCP after a second, and after three
-_PRIVATE = Networks(
+_PRIVATE = NetworkSet(
     ip_network(text)
     for text in (
         "10.0.0.0/8",  # RFC 1918
@@ -54,7 +54,7 @@ class BlockedFacts:
     errors: dict[int, str]
     remembered: dict[tuple[int, int], int]
     room: int
-    peers: Networks
+    peers: NetworkSet
 
 
 def blocked_json(
@@ -84,7 +84,7 @@ def is_private(address: Address) -> bool:
     return address in _PRIVATE
 
 
-def is_forgotten_peer(knock: Knock, record: Record, peers: Networks) -> bool:
+def is_forgotten_peer(knock: Knock, record: Record, peers: NetworkSet) -> bool:
     """Whether this looks like a peer that nobody named: adding it would let it in."""
     return (
         record.total.packets >= _OFTEN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -82,11 +82,12 @@ def _doors(state: State) -> Mapping[int, _Doors]:
     for workload in state.reconciler.recognition.workloads:
         for one in workload.listeners:
             listener = one.listener
-            if listener.proto is Proto.TCP and not listener.is_loopback:
-                door = _door(state, workload, one)
-                for family, address in _reached(one):
-                    places = found.setdefault(listener.namespace, {})
-                    places.setdefault((family, listener.port, address), door)
+            if listener.proto is not Proto.TCP:
+                continue
+            door = _door(state, workload, one)
+            for to in listener.destinations:
+                places = found.setdefault(listener.namespace, {})
+                places.setdefault((to.family, listener.port, to.address), door)
     return found
 
 
@@ -101,13 +102,3 @@ def _door(state: State, workload: Workload, one: LabelledListener) -> Door:
         stack=workload.stack.value,
         audience=state.reconciler.policy.audience_of(role),
     )
-
-
-def _reached(one: LabelledListener) -> Iterator[tuple[int, Address | None]]:
-    """The families and addresses that lead to a listener; None: any address."""
-    address = one.listener.plain_address
-    if address is None:
-        return
-    yield address.version, None if address.is_unspecified else address
-    if address.version == 6 and address.is_unspecified and not one.listener.v6only:
-        yield 4, None

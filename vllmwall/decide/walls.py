@@ -20,7 +20,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from ipaddress import IPv6Address
 from types import MappingProxyType
 
 from vllmwall.cidr import merged
@@ -159,18 +158,8 @@ def _claims(workload: Workload, labelled: LabelledListener, policy: Policy) -> I
 
 
 def _keys(listener: Listener) -> Iterator[_Key]:
-    """What packets reach this listener: ``[::]`` takes IPv4 too unless it is v6only."""
-    address = listener.plain_address
-    if address is None:
-        return
-    families = [address.version]
-    if isinstance(address, IPv6Address):
-        address = IPv6Address(int(address))  # without a zone (%eth0), which no packet carries
-        if address.is_unspecified and not listener.v6only:
-            families = [4, 6]
-    exact = None if address.is_unspecified else address
-    for family in families:
-        yield _Key(listener.namespace, family, listener.proto, listener.port, exact)
+    for to in listener.destinations:
+        yield _Key(listener.namespace, to.family, listener.proto, listener.port, to.address)
 
 
 def _audience(role: Role, policy: Policy) -> tuple[str, ...]:
@@ -187,9 +176,8 @@ def _others(unclaimed: Iterable[Listener]) -> dict[tuple[int, int, Proto, int], 
     """Sockets of no workload that a packet can reach, by all of a key but the address."""
     found: dict[tuple[int, int, Proto, int], list[_Other]] = {}
     for listener in unclaimed:
-        if not listener.is_loopback:
-            for key in _keys(listener):
-                found.setdefault(_place(key), []).append(_Other(key.address, listener.uid))
+        for key in _keys(listener):
+            found.setdefault(_place(key), []).append(_Other(key.address, listener.uid))
     return found
 
 

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from ipaddress import ip_network
 
+from vllmwall.cidr import NetworkSet
 from vllmwall.enforce.nftables.ruleset import is_walled
 from vllmwall.linux import netlink
 from vllmwall.linux.connections import (
@@ -44,7 +44,7 @@ UNSUPPORTED = (
     "connections carry no more packets, but both ends keep them open until they time out"
 )
 
-Blocks = Mapping[tuple[int, int], set[int]]
+_NOBODY = NetworkSet()
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,14 @@ class _Verdicts:
             for entry in wall.entries
             if entry.proto is Proto.TCP
         }
-        self._blocks = {name: blocks_of(networks) for name, networks in wall.networks.items()}
-        self._banned = blocks_of(wall.banned)
+        self._networks = {name: NetworkSet(networks) for name, networks in wall.networks.items()}
+        self._banned = NetworkSet(wall.banned)
         self._failsafe = wall.failsafe
 
     def refused(self, connection: Connection) -> Refusing | None:
         if connection.here or not self._enforced:
             return None
-        ban = among(self._banned, connection.remote)
+        ban = self._banned.holding(connection.remote)
         if ban is not None:
             return None if connection.local_port in self._failsafe else ban
         entry = self._entry(connection)
@@ -158,23 +158,4 @@ class _Verdicts:
 
     def _lets_in(self, audience: tuple[str, ...], address: Address) -> bool:
         """No networks are behind ``node``: this host comes over lo."""
-        return any(among(self._blocks.get(name, {}), address) for name in audience)
-
-
-def among(blocks: Blocks, address: Address) -> Network | None:
-    """The network that an address is in."""
-    number = int(address)
-    for (version, bits), found in blocks.items():
-        if version == address.version and number >> bits in found:
-            return ip_network((number >> bits << bits, address.max_prefixlen - bits))
-    return None
-
-
-def blocks_of(networks: Iterable[Network]) -> Blocks:
-    """Networks by family and host bits, so that one look at each size finds an address."""
-    found: dict[tuple[int, int], set[int]] = {}
-    for network in networks:
-        bits = network.max_prefixlen - network.prefixlen
-        blocks = found.setdefault((network.version, bits), set())
-        blocks.add(int(network.network_address) >> bits)
-    return found
+        return any(address in self._networks.get(name, _NOBODY) for name in audience)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.cgroups import level_of
-from vllmwall.model import PUBLIC, Address, Guard, Proto, Role, Wall, WallEntry
+from vllmwall.model import PUBLIC, Address, Guard, Listener, Proto, Role, Wall, WallEntry
 from vllmwall.observe import thread_group
 from vllmwall.observe.events import (
     UNNAMED,
@@ -174,11 +174,8 @@ def close_cgroup(keeper: Reconciler, event: CgroupEvent) -> None:
 
 def _entries(standing: Wall, address: Address, port: int) -> Iterator[WallEntry]:
     """What closes the port and is not there yet. ``[::]`` may take IPv4 too: the pass will know."""
-    mapped = address.ipv4_mapped if address.version == 6 else None
-    plain = mapped or address
-    exact = None if plain.is_unspecified else plain
-    families = {4, 6} if address.version == 6 and address.is_unspecified else {plain.version}
+    listener = Listener(standing.namespace, Proto.TCP, port, address)
     there = {(one.family, one.proto, one.port, one.address) for one in standing.entries}
-    for family in families:
-        if (family, Proto.TCP, port, exact) not in there:
-            yield WallEntry(family, Proto.TCP, port, standing.guard_audience, exact, _NOTE)
+    for to in listener.destinations:
+        if (to.family, Proto.TCP, port, to.address) not in there:
+            yield WallEntry(to.family, Proto.TCP, port, standing.guard_audience, to.address, _NOTE)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from vllmwall.linux import netlink
-from vllmwall.model import Address, Network, WallEntry
+from vllmwall.model import Address, Network, WallEntry, host_port
 
 SOCK_DIAG, ROUTE = 4, 0  # NETLINK_SOCK_DIAG, NETLINK_ROUTE
 
@@ -64,7 +64,8 @@ class Connection:
 
     def __str__(self) -> str:
         """For the log: who was connected to what."""
-        return f"{_end(self.remote, self.remote_port)} to {_end(self.local, self.local_port)}"
+        remote = host_port(self.remote, self.remote_port)
+        return f"{remote} to {host_port(self.local, self.local_port)}"
 
 
 def handles(diag: socket.socket, ports: Collection[int]) -> Iterator[tuple[bytes, int]]:
@@ -124,10 +125,6 @@ def is_here(route: socket.socket, address: Address) -> bool:
         if error.errno not in _NO_ROUTE:
             raise
         return False
-
-
-def _end(address: Address, port: int) -> str:
-    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
 
 
 @lru_cache(maxsize=4096)

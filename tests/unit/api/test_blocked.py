@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 
 from vllmwall.api.blocked_answer import BlockedFacts, blocked_json, by_time, is_private
 from vllmwall.api.blocked_shapes import BlockedJson
+from vllmwall.cidr import NetworkSet
 from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.engine.refusals import Ledger, Purpose
 from vllmwall.model import Address, Mode, Proto
-from vllmwall.networks.membership import Networks
 
 NCCL = Purpose("nccl", "tiny", ("peers",))
 
@@ -43,7 +43,7 @@ def answer(
         errors={},
         remembered={(1, ip_address(source).version): remembered},
         room=4096,
-        peers=Networks([ip_network(peers)]),
+        peers=NetworkSet([ip_network(peers)]),
     )
     made = blocked_json(facts)
     TypeAdapter(BlockedJson).validate_python(made)
@@ -124,7 +124,7 @@ def test_networks_hold_what_their_networks_hold(seen: set[Address], bases: set[A
     ]
     for one in seen | bases:
         wanted = any(one.version == each.version and one in each for each in networks)
-        assert wanted == (one in Networks(networks))
+        assert wanted == (one in NetworkSet(networks))
 
 
 def test_the_answer_is_bounded_and_says_what_it_leaves_out() -> None:
@@ -136,7 +136,7 @@ def test_the_answer_is_bounded_and_says_what_it_leaves_out() -> None:
     )
     ledger.take((1, Mode.ENFORCE), Counters(55, 600, refusals), 100.0, lambda _: NCCL)
     facts = BlockedFacts(
-        100.0, False, ledger, {1: "host"}, {1: Mode.ENFORCE}, {}, {}, 4096, Networks([])
+        100.0, False, ledger, {1: "host"}, {1: Mode.ENFORCE}, {}, {}, 4096, NetworkSet([])
     )
     busiest, newest = blocked_json(facts, 3), blocked_json(facts, 3, by_time)
     assert [10, 9, 8] == [one["port"] for one in busiest["sources"]]

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from vllmwall.api.errors import ControlError, Json
-from vllmwall.enforce.evaluator.socket_lookup import takes, without_zone
 from vllmwall.engine.reconciler import Reconciler
-from vllmwall.model import Address, LabelledListener, Listener, Network, Proto, Workload
+from vllmwall.model import (
+    Address,
+    LabelledListener,
+    Listener,
+    Network,
+    Proto,
+    Workload,
+    without_zone,
+)
 from vllmwall.observe.addresses import own_addresses
 from vllmwall.observe.namespaces import inode_of_name
 
@@ -127,12 +134,12 @@ def destination(door: Door, source: Address, own: Sequence[Address], to: Address
     if source.is_loopback:
         return source
     found = next(iter(outside or families), None)
-    if found is None or (door.listener and not takes(door.listener, found)):
+    if found is None or (door.listener and not door.listener.reached_by(found)):
         is_six = source.version == 6
         same_family = ip_address("2001:db8::1" if is_six else "192.0.2.1")  # for want of a better
-        if door.listener is None or takes(door.listener, same_family):
+        if door.listener is None or door.listener.reached_by(same_family):
             return same_family
-        return next((one for one in own if takes(door.listener, one)), bound or same_family)
+        return next((one for one in own if door.listener.reached_by(one)), bound or same_family)
     return found
 
 
@@ -145,7 +152,7 @@ def _at_port(keeper: Reconciler, asked: Asked, wanted: int | None) -> list[Door]
         one
         for inode in everywhere
         for one in keeper.observer.namespaces.listeners(inode, port)
-        if asked.proto in ("", one.proto.value) and (asked.to is None or takes(one, asked.to))
+        if asked.proto in ("", one.proto.value) and (asked.to is None or one.reached_by(asked.to))
     ]
     outside = [one for one in found if not one.is_loopback] or found
     if outside:

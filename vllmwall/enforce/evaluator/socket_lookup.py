@@ -7,7 +7,6 @@ to the very address before one bound to any, and an IPv4 socket before one of bo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv6Address
 
 from vllmwall.model import Address, Listener
 
@@ -19,26 +18,9 @@ def reached(
     found = [
         one
         for one in listeners
-        if (one.proto.value, one.port) == (proto, port) and takes(one, destination)
+        if (one.proto.value, one.port) == (proto, port) and one.reached_by(destination)
     ]
     return max(found, key=_score, default=None)
-
-
-def takes(listener: Listener, destination: Address) -> bool:
-    """Whether packets to this address are for that listener, as far as its bind says."""
-    bound = listener.plain_address
-    if bound is None:
-        return False
-    if not bound.is_unspecified:
-        return without_zone(bound) == without_zone(destination)
-    if bound.version == destination.version:
-        return True
-    return bound.version == 6 and not listener.v6only
-
-
-def without_zone(address: Address) -> Address:
-    """Without the ``%eth0`` that no packet carries."""
-    return IPv6Address(int(address)) if isinstance(address, IPv6Address) else address
 
 
 def _score(listener: Listener) -> tuple[bool, bool, int]:

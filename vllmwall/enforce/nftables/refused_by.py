@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from vllmwall.cidr import NetworkSet
 from vllmwall.enforce.nftables.names import BANNED, LIMITED, LOCKDOWN
-from vllmwall.enforce.sever import among, blocks_of
 from vllmwall.model import Address, Proto, Wall
 
 NAMES = {BANNED: "ban", LIMITED: "limit", LOCKDOWN: "lockdown"}
@@ -14,14 +14,14 @@ class OrdersOf:
     """The orders of a wall as it stands now, arranged for many questions."""
 
     def __init__(self, wall: Wall) -> None:
-        self._banned = blocks_of(wall.banned)
+        self._banned = NetworkSet(wall.banned)
         self._limited = {(one.family, one.proto, one.port) for one in wall.entries if one.limited}
         self._known = {(one.family, one.proto, one.port) for one in wall.entries}
         self._lockdown = wall.lockdown
 
     def behind(self, source: Address, proto: Proto, port: int) -> str:
         """``ban``, ``limit`` or ``lockdown``; empty: the audience of a workload's listener."""
-        if among(self._banned, source) is not None:
+        if source in self._banned:
             return NAMES[BANNED]
         place = (source.version, proto, port)
         if place in self._limited:

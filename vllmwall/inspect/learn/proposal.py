@@ -16,7 +16,7 @@ from ipaddress import ip_address, ip_network
 from vllmwall.api.blocked_answer import is_private
 from vllmwall.api.blocked_shapes import RefusedJson
 from vllmwall.api.connections_shapes import ClientJson
-from vllmwall.cidr import merged
+from vllmwall.cidr import NetworkSet, merged
 from vllmwall.inspect.learn.grouping import exactly, has_public, sensibly
 from vllmwall.inspect.learn.shape import (
     LEARN_VERSION,
@@ -26,7 +26,6 @@ from vllmwall.inspect.learn.shape import (
     LearnJson,
 )
 from vllmwall.model import PEERS, PUBLIC, Address, Network, Role
-from vllmwall.networks.membership import Networks
 
 FILE_NAME = "50-learned.toml"
 MARK = "# Proposed by `vllmwall learn`"
@@ -49,13 +48,13 @@ class Watching:
 
     def __init__(self) -> None:
         self._sources: dict[Address, _Source] = {}
-        self._peers = Networks(())
+        self._peers = NetworkSet(())
         self._mode = "enforce"
         self._notes: dict[str, None] = {}
 
     def take(self, facts: LearnFactsJson) -> None:
         """One more look."""
-        self._peers = Networks(ip_network(text) for text in facts["peers"])
+        self._peers = NetworkSet(ip_network(text) for text in facts["peers"])
         self._mode = _mode_of(facts)
         now: dict[Address, int] = {}
         for client in facts["connections"]["clients"]:
@@ -154,7 +153,7 @@ class Watching:
         return "left out", "it used nothing internal"
 
     def _network_json(self, network: Network, wanted: Iterable[Address]) -> LearnedNetworkJson:
-        within = Networks([network])
+        within = NetworkSet([network])
         inside = [one for one in wanted if one in within]
         return {
             "network": str(network),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from vllmwall.decide.walls import FAILSAFE
@@ -222,19 +222,17 @@ def _listener(one: ListenerJson) -> Listener:
 
 def _destinations(listener: Listener, place: Place) -> list[Address]:
     """Where it is reached: one address a family is enough, and never that of another listener."""
-    address = listener.plain_address
-    if address is None or address.is_loopback:
-        return []
-    if not address.is_unspecified:
-        return [address] if address in place.addresses else []
     others = place.at(listener.proto, listener.port)
-    exact = {each.plain_address for each in others}
-    both = isinstance(address, IPv6Address) and not listener.v6only
-    found = []
-    for version in (4, 6) if both else (address.version,):
-        of_family = [each for each in place.addresses if each.version == version]
-        if version == 4 and both and any(each.address_text == "0.0.0.0" for each in others):
+    exact = {each.plain_address for each in others if not each.is_wildcard}
+    found: list[Address] = []
+    for to in listener.destinations:
+        if to.address is not None:
+            found += [each for each in place.addresses if each == to.address][:1]
+            continue
+        dual_stack = len(listener.destinations) > 1
+        if dual_stack and to.family == 4 and any(each.address_text == "0.0.0.0" for each in others):
             continue  # the kernel hands IPv4 to that one, which is tried too
+        of_family = (each for each in place.addresses if each.version == to.family)
         found += [each for each in of_family if each not in exact][:1]
     return found
 

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllmwall.api.blocked_answer import is_private
-from vllmwall.cidr import merged
+from vllmwall.cidr import NetworkSet, merged
 from vllmwall.inspect.learn.grouping import FEWEST, exactly, sensibly
 from vllmwall.model import Address
-from vllmwall.networks.membership import Networks
 
 FOUR, SIX = int(IPv4Address("10.255.255.200")), int(IPv6Address("fd00::fff0"))
 near: st.SearchStrategy[Address] = st.one_of(
@@ -36,11 +35,11 @@ def test_the_rules_hold_for_any_addresses(seen: set[Address], out: set[Address])
     """Each rule of the module's docstring, and never everyone."""
     out -= seen
     networks = sensibly(seen, out)
-    assert all(one in Networks(networks) for one in seen)
-    assert not any(one in Networks(networks) for one in out)
+    assert all(one in NetworkSet(networks) for one in seen)
+    assert not any(one in NetworkSet(networks) for one in out)
     assert networks == merged(networks)
     for network in networks:
-        inside = sum(1 for one in seen if one in Networks([network]))
+        inside = sum(1 for one in seen if one in NetworkSet([network]))
         assert network.prefixlen > 0
         assert 2 * inside >= network.num_addresses
         if inside < network.num_addresses:
@@ -55,7 +54,7 @@ def test_exactly_is_exact(seen: set[Address]) -> None:
     """As many addresses as were seen."""
     networks = exactly(seen)
     assert len(seen) == sum(one.num_addresses for one in networks)
-    assert all(one in Networks(networks) for one in seen)
+    assert all(one in NetworkSet(networks) for one in seen)
 
 
 @few
