@@ -1,4 +1,4 @@
-"""What is in the packages, for people and for scanners: ``python packaging/bill.py SITE DOC SBOM``.
+"""Contents of the packages, for people and scanners: ``python packaging/bill.py SITE DOC SBOM``.
 
 Writes the licences of all vendored libraries and a `copyright` file into DOC, and a CycloneDX
 bill of materials to SBOM. The same input gives the same bytes.
@@ -25,7 +25,7 @@ License: Apache-2.0
 
 
 def write_all(site: Path, doc: Path, sbom: Path, version: str) -> None:
-    """Everything. Raises OSError; LookupError for a library without a licence."""
+    """Write all three. Raises OSError, and LookupError for a library without a licence."""
     copyrights, components = [_COPYRIGHT], []
     for info, said in metadata(site):
         name, its_version = said["Name"], said["Version"]
@@ -43,7 +43,7 @@ def write_all(site: Path, doc: Path, sbom: Path, version: str) -> None:
 
 
 def licence(said: email.message.Message) -> str:
-    """As the library names it: an SPDX expression where it has one."""
+    """The licence as the library gives it: an SPDX expression where it has one."""
     classified = [one for one in said.get_all("Classifier", []) if one.startswith("License ::")]
     short = (said["License"] or "").strip()
     named = said["License-Expression"] or (short if "\n" not in short else "")

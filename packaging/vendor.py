@@ -1,8 +1,8 @@
 """The libraries that the packages carry: ``python packaging/vendor.py fill FOLDER [ARCH]``.
 
-One folder for CPython 3.10 to 3.14: compiled modules have the interpreter in their names, so they
-lie side by side. Only wheels that vendored.txt names by their hashes, only such as need no newer
-glibc than 2.17, and nothing of them is run here. ``pin`` writes vendored.txt anew.
+One folder serves CPython 3.10 to 3.14, because compiled modules have the interpreter in their
+names. Only wheels whose hashes are in vendored.txt and that need glibc 2.17 or older are used. None
+of their code is run here. ``pin`` rewrites vendored.txt.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ WANTED = (
 _HEAD = f"""# What the packages carry, for CPython {PYTHONS[0]} to {PYTHONS[-1]} and glibc 2.17.
 # Written by `python packaging/vendor.py pin`. `make packages` takes these wheels and no others.
 """
-# Never imported, another language's, or the fast half of what is slow enough for us: yaml's
-# safe_load is Python anyway, and tomli is for 3.10 alone.
+# Never imported, source of another language, or an optional accelerator: yaml's safe_load is Python
+# anyway, and tomli is needed on 3.10 only.
 _LEFT_OUT = re.compile(
     r"(^|/)(tests?|__pycache__)/|\.(c|pyx|pxd|h|pyc)$|^[^/]+\.data/|(^|/)_yaml\W.*\.so$"
     r"|^tomli/.*\.so$|__mypyc\W.*\.so$"
@@ -50,7 +50,7 @@ def fill(folder: Path, arch: str, wheels: Path) -> None:
                 if not name.endswith("/") and not _LEFT_OUT.search(name):
                     archive.extract(name, folder)
     for record in folder.glob("*.dist-info/RECORD"):
-        record.unlink()  # says what we left out, and differs by interpreter
+        record.unlink()  # lists files that were left out, and differs by interpreter
 
 
 def download(wheels: Path, arch: str, wanted: list[str]) -> None:
@@ -67,7 +67,7 @@ def download(wheels: Path, arch: str, wanted: list[str]) -> None:
 
 
 def metadata(folder: Path) -> Iterator[tuple[Path, email.message.Message]]:
-    """Of each library in a filled folder: its dist-info, and what METADATA says."""
+    """The dist-info folder and METADATA of each library in a filled folder."""
     for file in sorted(folder.glob("*.dist-info/METADATA")):
         yield file.parent, email.parser.Parser().parsestr(file.read_text(encoding="utf-8"))
 
@@ -78,7 +78,7 @@ def licences(info: Path) -> list[Path]:
 
 
 def pin() -> None:
-    """Write the pins: what is newest now and fits every interpreter."""
+    """Write the pins: the newest versions that fit every interpreter."""
     found: dict[str, set[str]] = {}
     for arch in MACHINES:
         wheels = Path("build/wheels-to-pin")
@@ -95,7 +95,7 @@ def pin() -> None:
 
 
 def _check_age(wheel: Path) -> None:
-    """Manylinux tags are glibc versions (PEP 600)."""
+    """Refuse a wheel that needs a newer glibc: manylinux tags are its versions (PEP 600)."""
     tags = re.findall(r"manylinux_2_(\d+)", wheel.name)
     if tags and min(map(int, tags)) > 17:
         raise ValueError(f"{wheel.name} needs glibc 2.{min(map(int, tags))}")

@@ -1,10 +1,10 @@
 #!/bin/sh
-# vllmwall, as the image's programs are started: where a node's cgroups have their names.
+# The image's entry point: runs vllmwall in the node's cgroup namespace.
 #
-# A container has a cgroup namespace of its own, in which the node's cgroups have no names, so no
-# guard could be put on them. Kubernetes has no field for it; pid 1, the node's under hostPID,
-# is in the right one. Where that may not be entered (no CAP_SYS_ADMIN), what needs no cgroups
-# works all the same, and `vllmwall doctor` says what does not.
+# In a container's own cgroup namespace the node's cgroups have no names, so they cannot be
+# guarded. Kubernetes has no field for that. With hostPID, pid 1 is in the node's cgroup namespace.
+# Without CAP_SYS_ADMIN it cannot be entered. Then only guards are missing, and
+# `vllmwall doctor` reports it.
 set -eu
 ours=/opt/vllmwall/bin/vllmwall
 if nsenter --target 1 --cgroup true 2>/dev/null; then

@@ -1,8 +1,8 @@
-"""Starts vllmwall from a package: its own libraries, and none that anybody else installed.
+"""Starts vllmwall from a package, with the package's own libraries only.
 
 Run as ``python -I -S main.py``: no site-packages, no PYTHONPATH, no current directory. Of the
-distribution only systemd's bindings are taken, where they fit this interpreter; else ours are,
-`vllmwall.linux.systemd`, which talk the same protocols.
+distribution only systemd's bindings are used, if they fit this interpreter. Otherwise
+`vllmwall.linux.systemd` speaks the same protocols.
 """
 
 import sys
@@ -18,14 +18,14 @@ _DISTRIBUTIONS = (
 
 
 class _Systemd:
-    """Finds the package `systemd` and no other."""
+    """Finder for the package `systemd` and no other."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
         if name != "systemd":
             return None
         for folder in _DISTRIBUTIONS:
-            # Not every suffix: the last ones are for any interpreter, which it does not have.
+            # Not every suffix: the last ones are for any interpreter, and no such build exists.
             if access(f"{folder}/systemd/_daemon{EXTENSION_SUFFIXES[0]}", F_OK):
                 return PathFinder.find_spec(name, [folder])
         return None

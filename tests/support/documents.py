@@ -127,3 +127,24 @@ def _session(block: Block) -> Iterator[Command]:
             entries[-1][2].append(line)
     for number, text, output in entries:
         yield Command(block.page, number, text, "\n".join(output))
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A row of docs/reference/commands-not-run.md: commands that begin like this."""
+
+    beginning: str
+    reason: str
+    tested_by: str
+
+    def covers(self, command: str) -> bool:
+        """Whether the command begins with these words."""
+        words = self.beginning.split()
+        return command.split()[: len(words)] == words
+
+
+def not_run() -> list[NotRun]:
+    """What no test runs, as a reader of the documentation sees it."""
+    text = (ROOT / "docs/reference/commands-not-run.md").read_text()
+    rows = re.findall(r"^\| `(.+?)` \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    return [NotRun(*row) for row in rows]

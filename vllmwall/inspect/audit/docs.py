@@ -9,7 +9,7 @@ from vllmwall.inspect.audit.rules import Cve, Rule, cves, knobs
 _HEAD = """\
 # Findings of `vllmwall audit`
 
-<!-- Written by `make docs` from vllmwall/audit/knobs.toml and cves.toml; edit those instead. -->
+<!-- Written by `make docs`; edit vllmwall/inspect/audit/{knobs,cves}.toml instead. -->
 
 Worst first. Where a second severity stands in brackets, it counts while a rule of vllmwall keeps
 strangers from the port. A finding is never concluded from what could not be read: such checks
