@@ -15,11 +15,11 @@ table ip filter {
     chain out { type filter hook output priority 0; }
     chain plain { }
 }
-table inet early { chain c { type filter hook ingress device "lo" priority 1; } }
-table netdev card { chain c { type filter hook ingress device "lo" priority 0; policy drop; } }
-table bridge br { chain c { type filter hook prerouting priority -300; } }
-table inet vllmwall { chain input { type filter hook input priority 0; } }
-table inet vllmwall_standin { chain input { type filter hook input priority 0; } }
+table inet early { chain c { type filter hook ingress device "lo" priority 1; }; }
+table netdev card { chain c { type filter hook ingress device "lo" priority 0; policy drop; }; }
+table bridge br { chain c { type filter hook prerouting priority -300; }; }
+table inet vllmwall { chain input { type filter hook input priority 0; }; }
+table inet vllmwall_standin { chain input { type filter hook input priority 0; }; }
 """
 
 
