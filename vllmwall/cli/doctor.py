@@ -13,11 +13,11 @@ from vllmwall.api.client import request
 from vllmwall.api.errors import ControlError
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.terminal import console, print_json, printable
+from vllmwall.cli.units import count
 from vllmwall.cli.without_daemon import config_option
 
 if TYPE_CHECKING:
     from vllmwall.inspect.doctor import Diagnosis
-    from vllmwall.inspect.doctor.shape import DoctorJson
 
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red")}
 
@@ -31,22 +31,22 @@ def doctor(config: str, everything: bool, as_json: bool) -> None:
 
     Everything is tried in a network namespace that is thrown away; nothing here is changed.
     """
-    from vllmwall.inspect.doctor import State, examine
+    from vllmwall.inspect.doctor import Health, examination, examine
 
     status, why = _status()
     found = []
     for one in examine(status, why, config):
         found.append(one)
-        if not as_json and (everything or one.state is not State.OK):
+        if not as_json and (everything or one.state is not Health.OK):
             _draw(one)
-    failed = any(one.state is State.FAIL for one in found)
+    failed = any(one.state is Health.FAIL for one in found)
     if as_json:
-        print_json(_answer(found, healthy=not failed))
+        print_json(asdict(examination(found)))
     else:
-        counts = {state: sum(one.state is state for one in found) for state in State}
+        counts = {state: sum(one.state is state for one in found) for state in Health}
         console().print(
-            f"{counts[State.OK]} in order, {counts[State.WARN]} to know, "
-            f"{counts[State.FAIL]} to mend",
+            f"{counts[Health.OK]} ok, {count(counts[Health.WARN], 'warning')}, "
+            f"{count(counts[Health.FAIL], 'failure')}",
             style="bold red" if failed else "green",
         )
     sys.exit(Exit.NOT_SAFE if failed else Exit.OK)
@@ -58,11 +58,6 @@ def _status() -> tuple[dict[str, object] | None, str]:
         return request("status", None, socket_path), ""
     except ControlError as error:
         return None, str(error)
-
-
-def _answer(found: list[Diagnosis], *, healthy: bool) -> DoctorJson:
-    lines = [{**asdict(one), "state": one.state.value} for one in found]
-    return {"version": 1, "healthy": healthy, "diagnoses": lines}  # type: ignore[typeddict-item]
 
 
 def _draw(one: Diagnosis) -> None:

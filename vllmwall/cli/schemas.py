@@ -21,7 +21,7 @@ from vllmwall.api.explain.shape import ExplainJson
 from vllmwall.api.recognition import RecognitionOut
 from vllmwall.api.shapes import PlanJson, StatusJson
 from vllmwall.inspect.audit.shape import AuditJson
-from vllmwall.inspect.doctor.shape import DoctorJson
+from vllmwall.inspect.doctor import Examination
 from vllmwall.inspect.learn.shape import LearnJson
 from vllmwall.inspect.prove.shape import ProveJson
 
@@ -33,7 +33,7 @@ SHAPES: Mapping[str, type] = {
     "check": CheckJson,
     "confirm": ConfirmJson,
     "connections": ConnectionsJson,
-    "doctor": DoctorJson,
+    "doctor": Examination,
     "down": DownJson,
     "events": EventJson,
     "explain": ExplainJson,

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from tests.kernel.observe.test_other_firewalls import DOCKER, NFTABLES_CONF, Place, _firewalld
 from tests.support.guarded import PEERS, Guarded, eventually, guarded
 from tests.support.lab import Lab
-from vllmwall.inspect.doctor.shape import DoctorJson
+from vllmwall.inspect.doctor import Examination
 
 API = 8000
 WITHOUT_EVENTS = "umount /sys/kernel/tracing; umount /sys/kernel/debug/tracing; true"
@@ -23,16 +23,15 @@ WITHOUT_CGROUPS = "umount -a -t cgroup2; umount /sys/fs/cgroup/unified; true"
 
 
 def doctor(node: Guarded, within: Sequence[str] = (), status: int = 0) -> dict[str, list[str]]:
-    """What the doctor says, as JSON: for each subject its state, what was seen, the remedy."""
+    """The doctor's answer: for each subject its state, what was seen, the remedy."""
     words = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
     words += ["doctor", "--json", "--config", str(node.config)]
     command = [*within, *words] if within else node.lab.node.command(words)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == status, done.stdout + done.stderr
-    answer: DoctorJson = TypeAdapter(DoctorJson).validate_json(done.stdout)
-    return {
-        one["subject"]: [one["state"], one["seen"], one["remedy"]] for one in answer["diagnoses"]
-    }
+    answer: Examination = TypeAdapter(Examination).validate_json(done.stdout)
+    assert answer.healthy is (status == 0)
+    return {one.subject: [one.state, one.seen, one.remedy] for one in answer.diagnoses}
 
 
 @pytest.fixture
@@ -42,18 +41,28 @@ def sick(lab: Lab, tmp_path: Path) -> Guarded:
 
 
 def test_a_guarded_node_is_healthy(lab: Lab, tmp_path: Path) -> None:
-    """With a daemon, on this kernel, which can do everything."""
+    """With a daemon and every feature of this kernel, whatever doctor itself has mounted."""
     with guarded(lab, tmp_path) as node:
         found = doctor(node)
         assert "ok" == found["daemon"][0]
-        for subject in ("nftables", "guards", "events", "severing of connections", "peers"):
+        for subject in ("nftables", "guards", "events", "reset of connections", "peers"):
             assert found.get(subject, ["ok"])[0] == "ok", found[subject]
+        entry = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            f'{WITHOUT_EVENTS} >/dev/null 2>&1; exec "$@"',
+            "sh",
+        ]
+        events = doctor(node, node.lab.node.command(entry))["events"]
+        assert ["ok", "the daemon reads tracefs: it sees a listener when it opens"] == events[:2]
         node.configure("")
         node.ask("reload")
         assert "warn" == doctor(node)["peers"][0]
 
 
-def test_no_daemon_is_something_to_mend(sick: Guarded) -> None:
+def test_a_daemon_that_does_not_run_is_a_failure(sick: Guarded) -> None:
     """And the exit status says so."""
     assert "fail" == doctor(sick, status=5)["daemon"][0]
 

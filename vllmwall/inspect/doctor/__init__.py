@@ -1,33 +1,34 @@
-"""What this node lacks, or has, that matters to the wall: `vllmwall doctor`.
+"""`vllmwall doctor`: whether this node has what the wall needs.
 
-Every test looks or tries for itself, and what it tries it tries in a network namespace that is
-thrown away. Nothing on the node is changed, and no test is believed that could not be made.
+Trials happen in a temporary network namespace, so that nothing on the node changes. A check that
+could not be made is reported, never counted as ok.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from vllmwall.inspect.doctor.diagnosis import Diagnosis, State
-from vllmwall.inspect.doctor.firewalls import beside_us
+from vllmwall.inspect.doctor.diagnosis import Diagnosis, Examination, Health, examination
+from vllmwall.inspect.doctor.firewalls import other_firewalls
 from vllmwall.inspect.doctor.kernel import features
 from vllmwall.inspect.doctor.libraries import libraries
 from vllmwall.inspect.doctor.service import surroundings
-from vllmwall.inspect.doctor.traffic import past_us
+from vllmwall.inspect.doctor.traffic import bypasses
 
-__all__ = ["Diagnosis", "State", "examine"]
+__all__ = ["Diagnosis", "Examination", "Health", "examination", "examine"]
 
 Status = Mapping[str, object]
 
 
 def examine(status: Status | None, why_no_status: str, config: str) -> Iterator[Diagnosis]:
     """Every diagnosis, the daemon's own first. ``status`` is its answer; None: it gave none."""
+    daemon = (status or {}).get("daemon")
     parts: tuple[Callable[[], Iterable[Diagnosis]], ...] = (
         lambda: surroundings(status, why_no_status, config),
         libraries,
-        features,
-        lambda: beside_us(api_ports(status)),
-        past_us,
+        lambda: features(daemon if isinstance(daemon, Mapping) else None),
+        lambda: other_firewalls(api_ports(status)),
+        bypasses,
     )
     for part in parts:
         yield from part()

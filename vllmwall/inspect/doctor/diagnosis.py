@@ -1,14 +1,15 @@
-"""One line of what the doctor says."""
+"""One finding of `vllmwall doctor`, and its answer as a whole."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 
-class State(str, Enum):
-    """``warn``: it works, with less than it could or with something to know. ``fail``: it does
-    not guard, or not fully, until the remedy is taken."""
+class Health(str, Enum):
+    """``warn``: it works with a limitation. ``fail``: the node is not fully protected until the
+    remedy is applied."""
 
     OK = "ok"
     WARN = "warn"
@@ -17,24 +18,39 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was looked at, how it is, what was seen, and what to do about it."""
+    """One check: ``seen`` is what was found, ``remedy`` what to do; empty: nothing."""
 
     subject: str
-    state: State
+    state: Health
     seen: str
     remedy: str = ""
 
 
 def ok(subject: str, seen: str) -> Diagnosis:
     """Nothing to do."""
-    return Diagnosis(subject, State.OK, seen)
+    return Diagnosis(subject, Health.OK, seen)
 
 
 def warn(subject: str, seen: str, remedy: str) -> Diagnosis:
-    """Something to know."""
-    return Diagnosis(subject, State.WARN, seen, remedy)
+    """A limitation."""
+    return Diagnosis(subject, Health.WARN, seen, remedy)
 
 
 def fail(subject: str, seen: str, remedy: str) -> Diagnosis:
-    """Something to mend."""
-    return Diagnosis(subject, State.FAIL, seen, remedy)
+    """A lack of protection."""
+    return Diagnosis(subject, Health.FAIL, seen, remedy)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The answer of `vllmwall doctor --json`. ``healthy``: nothing failed."""
+
+    version: int
+    healthy: bool
+    diagnoses: tuple[Diagnosis, ...]
+
+
+def examination(found: Iterable[Diagnosis]) -> Examination:
+    """The diagnoses as one answer."""
+    diagnoses = tuple(found)
+    return Examination(1, all(one.state is not Health.FAIL for one in diagnoses), diagnoses)

@@ -1,4 +1,4 @@
-"""Other firewalls on this node, and what they will do to the API ports.
+"""Other firewalls on this node, and what they do at the API ports.
 
 Our table only drops: what another one drops stays dropped, and what another one accepts has to pass
 ours too. ufw and firewalld are asked by their own commands.
@@ -16,11 +16,11 @@ from vllmwall.inspect.doctor.diagnosis import Diagnosis, ok, warn
 from vllmwall.observe.other_firewalls import BaseChain, other_chains, published_ports
 
 _PATIENCE = 5  # seconds
-_PROVE = "`vllmwall prove` sends real packets to see who is let in"
+_PROVE = "`vllmwall prove` sends real packets to test it."
 
 
-def beside_us(api_ports: Sequence[int]) -> Iterator[Diagnosis]:
-    """What else filters here."""
+def other_firewalls(api_ports: Sequence[int]) -> Iterator[Diagnosis]:
+    """All of them. ``api_ports`` are TCP."""
     chains = other_chains()
     for problem in chains.problems:
         yield warn("other firewalls", problem, "Run it as root.")
@@ -40,7 +40,10 @@ def _ufw(api_ports: Iterable[int]) -> Iterator[Diagnosis]:
         return
     default = re.search(r"Default: (\w+) \(incoming\)", printed)
     policy = default[1] if default else "unknown"
-    yield ok("ufw", f"active, incoming: {policy}; it does not see what Docker publishes, we do")
+    yield ok(
+        "ufw",
+        f"active, incoming: {policy}; it does not filter the ports that Docker publishes",
+    )
     for port in api_ports if policy != "allow" else ():
         if not re.search(rf"^{port}(/tcp)?\s+(\(v6\)\s+)?ALLOW", printed, re.MULTILINE):
             yield warn(f"API port {port}", "ufw drops it", f"ufw allow {port}/tcp")
@@ -50,13 +53,11 @@ def _firewalld(api_ports: Iterable[int]) -> Iterator[Diagnosis]:
     zone = _printed(["firewall-cmd", "--get-default-zone"])
     if not zone:
         return
-    yield ok(
-        "firewalld", f"runs, default zone {zone.strip()}; a reload of it leaves our table alone"
-    )
+    yield ok("firewalld", f"runs, default zone {zone.strip()}; its reload does not touch our table")
     for port in api_ports:
         if _printed(["firewall-cmd", f"--query-port={port}/tcp"]) is None:
             remedy = f"firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload"
-            yield warn(f"API port {port}", "firewalld does not name it, so it refuses it", remedy)
+            yield warn(f"API port {port}", "firewalld drops it", remedy)
 
 
 def _published() -> Iterator[Diagnosis]:
@@ -66,20 +67,20 @@ def _published() -> Iterator[Diagnosis]:
         where = ", ".join(to for _, to in ways)
         yield ok(
             f"published port {port}{'' if proto == 'tcp' else f'/{proto}'}",
-            f"{whose} hands it on to {where}, past the input hook of this host; where a "
-            "workload listens there, the wall inside its network namespace judges it",
+            f"{whose} forwards it to {where}, past the input hook of this host; where a "
+            "workload listens there, the wall in its network namespace filters it",
         )
 
 
 def _dropping(chains: Iterable[BaseChain]) -> Iterator[Diagnosis]:
     for chain in chains:
         if chain.hook in ("input", "prerouting") and chain.policy == "drop":
-            seen = f"{chain.table} {chain.name} drops what none of its own rules lets in"
-            yield warn("another firewall's policy", seen, f"let the API port in there; {_PROVE}")
+            seen = f"{chain.table} {chain.name} drops what none of its own rules accepts"
+            yield warn("another firewall's policy", seen, f"Accept the API port there. {_PROVE}")
 
 
 def _printed(command: Sequence[str]) -> str | None:
-    """What a command prints; None: it is not there, fails, crashes or hangs."""
+    """The output of a command; None: it is not installed, fails, crashes or hangs."""
     if shutil.which(command[0]) is None:
         return None
     try:

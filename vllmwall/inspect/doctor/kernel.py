@@ -1,4 +1,4 @@
-"""What the kernel can do for us: each feature tried, or read where trying would leave a trace."""
+"""Features of the kernel: each is tried, or read where a trial would leave a trace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -28,20 +28,22 @@ from vllmwall.linux.netns import OWN, inode_of, run_in_new
 from vllmwall.model import PEERS, Proto, Wall, WallEntry
 from vllmwall.observe.events import TRACEFS_MOUNTS
 
+_AS_ROOT = "Run it as root."
+_WITHOUT_EVENTS = "Guards work without events; other ports close up to a second late."
 _OLDEST = (5, 10)
 _EVENTS = ("sock/inet_sock_set_state", "sched/sched_process_exec", "cgroup/cgroup_mkdir")
 _LISTEN = "syscalls/sys_enter_listen"
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
 
-def features() -> Iterator[Diagnosis]:
-    """Everything about the kernel."""
+def features(daemon: Mapping[str, object] | None) -> Iterator[Diagnosis]:
+    """Everything about the kernel. ``daemon`` is its part of the status; None: it does not run."""
     yield _release()
     yield _nftables()
     yield _ownership()
     yield _cgroups()
     yield _guards()
-    yield _events()
+    yield _events_of(daemon) if daemon else _events()
     yield _severing()
     yield _udp()
 
@@ -50,7 +52,7 @@ def _release() -> Diagnosis:
     release = platform.release()
     numbers = tuple(map(int, re.findall(r"\d+", release)[:2]))
     if numbers < _OLDEST:
-        return fail("kernel", release, "Linux 5.10 or newer is needed")
+        return fail("kernel", release, "Use Linux 5.10 or newer.")
     return ok("kernel", release)
 
 
@@ -60,60 +62,71 @@ def _nftables() -> Diagnosis:
     try:
         run_in_new(lambda: Libnftables().run(OWN, table(_wall(inode_of(OWN)))))
     except PermissionError as error:
-        return warn(subject, f"not tried: {error}", "ask as root")
+        return warn(subject, f"not tried: {error}", _AS_ROOT)
     except (OSError, EnforceError) as error:
-        why = f"the kernel does not take our table: {first_line(error)}"
-        return fail(subject, why, "a kernel with nf_tables, nft_socket and nft_reject_inet")
-    return ok(subject, f"the kernel takes our table; {_nft()}")
+        why = f"the kernel refuses our table: {first_line(error)}"
+        return fail(subject, why, "Use a kernel with nf_tables, nft_socket and nft_reject_inet.")
+    return ok(subject, f"the kernel accepts our table; {_nft()}")
 
 
 def _nft() -> str:
-    """What the command says of itself; we need it at boot only, and people for looking."""
+    """The version of the command, which only vllmwall-boot.service and people need."""
     try:
         done = subprocess.run(["nft", "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.SubprocessError):
-        return "there is no nft command, which vllmwall-boot.service needs"
+        return "the nft command is missing, and vllmwall-boot.service needs it"
     return done.stdout.strip()
 
 
 def _ownership() -> Diagnosis:
     if why := why_not_owned():
-        remedy = "Linux 6.10 lets us own it; until then a change by others is put right at once"
+        remedy = (
+            "Use Linux 6.10 or newer. Until then changes by other programs are repaired at once."
+        )
         return warn("ownership of the table", why, remedy)
-    return ok("ownership of the table", "the kernel takes owner and persist: nobody can flush it")
+    return ok("ownership of the table", "supported: no other program can flush the table")
 
 
 def _cgroups() -> Diagnosis:
     mount = mount_point()
     if mount is None:
-        remedy = "mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with the unified hierarchy"
-        return warn("cgroup v2", "not mounted: no guards", remedy)
-    hybrid = "" if mount == Path("/sys/fs/cgroup") else ", beside the v1 hierarchies"
+        remedy = "Boot with the unified hierarchy, or: mount -t cgroup2 none /sys/fs/cgroup/unified"
+        return warn("cgroup v2", "not mounted, so there are no guards", remedy)
+    hybrid = "" if mount == Path("/sys/fs/cgroup") else ", together with the v1 hierarchies"
     return ok("cgroup v2", f"at {mount}{hybrid}")
 
 
 def _guards() -> Diagnosis:
     if why := why_no_guards():
-        remedy = "a kernel with CONFIG_NFT_SOCKET; until then ports close as they open"
+        remedy = "Use a kernel with CONFIG_NFT_SOCKET. Until then a port is closed when it opens."
         return warn("guards", why, remedy)
-    return ok("guards", "a socket is matched by its cgroup: ports close before they exist")
+    return ok("guards", "sockets are matched by cgroup: ports are closed before they open")
+
+
+def _events_of(daemon: Mapping[str, object]) -> Diagnosis:
+    """From the daemon, which may have mounted tracefs for itself."""
+    if daemon["events"] == "tracefs":
+        return ok("events", "the daemon reads tracefs: it sees a listener when it opens")
+    reason = f"the daemon cannot read tracefs: {daemon['events_reason']}"
+    return warn("events", reason, _WITHOUT_EVENTS)
 
 
 def _events() -> Diagnosis:
+    """From this process's own mounts."""
     subject = "events"
     folder = next((one for one in TRACEFS_MOUNTS if (one / "events").is_dir()), None)
     if folder is None:
-        remedy = "mount -t tracefs none /sys/kernel/tracing; until then we look every second"
-        return warn(subject, f"no tracefs is mounted{_locked_down()}", remedy)
+        remedy = f"mount -t tracefs none /sys/kernel/tracing. {_WITHOUT_EVENTS}"
+        return warn(subject, f"tracefs is not mounted{_locked_down()}", remedy)
     if "confidentiality" in _locked_down():  # files are there, and none can be opened
-        remedy = "guards stand all the same; other ports close a second late"
-        return warn(subject, f"{folder} tells nothing{_locked_down()}", remedy)
+        return warn(subject, f"{folder} cannot be read{_locked_down()}", _WITHOUT_EVENTS)
     missing = [one for one in (*_EVENTS, _LISTEN) if not (folder / "events" / one).is_dir()]
     if missing:
-        return warn(subject, f"tracefs has no {', '.join(missing)}", "a kernel with these events")
+        remedy = "Use a kernel with these events."
+        return warn(subject, f"tracefs has no {', '.join(missing)}", remedy)
     if not os.access(folder / "instances", os.W_OK):
-        return warn(subject, f"{folder} may not be written{_locked_down()}", "ask as root")
-    return ok(subject, f"tracefs at {folder}: a listener is seen as it opens")
+        return warn(subject, f"{folder} cannot be written{_locked_down()}", _AS_ROOT)
+    return ok(subject, f"tracefs at {folder}: a listener is seen when it opens")
 
 
 def _locked_down() -> str:
@@ -125,19 +138,19 @@ def _locked_down() -> str:
 
 
 def _severing() -> Diagnosis:
-    """By ending a connection of our own."""
-    subject = "severing of connections"
+    """By resetting a connection of our own."""
+    subject = "reset of connections"
     try:
         why = run_in_new(_sever_one)
     except (OSError, EnforceError) as error:
-        return warn(subject, f"not tried: {error}", "ask as root")
+        return warn(subject, f"not tried: {error}", _AS_ROOT)
     if why:
-        return warn(subject, why, "a kernel with CONFIG_INET_DIAG_DESTROY")
+        return warn(subject, why, "Use a kernel with CONFIG_INET_DIAG_DESTROY.")
     return ok(subject, "the kernel resets connections on request")
 
 
 def _sever_one() -> str:
-    """Why not, in words. Over lo, where the wall itself would sever nothing."""
+    """Why it failed; empty: it did not. Over lo, where the wall itself resets nothing."""
     with IPRoute() as routes:
         routes.link("set", index=routes.link_lookup(ifname="lo")[0], state="up")
     with socket.socket() as listening, socket.socket() as calling:
@@ -158,8 +171,12 @@ def _udp() -> Diagnosis:
     finally:
         sockets.close()
     if not sockets.sees_udp:
-        return warn("UDP sockets", "cannot be listed: no udp_diag", "modprobe udp_diag")
-    return ok("UDP sockets", "udp_diag lists them")
+        return warn(
+            "UDP sockets",
+            "cannot be listed: the kernel module udp_diag is not loaded",
+            "modprobe udp_diag",
+        )
+    return ok("UDP sockets", "listed by udp_diag")
 
 
 def _wall(inode: int) -> Wall:

@@ -1,4 +1,4 @@
-"""What runs us: Python, the libraries of ours, and those that a package or the system brings."""
+"""Python and the libraries in use: those of Python packages and those of the system."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RELEASE = re.compile(rb"\0(\d+\.\d+(?:\.\d+){1,2})\0")  # PACKAGE_VERSION, as i
 
 
 def libraries() -> Iterator[Diagnosis]:
-    """Everything that was loaded to get this far."""
+    """All of these."""
     yield ok("Python", f"{'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
     yield ok("libraries", ", ".join(f"{one} {_version(one)}" for one in _LIBRARIES))
     yield ok("systemd's bindings", in_use())
@@ -24,15 +24,15 @@ def libraries() -> Iterator[Diagnosis]:
 
 
 def _libnftables() -> Diagnosis:
-    """The system's: no Python package brings one."""
+    """The system's; Python packages only bind it."""
     subject = "libnftables"
     try:
         import nftables
 
         nftables.Nftables()
     except (ImportError, OSError) as error:
-        remedy = "apt install libnftables1, or: dnf install nftables-libs"
-        return fail(subject, f"cannot be loaded, so there is no wall: {error}", remedy)
+        remedy = "apt install libnftables1 (Debian), dnf install nftables-libs (Fedora)"
+        return fail(subject, f"cannot be loaded, so no wall can be applied: {error}", remedy)
     file = loaded("libnftables")
     if file is None:
         return ok(subject, "linked in")
@@ -41,7 +41,7 @@ def _libnftables() -> Diagnosis:
 
 
 def loaded(name: str) -> Path | None:
-    """The file of a library in this process; None: there is none of that name."""
+    """The file of a library that this process has loaded; None: it has not."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         if name in line and ".so" in line:
             return Path(line.split()[-1]).resolve()
@@ -49,7 +49,7 @@ def loaded(name: str) -> Path | None:
 
 
 def release_in(file: Path) -> str:
-    """The version that a library was built as; its file is named by its interface's."""
+    """The release that a library was built as; its file name holds only the ABI version."""
     found = _RELEASE.search(file.read_bytes())
     return found[1].decode() if found else "of an unknown version"
 

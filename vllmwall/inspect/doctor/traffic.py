@@ -1,4 +1,4 @@
-"""Traffic that no netfilter rule sees, and what slows the traffic that it sees."""
+"""Traffic that bypasses netfilter (RDMA, XDP), and how full connection tracking is."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _HIGH, _FULL = 0.7, 0.95  # of the table
 _XDP_MODES = {1: "driver", 2: "generic", 3: "hardware", 4: "several"}  # linux/if_link.h
 
 
-def past_us() -> Iterator[Diagnosis]:
-    """RDMA, XDP, and how full the connection tracking is."""
+def bypasses() -> Iterator[Diagnosis]:
+    """All of these."""
     yield _rdma()
     yield _xdp()
     yield _conntrack()
@@ -25,8 +25,10 @@ def past_us() -> Iterator[Diagnosis]:
 def _rdma() -> Diagnosis:
     devices = sorted(one.name for one in _INFINIBAND.iterdir()) if _INFINIBAND.is_dir() else []
     if devices:
-        remedy = "keep its fabric apart (partition keys, VLANs): no host firewall filters RDMA"
-        return warn("RDMA", f"{', '.join(devices)}: its traffic passes every firewall", remedy)
+        remedy = "Isolate its fabric (partition keys, VLANs): no host firewall filters RDMA."
+        return warn(
+            "RDMA", f"{', '.join(devices)}: its traffic bypasses every host firewall", remedy
+        )
     return ok("RDMA", "no devices")
 
 
@@ -39,9 +41,11 @@ def _xdp() -> Diagnosis:
     modes = {name: xdp.get_attr("IFLA_XDP_ATTACHED") for name, xdp in links.items() if xdp}
     busy = [f"{name} ({_XDP_MODES.get(mode, mode)})" for name, mode in modes.items() if mode]
     if busy:
-        remedy = "know what it does: it can take packets before the wall sees them (Cilium, AF_XDP)"
-        return warn("XDP", f"a program runs at {', '.join(busy)}", remedy)
-    return ok("XDP", "no programs at any device")
+        remedy = (
+            "Check what it does: it can take packets before the wall sees them (Cilium, AF_XDP)."
+        )
+        return warn("XDP", f"programs are attached to {', '.join(busy)}", remedy)
+    return ok("XDP", "no programs")
 
 
 def _conntrack() -> Diagnosis:
@@ -50,9 +54,9 @@ def _conntrack() -> Diagnosis:
         count = int((_CONNTRACK / "nf_conntrack_count").read_text())
         most = int((_CONNTRACK / "nf_conntrack_max").read_text())
     except (OSError, ValueError):
-        return ok(subject, "not in use; the wall does not need it")
+        return ok(subject, "not in use, and not needed by the wall")
     seen = f"{count} of {most} entries"
-    remedy = "raise net.netfilter.nf_conntrack_max; the wall itself adds none"
+    remedy = "Raise net.netfilter.nf_conntrack_max."
     if count > _FULL * most:
         return fail(subject, f"{seen}: new connections fail", remedy)
     return warn(subject, seen, remedy) if count > _HIGH * most else ok(subject, seen)
