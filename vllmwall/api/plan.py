@@ -16,12 +16,11 @@ from vllmwall.api.shapes import (
 )
 from vllmwall.config import DROP_INS, ConfigError
 from vllmwall.config.reading import Reading
+from vllmwall.enforce.nftables.names import BANNED
 from vllmwall.engine.facts import NamespaceFacts
 from vllmwall.engine.state import State
 from vllmwall.model import Address, Network, Proto, Wall, WallEntry
 from vllmwall.networks import PeerList
-
-_BANNED = "banned"
 
 _Key = tuple[int, Proto, int, Address | None]
 
@@ -92,7 +91,7 @@ def _by_key(wall: Wall | None) -> Mapping[_Key, WallEntry]:
 
 
 def _networks(wall: Wall | None) -> Mapping[str, tuple[Network, ...]]:
-    return {**wall.networks, _BANNED: wall.banned} if wall else {}
+    return {**wall.networks, BANNED: wall.banned} if wall else {}
 
 
 def _orders(wall: Wall | None) -> Mapping[str, str]:

@@ -79,7 +79,7 @@ def locked_out(wall: Wall, ssh: SshConnection) -> str:
 
     Raises NotUnderstoodError where that cannot be told.
     """
-    wanted = read_table(table(wall))
+    wanted = read_table(table(wall).listing())
     for state, flags in _STATES.items():
         packet = Packet(
             source=ssh.client,

@@ -18,6 +18,8 @@ from pathlib import Path
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.nftables.main import NFTables
 
+from vllmwall.enforce.nftables.names import TABLE
+
 _PATIENCE_SECONDS = 5.0
 _NET = Path("/proc/thread-self/net")
 _ORDER = ("ingress", "prerouting", "input")
@@ -25,7 +27,7 @@ _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO
 _HOOKS = {0: "prerouting", 1: "input", 5: "ingress"}  # NF_INET_*
 _NETDEV_HOOKS = {0: "ingress"}
 _POLICIES = {0: "drop", 1: "accept"}  # NF_DROP, NF_ACCEPT
-_OURS = re.compile(r"inet vllmwall(?:_.*)?")
+_OURS = re.compile(rf"{TABLE}(?:_.*)?")
 _LEGACY = (
     ("ip_tables_names", "iptables-legacy-save"),
     ("ip6_tables_names", "ip6tables-legacy-save"),

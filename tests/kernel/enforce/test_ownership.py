@@ -21,6 +21,7 @@ from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables import replacement
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.nftables.libnftables import Libnftables
+from vllmwall.enforce.nftables.objects import Table
 from vllmwall.model import Mode, Wall
 
 PORT = 29500
@@ -305,7 +306,7 @@ def test_down_takes_a_stand_in_too(lab: Lab, node: Host, backend: Nftables) -> N
     assert "" == node.run(["nft", "list", "ruleset"]).stdout
 
 
-def _table(closed: Wall) -> str:
+def _table(closed: Wall) -> Table:
     from vllmwall.enforce.nftables import ruleset
 
     return ruleset.table(closed)

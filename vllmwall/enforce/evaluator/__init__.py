@@ -1,11 +1,11 @@
-"""What our table, as the kernel lists it, does to one packet: the engine of `explain`. Pure.
+"""The verdict of our table, as the kernel lists it, on one packet: the engine of `explain`. Pure.
 
-Promises the kernel's own verdict, or none: whatever expression, declaration or element on the
-packet's way it does not understand ends in `NotUnderstoodError`, never in a guess. What depends
-on how many packets came before (limits, connection counts) is answered with ``depends``.
+Promises the kernel's own verdict, or none: an expression, declaration or element on the packet's
+way that it does not understand ends in `NotUnderstoodError`, never in a guess. What depends
+on the number of earlier packets (limits, connection counts) is answered with ``depends``.
 
-It reads what the kernel holds and not what `ruleset` would write: so it tells of a rule that
-somebody else put there too. tests/kernel/enforce/test_evaluator.py holds it against the kernel.
+It evaluates what the kernel holds and not what `ruleset` would write: so it names a rule that
+another program added too. tests/kernel/enforce/test_evaluator.py compares it with the kernel.
 """
 
 from vllmwall.enforce.evaluator.packet import (
@@ -18,9 +18,11 @@ from vllmwall.enforce.evaluator.packet import (
 )
 from vllmwall.enforce.evaluator.table import Table, read_table
 from vllmwall.enforce.evaluator.traversal import evaluate
+from vllmwall.enforce.nftables.objects import Meaning
 
 __all__ = [
     "Judgement",
+    "Meaning",
     "NotUnderstoodError",
     "Packet",
     "Socket",

@@ -1,4 +1,4 @@
-"""The nouns of an evaluation: the packet, what happened to it, and why."""
+"""The packet of an evaluation, its verdict, and the rules that led to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from vllmwall.enforce.backend import EnforceError
+from vllmwall.enforce.nftables.objects import Meaning
 from vllmwall.model import Address
 
 SYN = frozenset({"syn"})
@@ -19,15 +20,15 @@ class NotUnderstoodError(EnforceError):
     """
 
     def __init__(self, where: str, text: str) -> None:
-        super().__init__(f"{where}: not understood, so nothing is said about it: {text}")
+        super().__init__(f"{where}: vllmwall does not understand: {text}")
         self.where = where
         self.text = text
 
 
 class Verdict(str, Enum):
-    """What becomes of the packet. ``accept`` ends our evaluation; other tables come after it.
+    """The fate of the packet. ``accept`` ends our evaluation; other tables come after it.
 
-    ``depends``: on how many packets or connections of this source there were before.
+    ``depends``: on the number of earlier packets or connections of this source.
     """
 
     ACCEPT = "accept"
@@ -78,22 +79,26 @@ class Packet:
 
 @dataclass(frozen=True)
 class Step:
-    """A rule that was asked. ``element`` is what matched in ``set``; empty: the rule looks up
-    nothing, or did not match. ``matched`` None: it depends on packets before this one."""
+    """A rule that the packet met. ``element`` is the one that matched in ``set``; empty: the rule
+    looks up nothing, or did not match. ``matched`` None: it depends on earlier packets.
+
+    ``meaning`` is that of a rule of ours; NONE: another program wrote it, or it only leads on.
+    """
 
     chain: str
     rule: str
     matched: bool | None
     set: str = ""
     element: str = ""
+    meaning: Meaning = Meaning.NONE
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict and the way to it. The last step is the rule that decided, or a policy.
+    """The verdict and the rules that led to it. The last step decided: a rule, or a policy.
 
-    With ``depends`` the last step is the rule in doubt; ``outcomes`` are what follows when it
-    matches and when it does not.
+    With ``depends`` the last step is the rule in doubt; ``outcomes`` are the judgements when
+    it matches and when it does not.
     """
 
     verdict: Verdict
@@ -107,12 +112,12 @@ class Judgement:
 
     @property
     def way(self) -> tuple[Step, ...]:
-        """The steps that matched: the rules that led here."""
+        """The steps that matched."""
         return tuple(step for step in self.trail if step.matched is not False)
 
     @property
     def possible(self) -> frozenset[Verdict]:
-        """The verdicts that can come of it: one, unless it depends."""
+        """The possible verdicts: one, unless it depends."""
         if self.verdict is not Verdict.DEPENDS:
             return frozenset({self.verdict})
         return frozenset(one for outcome in self.outcomes for one in outcome.possible)

@@ -1,6 +1,6 @@
-"""``nft -s list table`` taken apart: chains of rules, and sets and maps that are read when asked.
+"""A stateless listing as chains of rules, and sets and maps that are read when asked. Pure.
 
-Neither rules nor elements are understood here (`matching` does that when a packet meets them):
+Neither rules nor elements are understood here (`rules` does that when a packet meets them):
 a wall has thousands of elements, and a packet asks a few sets.
 """
 
@@ -10,10 +10,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.evaluator.packet import NotUnderstoodError
+from vllmwall.enforce.nftables import ruleset
+from vllmwall.enforce.nftables.listing import Block, normalized, parsed
+from vllmwall.enforce.nftables.objects import Meaning
+from vllmwall.enforce.nftables.readback import read_wall, skeleton
+from vllmwall.model import Wall
 
 _HEAD = re.compile(r"table (?P<name>\S+ \S+) \{")
-_BLOCK = re.compile(r"^\t(\w+) (\S+) \{(?: #.*)?\n(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
 _ELEMENT = re.compile(r'(?:[^,"]|"[^"]*")+')
 _COMMENT = re.compile(r' (?:# .*|comment "[^"]*")$')
 _BASE = re.compile(
@@ -35,26 +40,27 @@ class Elements:
     kind: str
     texts: tuple[str, ...]
     read: dict[object, object] = field(default_factory=dict, compare=False, repr=False)
-    """What `matching` made of them, by what they were asked for."""
+    """The index that `rules` made of them, by the key of the rule."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain and its rules. ``policy`` is empty where it is not a base chain."""
+    """A chain and its rules, each with its meaning where we wrote it. ``policy`` is empty where it
+    is not a base chain."""
 
     name: str
-    rules: tuple[str, ...]
+    rules: tuple[tuple[str, Meaning], ...]
     policy: str = ""
     priority: int = 0
 
 
 @dataclass(frozen=True)
 class Table:
-    """Our table as the kernel holds it. ``dormant``: it is there and does nothing."""
+    """Our table as the kernel holds it. ``dormant``: the kernel does not apply it."""
 
     name: str
     chains: Mapping[str, Chain]
-    lookups: Mapping[str, tuple[str, str]]
+    lookups: Mapping[str, Block]
     dormant: bool = False
     _read: dict[str, Elements] = field(default_factory=dict, compare=False, repr=False)
 
@@ -69,7 +75,7 @@ class Table:
         if name not in self._read:
             if name not in self.lookups:
                 raise NotUnderstoodError(f"set {name}", "it is not in the table")
-            self._read[name] = _elements(name, *self.lookups[name])
+            self._read[name] = _elements(self.lookups[name])
         return self._read[name]
 
 
@@ -78,19 +84,28 @@ def read_table(text: str) -> Table:
     head = _HEAD.match(text)
     if head is None:
         raise NotUnderstoodError("the listing", text[:80])
-    chains: dict[str, Chain] = {}
-    lookups: dict[str, tuple[str, str]] = {}
-    for kind, name, body in _BLOCK.findall(text):
-        if kind == "chain":
-            chains[name] = _chain(name, _lines(body))
-        elif kind in ("set", "map"):
-            lookups[name] = (kind, body)
-    around = _lines(_BLOCK.sub("", text.partition("\n")[2]))
-    return Table(head["name"], chains, lookups, "dormant" in _table_flags(around))
+    listing, meanings = parsed(text), _meanings(text)
+    blocks = listing.blocks.values()
+    return Table(
+        head["name"],
+        {one.name: _chain(one, meanings) for one in blocks if one.kind == "chain"},
+        {one.name: one for one in blocks if one.kind in ("set", "map")},
+        "dormant" in _table_flags(listing.around[1:]),
+    )
+
+
+def _meanings(text: str) -> Mapping[tuple[str, str], Meaning]:
+    """The meaning of each rule of ours, by its chain and text, in the table of this wall."""
+    wall = skeleton(read_wall(text, 0))
+    try:
+        ours = ruleset.table(wall)
+    except EnforceError:  # another program wrote what no wall of ours has
+        ours = ruleset.table(Wall(0, frozenset(), {}))
+    return {(one.name, rule.text): rule.meaning for one in ours.chains for rule in one.rules}
 
 
 def _table_flags(around: Iterable[str]) -> frozenset[str]:
-    """What the table itself declares. Other objects (counters, flowtables) do nothing unasked."""
+    """The flags of the table. Other objects (counters, flowtables) need a rule to act."""
     found: frozenset[str] = frozenset()
     for line in around:
         if line.startswith("flags"):
@@ -102,15 +117,15 @@ def _table_flags(around: Iterable[str]) -> frozenset[str]:
     return found
 
 
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _chain(name: str, lines: list[str]) -> Chain:
+def _chain(block: Block, meanings: Mapping[tuple[str, str], Meaning]) -> Chain:
+    name, lines = block.name, list(block.lines)
     while lines and lines[0].startswith("comment "):
         lines = lines[1:]
     base = lines[0] if lines and lines[0].startswith("type ") else ""
-    rules = tuple(lines[1:] if base else lines)
+    rules = tuple(
+        (line, meanings.get((name, normalized(line)), Meaning.NONE))
+        for line in (lines[1:] if base else lines)
+    )
     if not base:
         return Chain(name, rules)
     found = _BASE.fullmatch(base)
@@ -127,19 +142,17 @@ def _priority(chain: str, text: str) -> int:
     return _PRIORITIES[found["name"]] + (-number if found["sign"] == "-" else number)
 
 
-def _elements(name: str, kind: str, body: str) -> Elements:
-    declared, _, filled = body.partition("elements = {")
-    for line in _lines(declared):
+def _elements(block: Block) -> Elements:
+    for line in block.lines:
         flags = {flag.strip() for flag in line.removeprefix("flags ").split(",")}
         if line.startswith("flags ") and flags <= _FLAGS:
             continue
         if line not in ("auto-merge", "counter") and not line.startswith(_HARMLESS):
-            raise NotUnderstoodError(f"{kind} {name}", line)
-    inner, _, _ = filled.rpartition("}")
-    texts = (" ".join(text.split()) for text in _ELEMENT.findall(inner))
-    return Elements(name, kind, tuple(text for text in texts if text))
+            raise NotUnderstoodError(f"{block.kind} {block.name}", line)
+    texts = (" ".join(text.split()) for text in _ELEMENT.findall(block.elements))
+    return Elements(block.name, block.kind, tuple(text for text in texts if text))
 
 
 def without_comment(text: str) -> str:
-    """A rule without what it says for people."""
+    """A rule without its comment."""
     return _COMMENT.sub("", text)

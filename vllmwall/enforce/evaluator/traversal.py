@@ -1,4 +1,4 @@
-"""The packet's way through the chains: jumps, gotos, returns, policies, and where it forks."""
+"""Traversal of the chains by a packet: jumps, gotos, returns, policies, and forks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vllmwall.enforce.evaluator.packet import (
 )
 from vllmwall.enforce.evaluator.rules import match
 from vllmwall.enforce.evaluator.table import Chain, Table
+from vllmwall.enforce.nftables.objects import Meaning
 
 _DEEPEST = 16  # NFT_JUMP_STACK_SIZE, include/net/netfilter/nf_tables.h
 _FINAL = {one.value: one for one in (Verdict.ACCEPT, Verdict.DROP, Verdict.REJECT)}
@@ -20,7 +21,7 @@ _FINAL = {one.value: one for one in (Verdict.ACCEPT, Verdict.DROP, Verdict.REJEC
 
 @dataclass(frozen=True)
 class _At:
-    """The next rule to ask, and where a chain that ends goes back to."""
+    """The next rule, and the places to return to when a chain ends."""
 
     base: Chain
     chain: Chain
@@ -32,19 +33,23 @@ class _At:
 
 
 def evaluate(table: Table, packet: Packet) -> Judgement:
-    """What the table does to the packet. Raises NotUnderstoodError, which names the place.
+    """The verdict of the table on the packet. Raises NotUnderstoodError, which names the place.
 
-    Each base chain is asked in turn, as the kernel does: what one accepts, the next can drop.
+    Base chains take their turn as in the kernel: the next can drop what one accepts.
     """
     if table.dormant:
-        return Judgement(Verdict.ACCEPT, (Step("table", "flags dormant", True),))
+        return Judgement(Verdict.ACCEPT, (_inactive("flags dormant"),))
     trail: tuple[Step, ...] = ()
     for base in table.base_chains:
         found = _walk(table, packet, _At(base, base), trail)
         if found.verdict is not Verdict.ACCEPT:
             return found
         trail = found.trail
-    return Judgement(Verdict.ACCEPT, trail or (Step("table", "no base chain", True),))
+    return Judgement(Verdict.ACCEPT, trail or (_inactive("no base chain"),))
+
+
+def _inactive(why: str) -> Step:
+    return Step("table", why, True, meaning=Meaning.INACTIVE)
 
 
 def _walk(table: Table, packet: Packet, at: _At, trail: tuple[Step, ...]) -> Judgement:
@@ -53,13 +58,13 @@ def _walk(table: Table, packet: Packet, at: _At, trail: tuple[Step, ...]) -> Jud
         if isinstance(ended, Step):
             return Judgement(Verdict(ended.rule.removeprefix("policy ")), (*trail, ended))
         at = ended
-        rule = at.chain.rules[at.rule]
+        rule, meaning = at.chain.rules[at.rule]
         try:
             outcome = match(rule, packet, table)
         except NotUnderstoodError as error:
             raise _placed(error, at.chain, rule) from error
-        step = Step(at.chain.name, rule, outcome.matched, outcome.set, outcome.element)
-        trail = (*trail, step)
+        found = outcome.set, outcome.element
+        trail = (*trail, Step(at.chain.name, rule, outcome.matched, *found, meaning))
         if outcome.matched is None and outcome.verdict:
             return _fork(table, packet, at, trail, outcome.verdict)
         if not outcome.matched or not outcome.verdict:
@@ -71,17 +76,17 @@ def _walk(table: Table, packet: Packet, at: _At, trail: tuple[Step, ...]) -> Jud
 
 
 def _after_end(at: _At) -> _At | Step:
-    """Back up from chains that have ended; the policy where the base chain has."""
+    """The next rule after chains that have ended; the policy where the base chain has."""
     while at.rule >= len(at.chain.rules):
         if not at.back:
-            return Step(at.base.name, f"policy {at.base.policy}", True)
+            return Step(at.base.name, f"policy {at.base.policy}", True, meaning=Meaning.POLICY)
         chain, rule = at.back[-1]
         at = _At(at.base, chain, rule, at.back[:-1])
     return at
 
 
 def _follow(table: Table, at: _At, verdict: str) -> _At:
-    """Where a verdict leads that ends nothing."""
+    """The place that a jump, goto or return leads to."""
     word, _, target = verdict.partition(" ")
     if word == "return":
         return _At(at.base, at.chain, len(at.chain.rules), at.back)
@@ -96,7 +101,7 @@ def _follow(table: Table, at: _At, verdict: str) -> _At:
 def _fork(
     table: Table, packet: Packet, at: _At, trail: tuple[Step, ...], verdict: str
 ) -> Judgement:
-    """Both ways. Where they end alike, it does not depend on anything."""
+    """The judgement on both branches. Where they agree, it does not depend on earlier packets."""
     passing = _walk(table, packet, at.next(), trail)
     if verdict in _FINAL:
         stopped = Judgement(_FINAL[verdict], trail)

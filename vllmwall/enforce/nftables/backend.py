@@ -19,14 +19,16 @@ from vllmwall.enforce.nftables.cgroups import opened
 from vllmwall.enforce.nftables.counters import counted
 from vllmwall.enforce.nftables.diff import changing
 from vllmwall.enforce.nftables.libnftables import Libnftables, NotThereError
+from vllmwall.enforce.nftables.names import STAND_IN_NAME, TABLE, TABLE_NAME
 from vllmwall.enforce.nftables.notifications import Watch
+from vllmwall.enforce.nftables.objects import Table, script
 from vllmwall.enforce.nftables.ownership import Standing
 from vllmwall.enforce.nftables.probe import why_no_guards
-from vllmwall.enforce.nftables.readback import read_wall
+from vllmwall.enforce.nftables.readback import read_wall, unchanged
 from vllmwall.linux.netns import inode_of, run_in
 from vllmwall.model import Guard, Wall, WallEntry
 
-_SHOW_TABLE = f"list table {ruleset.TABLE}"
+_SHOW_TABLE = f"list table {TABLE}"
 _OWNED = ownership.OWNER | ownership.PERSIST
 # What of a wall is in elements; a change of anything else changes rules.
 _ELEMENTS = ("entries", "networks", "guards", "answering", "banned")
@@ -46,7 +48,7 @@ class Nftables(Backend):
         self._library = Libnftables()
         self.why_not_owned = ownership.why_not_owned() if why_not_owned is None else why_not_owned
         self.why_no_guards = why_no_guards()
-        self._spelled = ruleset.unguarded if self.why_no_guards else str
+        self._adjust = ruleset.without_socket_rules if self.why_no_guards else unchanged
 
     def read_back(self, path: str) -> Wall | None:
         """What stands in the kernel now; None: no table of ours."""
@@ -54,7 +56,7 @@ class Nftables(Backend):
             text = self._library.show(path, _SHOW_TABLE)
         except NotThereError:
             return None
-        return read_wall(text.replace(_ORPHAN, "\n", 1), inode_of(path), self._spelled)
+        return read_wall(text.replace(_ORPHAN, "\n", 1), inode_of(path), self._adjust)
 
     def listed(self, path: str) -> str:
         """Our table as the kernel holds it, in nft's words, for `evaluation`; empty: none."""
@@ -70,10 +72,10 @@ class Nftables(Backend):
             return self._replace(path, wall)
         with opened(wall.guards) as cgroups:
             wall = replace(wall, guards=frozenset(cgroups))
-            script = replacement.as_commands(changing(standing, wall, cgroups))
+            change = changing(standing, wall, cgroups)
             try:
-                if script:
-                    self._library.run(path, script)
+                if change:
+                    self._library.run(path, change)
             except EnforceError:  # the table is not what we took it for
                 return self._replace(path, wall)
         return wall
@@ -88,7 +90,7 @@ class Nftables(Backend):
         if standing is not None and standing.owner and standing != self._ours(path):
             raise self._belonging(path, standing.owner)
         return self._library.through(
-            path, lambda ours: ownership.delete(ours, ownership.NAME, ownership.STAND_IN)
+            path, lambda ours: ownership.delete(ours, TABLE_NAME, STAND_IN_NAME)
         )
 
     def counters(self, path: str) -> Counters:
@@ -148,24 +150,23 @@ class Nftables(Backend):
     def _replace(self, path: str, wall: Wall) -> Wall:
         with opened(wall.guards) as cgroups:
             standing = self._standing(path)
+            table = self._adjust(ruleset.table(wall, cgroups))
             if self.why_not_owned and (standing is None or not standing.flags & ownership.PERSIST):
-                self._library.run(path, self._spelled(ruleset.replacing(wall, cgroups)))
+                self._library.run(path, ruleset.replacing(table))
                 self._library.run(path, ruleset.settling())
             else:
-                table = self._spelled(ruleset.table(wall, cgroups))
                 self._rebuild(path, table, standing is not None)
             return replace(wall, guards=frozenset(cgroups))
 
-    def _rebuild(self, path: str, table: str, stands: bool) -> None:
-        """A new table by the steps of `rebuild`; the stand-in is for one that had chains."""
+    def _rebuild(self, path: str, table: Table, exists: bool) -> None:
+        """A new table by the steps of `replacement`; the stand-in is for one that had chains."""
         flags = 0 if self.why_not_owned else _OWNED
-        comment = replacement.comment_of(table)
-        if stands:
+        if exists:
             self._library.run(path, replacement.standing_in(table))
             replacement.grace()
-        self._library.through(path, lambda ours: ownership.make(ours, flags, comment))
-        self._library.run(path, replacement.as_commands(table))
-        if stands:
+        self._library.through(path, lambda ours: ownership.make(ours, flags, table.comment))
+        self._library.run(path, script(table.commands()))
+        if exists:
             replacement.grace()
         self._library.through(path, _end_stand_in)
 
@@ -180,7 +181,7 @@ class Nftables(Backend):
 
 
 def _end_stand_in(ours: socket) -> None:
-    ownership.delete(ours, ownership.STAND_IN)
+    ownership.delete(ours, STAND_IN_NAME)
 
 
 def _is_alike(standing: Wall, wall: Wall) -> bool:

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.enforce.nftables import ownership, ruleset
-from vllmwall.enforce.nftables.names import STRANGERS
+from vllmwall.enforce.nftables.names import MEMORIES, STRANGERS, TABLE_NAME
 from vllmwall.linux import netlink
 from vllmwall.model import Proto
 
@@ -44,7 +44,7 @@ def counted() -> Counters:
     Raises OSError when the kernel cannot be asked.
     """
     with closing(netlink.opened(ownership.NETFILTER)) as asked:
-        found = [each for name in ruleset.MEMORIES for each in _refusals(asked, name)]
+        found = [each for name in MEMORIES.values() for each in _refusals(asked, name)]
         packets, bytes_ = _total(asked)
     return Counters(packets, bytes_, tuple(sorted(found, key=lambda one: -one.packets)))
 
@@ -112,7 +112,7 @@ def _told(
     asked: socket.socket, question: int, answer: int, name: str
 ) -> Iterator[tuple[bytes, int, int]]:
     """The parts of the answer about a set or chain of ours; none where it is not there."""
-    request = _INET + netlink.attribute(_TABLE, ownership.NAME.encode() + b"\0")
+    request = _INET + netlink.attribute(_TABLE, TABLE_NAME.encode() + b"\0")
     request += netlink.attribute(_SET_OR_CHAIN, name.encode() + b"\0")
     try:
         for part in netlink.dumped(asked, question, request):

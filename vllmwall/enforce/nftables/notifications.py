@@ -16,11 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from vllmwall.enforce.nftables.names import TABLE_NAME
+
 _NETFILTER = 12  # NETLINK_NETFILTER, linux/netlink.h
 _GROUP = 7  # NFNLGRP_NFTABLES, linux/netfilter/nfnetlink.h
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _INET = 1  # NFPROTO_INET, linux/netfilter.h
-_NAME = b"vllmwall\0"
+_NAME = TABLE_NAME.encode() + b"\0"
 _NAMED = struct.pack("=HH", 4 + len(_NAME), 1) + _NAME  # attribute 1 is the table in every message
 _NEWGEN, _GEN_PID, _GEN_NAME = 15, 2, 3
 _RECEIVE_BUFFER = 4 << 20  # bytes; a script of 10,000 rules is 3 MB of messages

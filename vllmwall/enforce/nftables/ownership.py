@@ -8,7 +8,7 @@ with the same flags. Read in net/netfilter/nf_tables_api.c and seen on 6.18:
 - nf_tables_updtable refuses flags other than the table's own: an orphan gets its owner back, a
   table without ``persist`` never gets one. Such a table has to be deleted and made anew.
 - So does the sender of a NEWTABLE without flags, which is what nft's ``table inet x { … }`` is:
-  of an owned table only its parts can be named (`rebuild.as_commands`).
+  of an owned table only its parts can be named (`Table.commands`).
 - Without ``persist`` an owned table dies with its owner: never one without the other.
 - libnftables 1.0.6 cannot say ``persist``; so the messages here are our own, sent over its socket.
 """
@@ -24,13 +24,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from vllmwall.enforce.backend import EnforceError
+from vllmwall.enforce.nftables.names import TABLE_NAME
 from vllmwall.linux.netns import run_in_new
 
 SWITCH = "VLLMWALL_OWNER"
 """Environment: ``off`` gives up the owner flag, as on a kernel that does not know it."""
 
-NAME = "vllmwall"
-STAND_IN = "vllmwall_standin"
 OWNER, PERSIST = 2, 4  # NFT_TABLE_F_*, linux/netfilter/nf_tables.h
 NETFILTER = 12  # NETLINK_NETFILTER, linux/netlink.h
 
@@ -79,7 +78,7 @@ def _why_refused() -> str:
         return f"the kernel does not take the flags owner and persist: {error}"
 
 
-def table(sender: socket.socket, name: str = NAME) -> Standing | None:
+def table(sender: socket.socket, name: str = TABLE_NAME) -> Standing | None:
     """The table as it stands where the socket belongs; None: there is none."""
     request = _message(_GETTABLE, _REQUEST, attribute(_TABLE_NAME, name.encode() + b"\0"), 1)
     for kind, body in _exchange(sender, request):
@@ -105,7 +104,7 @@ def make(sender: socket.socket, flags: int, comment: str) -> None:
     text = comment.encode() + b"\0"
     userdata = attribute(_TABLE_USERDATA, bytes([_COMMENT, len(text)]) + text)
     new = _new_table(flags, userdata)
-    commit(sender, [_delete(NAME), new] if table(sender) else [new])
+    commit(sender, [_delete(TABLE_NAME), new] if table(sender) else [new])
 
 
 def delete(sender: socket.socket, *names: str) -> bool:
@@ -140,7 +139,7 @@ def message(kind: int, body: bytes) -> bytes:
 
 
 def _new_table(flags: int, more: bytes) -> bytes:
-    body = attribute(_TABLE_NAME, NAME.encode() + b"\0")
+    body = attribute(_TABLE_NAME, TABLE_NAME.encode() + b"\0")
     body += attribute(_TABLE_FLAGS, struct.pack("!I", flags)) + more
     return _message(_NEWTABLE, _REQUEST | _CREATE | _ACK, body, 1)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.cgroups import opened
 from vllmwall.enforce.nftables.libnftables import Libnftables
-from vllmwall.enforce.nftables.ruleset import SYN
+from vllmwall.enforce.nftables.syntax import SYN
 from vllmwall.linux.cgroups import level_of, mount_point, number_of
 from vllmwall.linux.netns import OWN, run_in_new
 from vllmwall.model import Guard

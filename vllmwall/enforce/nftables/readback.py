@@ -1,18 +1,16 @@
-"""What ``nft -s list table inet vllmwall`` printed, as a wall. Pure.
+"""The wall that ``nft -s list table inet vllmwall`` shows. Pure.
 
-The whole table is compared, not only its elements: the same reader reads the table that
-`ruleset` would write for the wall found, and every line in which the two differ makes the
-result an `AlteredWall`. So an added rule, a flushed chain, a changed policy, a dormant table, a
-set of somebody else's or an element that we never write is noticed.
-
-Text, not JSON: nft 1.0.6 prints broken JSON for a table with flags, and some builds have none.
+The whole table is compared, not only its elements: every line in which it differs from the table
+that `ruleset` builds for the wall found makes the result an `AlteredWall`. So an added rule, a
+flushed chain, a changed policy, a dormant table, a set of another program or an element that we
+never write is noticed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from functools import lru_cache
 from ipaddress import (
     IPv4Address,
@@ -25,72 +23,52 @@ from ipaddress import (
 from vllmwall.cidr import merged
 from vllmwall.enforce.backend import AlteredWall, EnforceError
 from vllmwall.enforce.nftables import operator_rules, ruleset
+from vllmwall.enforce.nftables.listing import Listing, normalized, parsed
 from vllmwall.enforce.nftables.names import (
+    ANSWERING,
+    FAILSAFE,
+    FAILSAFE_UDP,
+    LIMITED,
     LOCKDOWN,
+    OPENED,
     STRANGERS,
     UNLISTED,
     Audience,
+    banned_set,
+    guarded_set,
     is_limit,
     read_set_name,
     read_verdict,
+    trusted_set,
+    walled_set,
 )
-from vllmwall.model import NODE, Address, Guard, Mode, Network, Proto, Wall, WallEntry
+from vllmwall.enforce.nftables.objects import Table
+from vllmwall.enforce.nftables.syntax import MAPS
+from vllmwall.model import NODE, Address, Guard, Limits, Mode, Network, Proto, Wall, WallEntry
 
-_BLOCK = re.compile(r"^\t(\w+ \S+) \{\n(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
-_ANSWERING = f"set {ruleset.ANSWERING}"
-_ELEMENTS = "\t\telements = {"
 _KEY = r"(?:(?P<address>\S+) \. )?(?P<proto>tcp|udp) \. (?P<port>\d+)"
 _MAPPING = re.compile(rf'{_KEY}(?: comment "(?P<note>[^"]*)")? : (?P<verdict>.+)')
 _WALLED = re.compile(_KEY)
-# Whoever owns the table protects it; newer versions of nft name the owner behind the brace.
+# The owner flags protect the table; newer versions of nft name the owner behind the brace.
 _OWNED = re.compile(r"^\tflags (?:owner|persist|owner,\s*persist)\n|(?<=\{) # progname .*$", re.M)
 
-# Versions of nft write it in one way or the other.
-_SYN = re.compile(
-    r"tcp flags & \(fin \| syn \| rst \| ack\) == syn|tcp flags syn / fin,syn,rst,ack"
-)
-
-# How much of a bounded set is in use, which nft 1.1.7 tells even where it was asked for no state.
-_IN_USE = re.compile(r"^(\t\tsize \d+)\t# count \d+$", re.MULTILINE)
-_RESET = "meta l4proto tcp reject with tcp reset"  # some versions name the protocol
-
-# Where no /etc/protocols is, as in a slim image, nft prints numbers. And where one is, its names:
-# not those that nft's own grammar has and that we write.
-_PROTOCOL = re.compile(
-    r"(?<=l4proto )\d+|(?<=l4proto != )\d+|(?<=[{,] )(?:\d+|icmpv6)(?=(?:, \w+)* \} accept)"
-    r"|(?<= )(?:6|17)(?= \. \d)"
-)
-_NAMES = {
-    "1": "icmp",
-    "6": "tcp",
-    "17": "udp",
-    "33": "dccp",
-    "58": "ipv6-icmp",
-    "132": "sctp",
-    "136": "udplite",
-    "icmpv6": "ipv6-icmp",
-}
-
 _Key = tuple[Address | None, Proto, int]
+Adjust = Callable[[Table], Table]
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """A table taken apart: its blocks by kind and name, and the elements of sets and maps."""
-
-    around: tuple[str, ...]
-    blocks: Mapping[str, tuple[str, ...]]
-    elements: Mapping[str, tuple[str, ...]]
+def unchanged(table: Table) -> Table:
+    """The table of a kernel that accepts all our rules."""
+    return table
 
 
-# Most passes read what the last one read, and parsing 10,000 entries takes longer than all else.
+# Most passes read the same text again, and parsing 10,000 entries takes longer than all else.
 @lru_cache(maxsize=4)
-def read_wall(text: str, namespace: int, spelled: Callable[[str], str] = str) -> Wall:
-    """The wall that a stateless listing shows; an `AlteredWall` where it is not as ours.
+def read_wall(text: str, namespace: int, adjust: Adjust = unchanged) -> Wall:
+    """The wall that a stateless listing shows; an `AlteredWall` where the table is not as ours.
 
-    ``spelled`` makes of a script of ours what this kernel takes of it.
+    ``adjust`` leaves out of a table of ours the rules that this kernel refuses.
     """
-    listing = _take_apart(text)
+    listing = parsed(normalized(_OWNED.sub("", text)))
     strange: list[str] = []
     wall = Wall(
         namespace,
@@ -99,67 +77,72 @@ def read_wall(text: str, namespace: int, spelled: Callable[[str], str] = str) ->
         _mode(listing),
         frozenset(_guards(listing, strange)),
         _guard_audience(listing),
-        _ports(listing, operator_rules.FAILSAFE, strange),
-        listing.elements.get(_ANSWERING) in (("tcp",), ("6",)),
+        _ports(listing, FAILSAFE, strange),
+        _elements(listing, f"set {ANSWERING}") in (("tcp",), ("6",)),
         _banned(listing, strange),
-        _ports(listing, operator_rules.FAILSAFE_UDP, strange),
+        _ports(listing, FAILSAFE_UDP, strange),
         f"chain {LOCKDOWN}" in listing.blocks,
         _opened(listing, strange),
-        operator_rules.limits_in(listing.blocks),
-        operator_rules.log_in(listing.blocks.get(f"chain {STRANGERS}", ())),
+        _limits(listing),
+        operator_rules.log_in(listing.lines(f"chain {STRANGERS}")),
     )
-    strange += _differences(listing, wall, spelled)
+    strange += _differences(listing, wall, adjust)
     if not strange:
         return wall
     shown = {each.name: getattr(wall, each.name) for each in fields(wall)}
     return AlteredWall(**shown, differences=tuple(strange))
 
 
-def _take_apart(text: str) -> _Listing:
-    blocks, elements = {}, {}
-    for found in _BLOCK.finditer(text):
-        title, body = found.groups()
-        declared, _, filled = _plainly(body).partition(_ELEMENTS)
-        blocks[title] = _lines(declared)
-        elements[title] = _split(filled)
-    return _Listing(_lines(_OWNED.sub("", _BLOCK.sub("", text))), blocks, elements)
+def skeleton(wall: Wall) -> Wall:
+    """The smallest wall with the same rules."""
+    entries = {entry.audience: replace(entry, limited=False) for entry in wall.entries}
+    networks: dict[str, tuple[Network, ...]] = dict.fromkeys(wall.networks, ())
+    return Wall(
+        wall.namespace,
+        frozenset(entries.values()),
+        networks,
+        wall.mode,
+        guard_audience=wall.guard_audience,
+        lockdown=wall.lockdown,
+        limits=wall.limits,
+        log=wall.log,
+    )
 
 
-def _plainly(body: str) -> str:
-    """Rules as `ruleset` writes them, whichever version of nft printed them."""
-    named = _PROTOCOL.sub(lambda found: _NAMES.get(found[0], found[0]), body)
-    counted = _IN_USE.sub(r"\1", named)
-    return _SYN.sub(ruleset.SYN, counted).replace(_RESET, "reject with tcp reset")
+def _elements(listing: Listing, title: str) -> tuple[str, ...]:
+    """The elements of a set or map, where no comma is inside one: no note of ours has any."""
+    block = listing.blocks.get(title)
+    parts = block.elements.split(",") if block else ()
+    return tuple(part.strip() for part in parts if part.strip())
 
 
-def _guards(listing: _Listing, strange: list[str]) -> Iterator[Guard]:
-    """By number: what prints them does not see the folder where nft looks for paths."""
+def _guards(listing: Listing, strange: list[str]) -> Iterator[Guard]:
+    """By number: nft prints them so where /sys/fs/cgroup is hidden from it."""
     for level in ruleset.LEVELS:
-        title = f"set {ruleset.guarded_set(level)}"
-        for element in listing.elements.get(title, ()):
+        title = f"set {guarded_set(level)}"
+        for element in _elements(listing, title):
             if element.isdigit():
                 yield Guard(level, int(element))
             else:
                 strange.append(f"{title}: {element}")
 
 
-def _ports(listing: _Listing, name: str, strange: list[str]) -> frozenset[int]:
-    elements = listing.elements.get(f"set {name}", ())
+def _ports(listing: Listing, name: str, strange: list[str]) -> frozenset[int]:
+    elements = _elements(listing, f"set {name}")
     strange += (f"set {name}: {element}" for element in elements if not element.isdigit())
     return frozenset(map(int, filter(str.isdigit, elements)))
 
 
-def _banned(listing: _Listing, strange: list[str]) -> tuple[Network, ...]:
+def _banned(listing: Listing, strange: list[str]) -> tuple[Network, ...]:
     fours, sixes = (
-        _networks_of(listing, f"set {operator_rules.banned_set(family)}", strange)
-        for family in (4, 6)
+        _networks_of(listing, f"set {banned_set(family)}", strange) for family in (4, 6)
     )
     return (*fours, *sixes)
 
 
-def _opened(listing: _Listing, strange: list[str]) -> frozenset[tuple[Proto, int]]:
-    title = f"set {operator_rules.OPENED}"
-    elements = listing.elements.get(title, ())
+def _opened(listing: Listing, strange: list[str]) -> frozenset[tuple[Proto, int]]:
+    title = f"set {OPENED}"
+    elements = _elements(listing, title)
     try:
         return frozenset(operator_rules.opened_in(elements))
     except ValueError:
@@ -167,26 +150,21 @@ def _opened(listing: _Listing, strange: list[str]) -> frozenset[tuple[Proto, int
         return frozenset()
 
 
-def _guard_audience(listing: _Listing) -> Audience:
-    """What follows the maps in the chain for ports without an entry."""
-    rules = listing.blocks.get(f"chain {UNLISTED}", ())
+def _limits(listing: Listing) -> Limits | None:
+    title = f"chain {LIMITED}"
+    return operator_rules.limits_in(listing.lines(title)) if title in listing.blocks else None
+
+
+def _guard_audience(listing: Listing) -> Audience:
+    """The audience that the chain for ports without an entry jumps to."""
+    rules = listing.lines(f"chain {UNLISTED}")
     verdicts = (read_verdict(rule) for rule in rules if rule.startswith("jump "))
     return next((found for found in verdicts if found is not None), (NODE,))
 
 
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _split(filled: str) -> tuple[str, ...]:
-    """The elements; no note of ours has a comma in it, so what falls apart here is not ours."""
-    parts = filled.strip().removesuffix("}").split(",")
-    return tuple(part.strip() for part in parts if part.strip())
-
-
-def _entries(listing: _Listing, strange: list[str]) -> Iterator[WallEntry]:
-    for name in ruleset.MAPS:
-        for element in listing.elements.get(f"map {name}", ()):
+def _entries(listing: Listing, strange: list[str]) -> Iterator[WallEntry]:
+    for name in MAPS:
+        for element in _elements(listing, f"map {name}"):
             entry = _entry(name, element)
             if entry is None:
                 strange.append(f"map {name}: {element}")
@@ -208,14 +186,14 @@ def _entry(name: str, element: str) -> WallEntry | None:
 
 
 def _key(found: re.Match[str]) -> _Key:
-    """What an element is looked up by. Raises ValueError."""
+    """The key of an element. Raises ValueError."""
     address = ip_address(found["address"]) if found["address"] else None
     return address, Proto(found["proto"]), int(found["port"])
 
 
-def _networks(listing: _Listing, strange: list[str]) -> dict[str, tuple[Network, ...]]:
+def _networks(listing: Listing, strange: list[str]) -> dict[str, tuple[Network, ...]]:
     found: dict[str, list[Network]] = {}
-    for title in listing.elements:
+    for title in listing.blocks:
         named = read_set_name(title.removeprefix("set "))
         if named is None:
             continue
@@ -223,8 +201,8 @@ def _networks(listing: _Listing, strange: list[str]) -> dict[str, tuple[Network,
     return {name: merged(networks) for name, networks in found.items()}
 
 
-def _networks_of(listing: _Listing, title: str, strange: list[str]) -> tuple[Network, ...]:
-    networks, others = _read_networks(listing.elements.get(title, ()))
+def _networks_of(listing: Listing, title: str, strange: list[str]) -> tuple[Network, ...]:
+    networks, others = _read_networks(_elements(listing, title))
     strange += (f"{title}: {element}" for element in others)
     return networks
 
@@ -232,7 +210,7 @@ def _networks_of(listing: _Listing, title: str, strange: list[str]) -> tuple[Net
 # A thousand bans take 30 ms to read, and a new port changes none of them.
 @lru_cache(maxsize=32)
 def _read_networks(elements: tuple[str, ...]) -> tuple[tuple[Network, ...], tuple[str, ...]]:
-    """The networks of a set, merged, and the elements that are none."""
+    """The networks of a set, merged, and the other elements."""
     networks: list[Network] = []
     strange: list[str] = []
     for element in elements:
@@ -256,47 +234,50 @@ def _network(element: str) -> Iterator[Network]:
     raise ValueError(element)
 
 
-def _mode(listing: _Listing) -> Mode:
-    """From what happens to strangers, not from what the comment claims."""
-    rules = listing.blocks.get(f"chain {STRANGERS}", ())
+def _mode(listing: Listing) -> Mode:
+    """By the rule that strangers meet; the comment proves nothing."""
+    rules = listing.lines(f"chain {STRANGERS}")
     return Mode.AUDIT if ruleset.LAST_RULE[Mode.AUDIT] in rules else Mode.ENFORCE
 
 
-def _differences(listing: _Listing, wall: Wall, spelled: Callable[[str], str]) -> Iterator[str]:
+def _differences(listing: Listing, wall: Wall, adjust: Adjust) -> Iterator[str]:
     """Where the table is not as we would write it for ``wall``, elements apart."""
     try:
-        ours = _take_apart(spelled(ruleset.table(_skeleton(wall))))
+        ours = adjust(ruleset.table(skeleton(wall)))
     except EnforceError as error:
         yield str(error)
         return
     yield from _wrongly_walled(listing, wall)
     yield from _wrongly_trusted(listing, wall)
-    yield from _compare("table", ours.around, listing.around)
-    for title in sorted(ours.blocks.keys() | listing.blocks.keys()):
+    around = (f"table {ours.name} {{", f'comment "{ours.comment}"', "}")
+    yield from _compare("table", around, listing.around)
+    blocks = {f"{one.kind} {one.name}": tuple(one.declaration()) for one in ours.sets}
+    blocks |= {f"chain {one.name}": tuple(one.lines()) for one in ours.chains}
+    for title in sorted(blocks.keys() | listing.blocks.keys()):
         if title not in listing.blocks:
             yield f"{title}: missing"
-        elif title not in ours.blocks:
+        elif title not in blocks:
             yield f"{title}: not ours"
         else:
-            yield from _compare(title, ours.blocks[title], listing.blocks[title])
+            yield from _compare(title, blocks[title], listing.lines(title))
 
 
-def _wrongly_walled(listing: _Listing, wall: Wall) -> Iterator[str]:
-    """Ports that are closed without an entry, or have one and are not."""
-    keys: dict[str, set[_Key | str]] = {name: set() for name in ruleset.MAPS}
+def _wrongly_walled(listing: Listing, wall: Wall) -> Iterator[str]:
+    """Ports that are closed without an entry, or have an entry and are not closed."""
+    keys: dict[str, set[_Key | str]] = {name: set() for name in MAPS}
     for entry in filter(ruleset.is_walled, wall.entries):
         keys[ruleset.map_of(entry)].add((entry.address, entry.proto, entry.port))
     for name, ours in keys.items():
-        title = f"set {ruleset.walled_set(name)}"
-        found = {_walled_key(element) for element in listing.elements.get(title, ())}
+        title = f"set {walled_set(name)}"
+        found = {_walled_key(element) for element in _elements(listing, title)}
         yield from (f"{title}: {key} is missing" for key in ours - found)
         yield from (f"{title}: {key} is not ours" for key in found - ours)
 
 
-def _wrongly_trusted(listing: _Listing, wall: Wall) -> Iterator[str]:
-    """Sources that pass and should not, or the other way round."""
+def _wrongly_trusted(listing: Listing, wall: Wall) -> Iterator[str]:
+    """Sources that are trusted and should not be, or the other way round."""
     for family in (4, 6):
-        title, strange = f"set {ruleset.trusted_set(family)}", list[str]()
+        title, strange = f"set {trusted_set(family)}", list[str]()
         found = {*_networks_of(listing, title, strange)}
         ours = {one for one in merged(ruleset.trusted(wall)) if one.version == family}
         yield from strange
@@ -305,31 +286,15 @@ def _wrongly_trusted(listing: _Listing, wall: Wall) -> Iterator[str]:
 
 
 def _walled_key(element: str) -> _Key | str:
-    """The key, or the element as it is where nothing of ours looks like that.
+    """The key, or the element as it is where it has another form than ours.
 
-    Text would not do: ``::0.1.0.0`` is what nft calls ``::1:0``.
+    Keys are compared, not their text: nft prints ``::1:0`` as ``::0.1.0.0``.
     """
     found = _WALLED.fullmatch(element)
     try:
         return _key(found) if found else element
     except ValueError:
         return element
-
-
-def _skeleton(wall: Wall) -> Wall:
-    """The smallest wall with the same sets and chains."""
-    entries = {entry.audience: replace(entry, limited=False) for entry in wall.entries}
-    networks: dict[str, tuple[Network, ...]] = dict.fromkeys(wall.networks, ())
-    return Wall(
-        wall.namespace,
-        frozenset(entries.values()),
-        networks,
-        wall.mode,
-        guard_audience=wall.guard_audience,
-        lockdown=wall.lockdown,
-        limits=wall.limits,
-        log=wall.log,
-    )
 
 
 def _compare(title: str, ours: tuple[str, ...], found: tuple[str, ...]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Collection, Iterator
 
 from vllmwall.enforce.nftables import ownership, ruleset
-from vllmwall.enforce.nftables.names import verdict_of
+from vllmwall.enforce.nftables.names import TABLE_NAME, guarded_set, verdict_of, walled_set
 from vllmwall.model import Guard, Proto, WallEntry
 
 _NEWSETELEM = 0x0A0C  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM
@@ -38,13 +38,13 @@ def _entry_messages(entries: Collection[WallEntry]) -> Iterator[bytes]:
         data = _nested(_DATA, _nested(_VERDICT, _verdict(verdict_of(entry))))
         yield _message(ruleset.map_of(entry), _key(entry) + data + _comment(entry.note))
     for entry in filter(ruleset.is_walled, entries):
-        yield _message(ruleset.walled_set(ruleset.map_of(entry)), _key(entry))
+        yield _message(walled_set(ruleset.map_of(entry)), _key(entry))
 
 
 def _guard_messages(guards: Collection[Guard]) -> Iterator[bytes]:
     for guard in guards:
         value = struct.pack("=Q", guard.id)
-        yield _message(ruleset.guarded_set(guard.level), _nested(_KEY, _attribute(_VALUE, value)))
+        yield _message(guarded_set(guard.level), _nested(_KEY, _attribute(_VALUE, value)))
 
 
 def _key(entry: WallEntry) -> bytes:
@@ -65,9 +65,7 @@ def _comment(note: str) -> bytes:
 
 
 def _message(name: str, element: bytes) -> bytes:
-    body = _attribute(_TABLE, ownership.NAME.encode() + b"\0") + _attribute(
-        _SET, name.encode() + b"\0"
-    )
+    body = _attribute(_TABLE, TABLE_NAME.encode() + b"\0") + _attribute(_SET, name.encode() + b"\0")
     return ownership.message(_NEWSETELEM, body + _nested(_ELEMENTS, _nested(_ELEMENT, element)))
 
 

@@ -1,8 +1,10 @@
-"""How nft spells what our rules say: packets, blocks and elements, as it prints them. Pure."""
+"""Expressions of nft that our rules share, as nft prints them. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+
+from vllmwall.enforce.nftables.objects import Meaning, Rule
 
 MAPS = ("addr4", "addr6", "any4", "any6")  # in the order of their lookup
 PORT = "meta l4proto . th dport"
@@ -17,24 +19,7 @@ LOOKUP = {
 }
 
 
-def verdicts() -> Iterator[str]:
-    """The rules that ask every map; a port without an entry passes them by."""
+def map_lookups() -> Iterator[Rule]:
+    """The rules that look a port up in every map. A port without an entry matches none."""
     for name, lookup in LOOKUP.items():
-        yield f"{lookup} vmap @{name}"
-
-
-def block(kind: str, name: str, lines: Iterable[str]) -> str:
-    """One set, map or chain as nft prints it."""
-    return "\n".join([f"\t{kind} {name} {{", *(f"\t\t{line}" for line in lines), "\t}\n"])
-
-
-def elements(these: Iterable[str]) -> str:
-    """Elements in braces, one a line."""
-    return "{ " + ",\n\t\t\t     ".join(these) + " }"
-
-
-def filled(these: Iterable[str]) -> Iterator[str]:
-    """The line that declares elements; none for none."""
-    listed = list(these)
-    if listed:
-        yield f"elements = {elements(listed)}"
+        yield Rule(f"{lookup} vmap @{name}", Meaning.AUDIENCE)

@@ -60,7 +60,7 @@ def _nftables() -> Diagnosis:
     """The whole table, in a namespace of its own."""
     subject = "nftables"
     try:
-        run_in_new(lambda: Libnftables().run(OWN, table(_wall(inode_of(OWN)))))
+        run_in_new(lambda: Libnftables().run(OWN, table(_wall(inode_of(OWN))).listing()))
     except PermissionError as error:
         return warn(subject, f"not tried: {error}", _AS_ROOT)
     except (OSError, EnforceError) as error:

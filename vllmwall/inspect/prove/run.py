@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from pyroute2 import IPRoute
 
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.nftables import ruleset
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.nftables.libnftables import Libnftables, NotThereError
+from vllmwall.enforce.nftables.names import TABLE
 from vllmwall.inspect.prove import plan
 from vllmwall.inspect.prove.errors import ProveError
 from vllmwall.inspect.prove.harness import locked, staged, sweep
@@ -194,7 +194,7 @@ def _hash_of_ruleset(path: str) -> str:
     Versions of nft name the table's owner behind the brace in words of their own.
     """
     try:
-        text = Libnftables().show(path, f"list table {ruleset.TABLE}")
+        text = Libnftables().show(path, f"list table {TABLE}")
     except NotThereError:
         return ""
     except EnforceError as error:

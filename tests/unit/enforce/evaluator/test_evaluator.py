@@ -43,7 +43,7 @@ GUARDED = Socket({1: 1, 2: 4711, 3: 9})
 def listing(wall: Wall = WALL) -> str:
     """The table of a wall as nft prints it; elements of the guards are numbers there."""
     wall = replace(wall, entries=frozenset(replace(one, note="") for one in wall.entries))
-    return ruleset.table(wall, {guard: str(guard.id) for guard in wall.guards})
+    return ruleset.table(wall, {guard: str(guard.id) for guard in wall.guards}).listing()
 
 
 def with_rule(*rules: str, chain: str = "input", extra: str = "") -> str:

@@ -19,7 +19,7 @@ ENTRIES = frozenset(
     }
 )
 WALL = Wall(7, ENTRIES, {"peers": (ip_network("10.0.0.0/24"), ip_network("10.0.1.0/25"))})
-TEXT = ruleset.table(WALL)
+TEXT = ruleset.table(WALL).listing()
 
 
 def _altered(old: str, new: str) -> AlteredWall:
@@ -81,7 +81,7 @@ def test_a_change_is_named(old: str, new: str, words: str) -> None:
 def test_an_ipv6_range_is_read() -> None:
     """Neighbouring IPv6 networks are joined in listings as well."""
     networks = (ip_network("fd00::/65"), ip_network("fd00:0:0:0:8000::/66"))
-    text = ruleset.table(Wall(7, frozenset(), {"peers": networks}))
+    text = ruleset.table(Wall(7, frozenset(), {"peers": networks})).listing()
     start = text.index("fd00::/65")
     end = text.index(" }", start)
     joined = text[:start] + "fd00::-fd00::bfff:ffff:ffff:ffff" + text[end:]
