@@ -35,16 +35,23 @@ demo: $(PRODUCT) $(if $(VLLM),$(VLLM_ENV) $(MODEL),$(TORCH)) ## see it work on r
 	@$(BIN)/python -m tests.demo $(if $(VLLM),--vllm)
 
 .PHONY: test
-test: $(PRODUCT) .cache/promtool-looked-for $(TORCH) $(VLLM_ENV) $(MODEL) ## all tests (root for those in network namespaces)
-	@$(PYTEST) $(ARGS)
+test: $(PRODUCT) .cache/promtool-looked-for $(TORCH) ## unit, kernel and real torch tests, side by side (root for most; minutes)
+	@$(BIN)/python -m tests.suites fast $(ARGS)
+
+.PHONY: test-all
+test-all: ready-for-all ## every test: real vLLM, packages and booted systems too (root)
+	@$(BIN)/python -m tests.suites all $(ARGS)
+
+.PHONY: ready-for-all
+ready-for-all: $(PRODUCT) .cache/promtool-looked-for $(TORCH) $(VLLM_ENV) $(MODEL) .cache/cloud/ready
 
 .PHONY: test-unit
-test-unit: $(PRODUCT) .cache/promtool-looked-for ## the pure core and whatever needs no root: seconds
-	@$(PYTEST) -m "not kernel and not real" $(ARGS)
+test-unit: $(PRODUCT) .cache/promtool-looked-for ## what needs no namespaces: seconds, no root
+	@$(PYTEST) -m "not kernel and not real and not system" -n auto --dist loadfile $(ARGS)
 
 .PHONY: test-kernel
 test-kernel: $(PRODUCT) ## real rules and real packets in network namespaces (root)
-	@$(PYTEST) -m kernel $(ARGS)
+	@$(BIN)/python -m tests.suites kernel $(ARGS)
 
 .PHONY: test-real
 test-real: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(MODEL) ## real torchrun and real vLLM behind the wall (root, minutes)
@@ -111,6 +118,10 @@ clean: ## remove what make made, virtual environments too
 
 .cache/promtool-looked-for: tests/setup/promtool | .cache
 	@tests/setup/promtool .cache
+	@touch $@
+
+.cache/cloud/ready: tests/setup/cloud .cache/apt
+	@tests/setup/cloud $(@D)
 	@touch $@
 
 $(PRODUCT): pyproject.toml .cache/apt

@@ -3,27 +3,72 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import sharing
 from tests.support.lab import Lab
+from tests.support.skips import unlisted
 from vllmwall.enforce.nftables.backend import Nftables
 
 _HERE = Path(__file__).parent
 _NEED_ROOT = {_HERE / "kernel", _HERE / "scenario"}
+_SLOWEST_FIRST = ("system", "real", "scenario", "kernel", "qemu", "unit")
+# On a busy machine one example can take long, so there is no deadline.
+_SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("ci", max_examples=25, **_SLOW)
+settings.register_profile("nightly", max_examples=500, **_SLOW)
+settings.load_profile("ci")  # pytest --hypothesis-profile=nightly takes the other
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option with which CI accepts no skip but those of tests/allowed_skips.txt."""
+    parser.addoption("--listed-skips-only", action="store_true", help="fail for any other skip")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that builds network namespaces, and skip it where it cannot run."""
+    """Mark and order the tests; skip those that need root where there is none.
+
+    Workers take files in this order. The slow ones come first, so that all workers end together.
+    """
     for item in items:
         if _NEED_ROOT & set(item.path.parents):
             item.add_marker(pytest.mark.kernel)
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip(reason="needs root: builds network namespaces"))
+    tests_in = Counter(item.path for item in items)
+    folder = {item.path: item.path.relative_to(_HERE).parts[0] for item in items}
+    slowest = {path: _SLOWEST_FIRST.index(folder[path]) for path in folder}
+    items.sort(key=lambda item: (slowest[item.path], -tests_in[item.path], item.path))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail for skips that are not listed, where that is asked for."""
+    if session.exitstatus == pytest.ExitCode.OK and _unlisted_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the skips that are not listed."""
+    if found := _unlisted_skips(config):
+        terminalreporter.section("SKIPPED, AND NOT IN tests/allowed_skips.txt", red=True)
+        for line, count in found.items():
+            terminalreporter.line(f"{count} tests: {line}", red=True)
+
+
+def _unlisted_skips(config: pytest.Config) -> Counter[str]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not config.getoption("--listed-skips-only"):  # a worker has none
+        return Counter()
+    return unlisted(reporter.stats.get("skipped", []))
 
 
 @pytest.fixture(scope="session", autouse=True)

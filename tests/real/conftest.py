@@ -1,9 +1,9 @@
-"""Fixtures for tests that run real torch and real vLLM. Needs root and `make test-real`."""
+"""Fixtures for tests that run real torch and real vLLM. They need root and `make test-real`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,23 +13,24 @@ from tests.support.running_wall import RunningWall
 from tests.workloads.starting import TINY_MODEL, TORCH, VLLM
 
 _HERE = Path(__file__).parent
-_NEEDED = (TORCH / "torchrun", VLLM / "vllm", TINY_MODEL / "config.json")
+_TORCH = (TORCH / "torchrun",)
+_VLLM = (VLLM / "vllm", TINY_MODEL / "config.json")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of this folder, and skip it where it cannot run; in CI it must."""
-    reason = _why_not()
+    """Mark every test of this folder, and skip it where it cannot run."""
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.real)
-            if reason and "CI" not in os.environ:
+            needed = _VLLM if item.get_closest_marker("vllm") else _TORCH
+            if reason := _why_not(needed):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _why_not() -> str:
+def _why_not(needed: Iterable[Path]) -> str:
     if os.geteuid() != 0:
         return "needs root: builds network namespaces"
-    missing = [path.name for path in _NEEDED if not path.exists()]
+    missing = [path.name for path in needed if not path.exists()]
     return f"run `make test-real`, which sets up {', '.join(missing)}" if missing else ""
 
 

@@ -11,6 +11,7 @@ from tests.support.running_wall import RunningWall
 from tests.workloads.listening import Listening, completion, listeners_of, try_all
 from tests.workloads.starting import API_PORT, SERVING, TINY_MODEL, start_vllm
 
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 PATIENCE = 400.0  # seconds; about 50 on two free cores
 GLOO_OF_ONE_WORKER = 13  # vLLM 0.32 for the CPU
 

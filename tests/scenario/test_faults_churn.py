@@ -20,6 +20,8 @@ from tests.support.guarded import Guarded, Program, eventually, guarded
 from tests.support.lab import Host, Lab
 from vllmwall.engine.event_keys import EventKey
 
+pytestmark = pytest.mark.serial
+
 TRACEFS = Path("/sys/kernel/tracing/instances")
 BATCHES, BATCH, EVERY = 10, 30, 3  # namespaces, and every how manieth has a listener
 _MORE_MEMORY = 8 << 10  # KiB; 2,000 happenings that are kept take most of it

@@ -18,8 +18,6 @@ from tests.support.guarded import Guarded, eventually
 from tests.support.lab import Lab
 from vllmwall.inspect.learn.shape import LearnFactsJson, LearnJson
 
-pytestmark = pytest.mark.kernel
-
 PORT = 29500
 RACK = [f"10.7.0.{last}" for last in (4, 5, 6)]
 FAR = "10.7.0.130"

@@ -12,6 +12,8 @@ from tests.support.walls import everywhere, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Wall
 
+pytestmark = pytest.mark.serial
+
 PORT = 29500
 SECONDS = 3
 

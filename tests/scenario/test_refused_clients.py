@@ -19,8 +19,6 @@ from tests.support.guarded import PATIENCE, PEERS, Guarded, eventually, guarded
 from tests.support.lab import Lab
 from vllmwall.api.blocked_shapes import BlockedJson, NewRefusalJson, RefusedJson
 
-pytestmark = pytest.mark.kernel
-
 PORT = 29500
 PRIVATE = ("10.9.9.9", "fd00:9::9")
 

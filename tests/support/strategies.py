@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from vllmwall.cidr import merged
 from vllmwall.model import KernelLog, Limits, Mode, Proto, Wall, WallEntry
 
+# A network takes 0.2 s to make, so all examples of a test share one and clean up after themselves.
+on_one_network = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 # Names that could be mistaken for each other, or for what is ours.
 GROUPS = ("monitoring", "a", "a4", "any", "refused", "walled_any", "x-y_z", "node2", "only_peers")
 AUDIENCES = [("public",), ("peers",), ("node",), ("node", "peers"), ("a", "a4"), ("a_a4",)]

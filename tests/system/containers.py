@@ -22,10 +22,6 @@ API, INTERNAL = 8000, 29500
 ADDRESS6 = "2001:db8:b0::1"
 STRANGER, PEER = "203.0.113.9", "203.0.113.20"
 STRANGER6, PEER6 = "2001:db8:c0::9", "2001:db8:c0::2"
-_DOCKER = ("docker.io", "runc", "iptables")
-_PODMAN = ("podman", "netavark", "aardvark-dns")
-_ROOTLESS = ("slirp4netns", "uidmap", "libpam-systemd", "dbus-user-session")
-PACKAGES = (*_DOCKER, *_PODMAN, *_ROOTLESS)
 PUBLISHED = ("-p", f"{API}:{API}", "-p", f"{INTERNAL}:{INTERNAL}")
 GUARDED = ("open", "timeout")
 """What a stranger finds at the API and at what is internal."""
@@ -194,7 +190,7 @@ def _give_cable_addresses() -> None:
 @contextlib.contextmanager
 def container_node(folder: Path, engine: str) -> Iterator[ContainerNode]:
     """A booted node without our package. Skips where its root cannot be had."""
-    root = debian.root("bookworm", *PACKAGES)
+    root = debian.root("bookworm", *debian.CONTAINERS)
     with Lab() as lab, box(folder, lab.stranger, root) as host:
         made = ContainerNode(lab, host, engine)
         made.prepare()

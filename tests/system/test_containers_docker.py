@@ -21,7 +21,6 @@ from tests.system.containers import (
     API,
     GUARDED,
     INTERNAL,
-    PACKAGES,
     PEER,
     PEER6,
     PUBLISHED,
@@ -54,7 +53,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerNode]:
     with container_node(tmp_path_factory.mktemp("docker"), "docker") as made:
         made.box.boot()
         made.admit_visitors()
-        made.import_image(debian.root("bookworm", *PACKAGES))
+        made.import_image(debian.root("bookworm", *debian.CONTAINERS))
         made.said = made.install(built_package("deb", NEW))
         yield made
 

@@ -17,7 +17,6 @@ from tests.system.containers import (
     API,
     GUARDED,
     INTERNAL,
-    PACKAGES,
     PEER,
     PUBLISHED,
     STRANGER,
@@ -61,7 +60,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerNode]:
         made.box.write("/etc/containers/containers.conf", SETTINGS)
         made.box.boot()
         made.admit_visitors()
-        made.import_image(debian.root("bookworm", *PACKAGES))
+        made.import_image(debian.root("bookworm", *debian.CONTAINERS))
         made.said = made.install(built_package("deb", NEW))
         yield made
 

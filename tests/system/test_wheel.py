@@ -49,7 +49,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def node(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A booted Debian 12 with a job, pipx and the wheels."""
-    root = debian.root("bookworm", "python3-venv")
+    root = debian.root("bookworm", *debian.VENV)
     with Lab() as lab, box(tmp_path_factory.mktemp("wheel"), lab.stranger, root) as host:
         made = Node(lab, host)
         made.prepare()

@@ -20,8 +20,6 @@ from tests.support.guarded import Guarded, eventually, guarded
 from tests.support.lab import Host, Lab
 from vllmwall.api.connections_shapes import ClientJson, ConnectionsJson
 
-pytestmark = pytest.mark.kernel
-
 PORT = 29500
 
 

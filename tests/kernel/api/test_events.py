@@ -18,8 +18,6 @@ from tests.support.guarded import Guarded, eventually, guarded
 from tests.support.lab import Lab
 from vllmwall.api.events_shapes import EventJson
 
-pytestmark = pytest.mark.kernel
-
 
 def cli(node: Guarded, *arguments: str) -> list[str]:
     return [

@@ -19,8 +19,6 @@ from tests.support.guarded import PEERS, Guarded, eventually, guarded
 from tests.support.lab import Host, Lab
 from vllmwall.api.metrics.definitions import DEFINITIONS
 
-pytestmark = pytest.mark.kernel
-
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
 METRICS = '[metrics]\nlisten = "unix:{}"\ntextfile = "{}"\n'
 

@@ -20,8 +20,6 @@ from tests.support.lab import Lab
 from vllmwall.api.errors import ControlError
 from vllmwall.engine.event_keys import EventKey
 
-pytestmark = pytest.mark.kernel
-
 TABLES_OF_OTHERS = """
 table inet filter {
     chain input {

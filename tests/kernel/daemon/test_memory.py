@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.guarded import PEERS, Guarded, guarded
 from tests.support.lab import Lab
 
-pytestmark = pytest.mark.kernel
 HEAVY = ("_pydantic_core", "libcrypto", "libssl", "_decimal", "_psutil")
 
 

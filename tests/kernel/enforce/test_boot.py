@@ -117,6 +117,7 @@ def test_it_can_be_loaded_again(lab: Lab) -> None:
     assert before == lab.node.run(["nft", "list", "ruleset"]).stdout
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("owned", ["", "others shall edit it"])
 def test_the_daemons_wall_takes_its_place_without_a_gap(lab: Lab, owned: str) -> None:
     """Under a flood, with and without an owner; the fence goes with the daemon's first word."""

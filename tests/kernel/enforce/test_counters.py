@@ -14,8 +14,6 @@ from vllmwall.enforce.backend import Counters
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto, Wall, WallEntry
 
-pytestmark = pytest.mark.kernel
-
 TOTAL = re.compile(r"^\t\tcounter packets (\d+) bytes (\d+) drop$", re.MULTILINE)
 REFUSED = re.compile(r"([0-9a-f.:]+) \. (tcp|udp) \. (\d+) [^,]*?counter packets (\d+) bytes (\d+)")
 PORTS = ((Proto.TCP, 29500), (Proto.TCP, 65535), (Proto.UDP, 5353))
@@ -74,6 +72,7 @@ def test_netlink_and_nft_tell_the_same(walled: Lab, backend: Nftables) -> None:
     assert sum(one.bytes for one in found.refusals) == found.bytes
 
 
+@pytest.mark.serial
 def test_the_time_of_the_last_packet_is_told(walled: Lab, backend: Nftables) -> None:
     """It comes from the time that the kernel will remember the source for."""
 

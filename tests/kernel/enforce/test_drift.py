@@ -129,6 +129,7 @@ def _storm(rules: int) -> str:
     return "add table inet theirs\nadd chain inet theirs c\n" + "\n".join(lines)
 
 
+@pytest.mark.serial
 def test_a_storm_of_others_changes_is_read_in_no_time(node: Host, watch: Watch) -> None:
     """kube-proxy writes 10,000 rules: that may not keep the daemon from its work."""
     node.run(["nft", "-f", "-"], stdin=_storm(10_000))
@@ -149,6 +150,7 @@ def test_notifications_that_are_lost_are_told(node: Host, watch: Watch) -> None:
     assert ["deleted the table"] == [touch.what for touch in heard(watch)]
 
 
+@pytest.mark.serial
 def test_a_wall_flushed_again_and_again_stands(
     lab: Lab, node: Host, backend: Nftables, watch: Watch
 ) -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.cgroups import cgroup, inside
 from tests.support.lab import NODE, Lab
 from tests.support.random_packets import Range, is_plain
-from tests.support.strategies import walls
+from tests.support.strategies import on_one_network, walls
 from vllmwall.enforce.evaluator import Judgement, Packet, Socket, Verdict, evaluate, read_table
 from vllmwall.enforce.evaluator.socket_lookup import reached
 from vllmwall.enforce.nftables.backend import Nftables
@@ -178,11 +178,7 @@ def _place(one: WallEntry) -> tuple[object, ...]:
     return one.family, one.proto, one.port, one.address
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_network
 @example(drawn=FULL, seed=1)
 @example(drawn=replace(FULL, lockdown=True), seed=2)
 @given(drawn=guarded_walls(), seed=st.integers(0, 2**32))

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from tests.support.hammer import hammer
 from tests.support.lab import Host, Lab
-from tests.support.strategies import by_elements, walls
+from tests.support.strategies import by_elements, on_one_network, walls
 from tests.support.walls import everywhere, wall
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables import replacement
@@ -125,6 +125,7 @@ def test_no_other_program_changes_it(lab: Lab, node: Host, backend: Nftables, co
     assert stands(lab)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
 def test_nothing_slips_in_during_attacks(
     lab: Lab, node: Host, backend: Nftables, proto: str
@@ -222,6 +223,7 @@ def _turns(host: Host) -> Callable[[], None]:
     return once
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
 def test_nothing_slips_in_while_a_table_gets_an_owner(lab: Lab, node: Host, proto: str) -> None:
     """The boot script's table has none: it is replaced without a gap, and so is an owned one."""
@@ -334,9 +336,7 @@ class _WithoutReplacement(Nftables):
         raise AssertionError("the difference was refused")
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@on_one_network
 @given(first=walls(), second=walls())
 def test_any_wall_fits_an_owned_table(shared_lab: Lab, first: Wall, second: Wall) -> None:
     """Put up anew or made by its difference, each wall comes back equal, though only parts of

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from tests.support.lab import Host, Lab
-from tests.support.strategies import by_elements, walls
+from tests.support.strategies import by_elements, on_one_network, walls
 from tests.support.walls import entry, everywhere, networks, wall
 from vllmwall.enforce.backend import AlteredWall, EnforceError
 from vllmwall.enforce.nftables.backend import Nftables
@@ -22,9 +22,7 @@ def backend() -> Nftables:
     return Nftables("others shall edit it")
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@on_one_network
 @given(first=walls(), second=walls())
 def test_what_was_applied_is_read_back(
     shared_lab: Lab, backend: Nftables, first: Wall, second: Wall
@@ -39,9 +37,7 @@ def test_what_was_applied_is_read_back(
     assert backend.read_back(path) == two
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@on_one_network
 @given(first=walls(), second=walls())
 def test_a_difference_never_needs_a_replacement(shared_lab: Lab, first: Wall, second: Wall) -> None:
     """The kernel takes every difference of ours as it is."""

@@ -13,10 +13,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import product
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.support.lab import NODE, PEER, STRANGER, Host, Lab
+from tests.support.strategies import on_one_network
 from vllmwall.cidr import merged
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.sever import refused, sever
@@ -132,11 +133,7 @@ def stage() -> Iterator[Lab]:
         yield lab
 
 
-@settings(
-    max_examples=80,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_network
 @given(wanted=walls(), tried=attempts)
 def test_the_kernel_refuses_what_refused_says_and_sever_resets_just_that(
     stage: Lab, backend: Nftables, wanted: Wall, tried: list[Attempt]

@@ -15,8 +15,6 @@ import pytest
 from tests.support.guarded import SERVE, Guarded, Program, eventually, guarded
 from tests.support.lab import Lab
 
-pytestmark = pytest.mark.kernel
-
 CANARY = "sk-CANARY-51c9"
 COMMIT = "0123456789" * 4
 PYTHON = "/usr/bin/python3"  # one that other users may run

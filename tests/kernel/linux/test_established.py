@@ -13,8 +13,6 @@ from vllmwall.linux import netlink
 from vllmwall.linux.connections import SOCK_DIAG
 from vllmwall.linux.established import Established, established
 
-pytestmark = pytest.mark.kernel
-
 PORT = 29500
 
 

@@ -93,6 +93,7 @@ def test_connections_of_the_banned_are_reset_at_once(node: Guarded) -> None:
         assert lives(friend)
 
 
+@pytest.mark.serial
 def test_a_ban_ends_on_time(node: Guarded) -> None:
     """Without a restart, a pass or a question."""
     lab = node.lab
@@ -251,6 +252,7 @@ def _cycle(backend: Nftables, lab: Lab, around: list[list[str]]) -> Callable[[],
     return once
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
 def test_nothing_of_the_banned_slips_in_while_bans_change(
     lab: Lab, backend: Nftables, proto: str
@@ -268,6 +270,7 @@ def test_nothing_of_the_banned_slips_in_while_bans_change(
     assert opened == 0
 
 
+@pytest.mark.serial
 def test_a_replaced_table_lets_no_banned_in(lab: Lab, backend: Nftables) -> None:
     """Nor does the whole table when it is made anew."""
     lab.node.listen_udp("::", OTHER)

@@ -17,7 +17,7 @@ from vllmwall.model import Node, Stack
 from vllmwall.observe.processes import ProcessTable
 from vllmwall.recognize import recognize
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.vllm]
 
 PYTHON = Path(__file__).parents[4] / ".venv-vllm/bin/python"
 LIST = """
