@@ -1,4 +1,4 @@
-"""Networks: parsed from text, merged, and searched by address.
+"""Addresses and networks: parsed from text, written, merged, and searched.
 
 Promises that every network of ours is in one plain form (no host bits, ``::ffff:a.b.c.d/n``
 written as the IPv4 network that it means), so that equal networks compare equal, and that an
@@ -8,11 +8,30 @@ error for a bad text says what was probably meant.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+    ip_address,
+    ip_network,
+)
 
-from vllmwall.model import Address, Network
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
+
+
+def host_port(address: object, port: object) -> str:
+    """``10.0.0.1:80``, ``[fd00::1]:80``."""
+    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+
+
+def without_zone(address: Address) -> Address:
+    """The address without its scope (``%eth0``), which no packet carries."""
+    return IPv6Address(int(address)) if isinstance(address, IPv6Address) else address
 
 
 class NetworkTextError(ValueError):

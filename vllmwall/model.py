@@ -1,10 +1,8 @@
 """The nouns of vllmwall as frozen values.
 
-One word for one thing: a *process* owns *listeners*; a *workload* is the process tree of one
-job; every listener of a workload gets a *label* (its role, how sure we are, and why); policy
-turns roles into *audiences*; what one network namespace shall look like is its *wall*.
-
-No input or output; every other module may import it.
+A *process* owns *listeners*. A *workload* is the process tree of one job. Every listener of a
+workload gets a *label*: its role, with confidence and evidence. Policy turns roles into
+*audiences*. The wanted state of one network namespace is its *wall*.
 """
 
 from __future__ import annotations
@@ -12,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from vllmwall import cidr
 
-PUBLIC = "public"
-PEERS = "peers"
-NODE = "node"
+Address = cidr.Address
+Network = cidr.Network
+
+PUBLIC, PEERS, NODE = "public", "peers", "node"
 BUILT_IN_AUDIENCES = (PUBLIC, PEERS, NODE)
 
 
 class Proto(str, Enum):
-    """What a listener speaks. ``unix`` listeners are shown, never walled: no packet comes."""
+    """The protocol of a listener. ``unix`` listeners are shown, never walled."""
 
     TCP = "tcp"
     UDP = "udp"
@@ -64,7 +62,7 @@ class Role(str, Enum):
 
 
 class Stack(str, Enum):
-    """The software a workload belongs to. ``custom`` is what the configuration taught us."""
+    """The software a workload belongs to. ``custom``: defined in the configuration."""
 
     VLLM = "vllm"
     TORCH = "torch"
@@ -86,21 +84,16 @@ class Mode(str, Enum):
 
 @dataclass(frozen=True)
 class Process:
-    """One process as `observe` saw it.
+    """One process as `observe` read it.
 
-    ``argv`` and ``env`` belong to the user and can hold secrets: they are left out of ``repr``,
-    and ``env`` and ``settings`` hold only the keys that recognition reads
-    (`vllmwall.recognize.inputs`).
-
-    ``exec_argv`` is what the process was started with, where we saw that before it renamed
-    itself: setproctitle overwrites ``/proc/PID/cmdline`` and ``/proc/PID/environ``.
-    ``birth_ppid`` is the parent it had when first seen; ``ppid`` becomes 1 when that dies.
-    ``image`` is what its container runs; empty: no container, or not known.
-    ``threads`` maps thread names (``/proc/PID/task/*/comm``, at most 15 bytes) to their number.
-    ``libraries`` names the tell-tale shared objects it has mapped; None: not known.
-    ``settings`` are the keys we read from the YAML file that its ``--config`` names.
-    ``remembered`` is the stack of the workload it belonged to at an earlier look: a child whose
-    root died may show nothing else of where it came from.
+    ``argv`` and ``env`` can hold secrets, so ``repr`` leaves them out; ``env`` and ``settings``
+    (from the YAML file that ``--config`` names) hold only the keys that recognition reads.
+    ``exec_argv`` is the command line at exec, where an event showed it: setproctitle overwrites
+    ``/proc/PID/cmdline`` and ``/proc/PID/environ``. ``birth_ppid`` is the first parent seen;
+    ``ppid`` becomes 1 when that one ends. ``image`` is the container's; empty: none or not known.
+    ``threads`` counts threads by name (at most 15 bytes). ``libraries`` names the shared objects
+    that recognition looks for and found mapped; None: not known. ``remembered`` is the stack of
+    the workload it belonged to in an earlier pass, which a child of a dead root may not show.
     ``alive`` is False for a process known only from what it left behind.
     """
 
@@ -130,18 +123,8 @@ class Process:
 
     @property
     def title(self) -> str:
-        """What the process calls itself now."""
+        """The command line that the process shows now."""
         return " ".join(self.argv) if self.argv else self.comm
-
-
-def host_port(address: object, port: object) -> str:
-    """``10.0.0.1:80``, ``[fd00::1]:80``."""
-    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
-
-
-def without_zone(address: Address) -> Address:
-    """The address without its scope (``%eth0``), which no packet carries."""
-    return IPv6Address(int(address)) if isinstance(address, IPv6Address) else address
 
 
 @dataclass(frozen=True)
@@ -158,9 +141,8 @@ class Listener:
 
     ``address`` is what the kernel reports; None for unix. ``path`` is the unix path, abstract
     ones with a leading ``@``. ``backlog`` is the raw argument of ``listen()`` where an event
-    told it (uvicorn 2048, TCPStore and gloo -1, ZMQ 100, NCCL 16384); ``queue_limit`` is what
-    sock_diag shows: min(backlog, somaxconn). ``order`` sorts listeners of one process by age
-    (the socket inode, or the time in a recording).
+    carried it (uvicorn 2048, TCPStore and gloo -1, ZMQ 100, NCCL 16384); ``queue_limit`` is
+    min(backlog, somaxconn), from sock_diag. ``order`` sorts listeners of one process by age.
     """
 
     namespace: int
@@ -204,26 +186,20 @@ class Listener:
 
     @property
     def where(self) -> str:
-        """``tcp 10.0.0.1:8000``, ``tcp [::]:29500``, ``unix /tmp/x.sock``: for people."""
+        """``tcp 10.0.0.1:8000``, ``tcp [::]:29500``, ``unix /tmp/x.sock``."""
         if self.address is None:
             return f"{self.proto.value} {self.path}"
-        return f"{self.proto.value} {host_port(self.address_text, self.port)}"
+        return f"{self.proto.value} {cidr.host_port(self.address_text, self.port)}"
 
     @property
     def destinations(self) -> tuple[Destination, ...]:
-        """The packets from outside this host that reach it, beside its protocol and port.
-
-        Empty for a loopback address and for a unix socket.
-        """
+        """Where packets from outside this host must go to reach it; empty: none can."""
         return () if self.is_loopback else self._bound_to
 
     def reached_by(self, destination: Address) -> bool:
-        """Whether a packet to this address, from wherever, reaches it if no other socket does."""
-        return any(
-            (one.family, one.address or without_zone(destination))
-            == (destination.version, without_zone(destination))
-            for one in self._bound_to
-        )
+        """Whether a packet to this address and its port reaches it, if no closer socket does."""
+        to = cidr.without_zone(destination)
+        return any(one.family == to.version and one.address in (None, to) for one in self._bound_to)
 
     @property
     def _bound_to(self) -> tuple[Destination, ...]:
@@ -231,17 +207,16 @@ class Listener:
         if address is None:
             return ()
         if not address.is_unspecified:
-            return (Destination(address.version, without_zone(address)),)
-        both = address.version == 6 and not self.v6only
-        return tuple(Destination(family) for family in ((4, 6) if both else (address.version,)))
+            return (Destination(address.version, cidr.without_zone(address)),)
+        families = (4, 6) if address.version == 6 and not self.v6only else (address.version,)
+        return tuple(map(Destination, families))
 
 
 @dataclass(frozen=True)
 class RaySession:
-    """The ports that a Ray node wrote into its session directory.
+    """The ports that a Ray node wrote into its session directory, by the stem of the file.
 
     Source: ray 2.60, ``/tmp/ray/session_*/{gcs_server_port,metrics_agent_port,…}_<node id>``.
-    ``ports`` maps the file's stem (``gcs_server_port``) to the ports found in such files.
     """
 
     directory: str
@@ -259,7 +234,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One reason for a label: ``kind`` is a short fixed word, ``detail`` is for people.
+    """One reason for a label: ``kind`` is a fixed word, ``detail`` is free text.
 
     Kinds: ``flag config default-port backlog threads title tree address environment
     session-file library order taught lockdown forwarder``.
@@ -309,7 +284,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Recognition:
-    """The result of one recognition: workloads, and listeners that belong to none of them."""
+    """The workloads of this node, and the listeners that belong to none of them."""
 
     workloads: tuple[Workload, ...]
     unclaimed: tuple[Listener, ...]
@@ -339,13 +314,13 @@ class KernelLog:
 
 @dataclass(frozen=True)
 class Policy:
-    """Who may connect to what, from configuration.
+    """The audience of each role, from configuration.
 
     An audience is a tuple of names: ``public``, ``peers``, ``node`` or groups. ``audiences``
-    holds the roles that the configuration names, ``default`` all others. A port in
-    ``failsafe`` never enters a wall. ``limits`` are for API ports that everyone may reach.
-    With ``lockdown`` the host closes every other port too, but ``opened``, and only
-    ``api_users`` (uids) and what runs in ``api_units`` (globs) may open an API.
+    holds the roles that the configuration names; the others have ``default``. A port in
+    ``failsafe`` never enters a wall. ``limits`` apply to public API ports. ``lockdown`` closes
+    every other port of the host except ``opened``; then only ``api_users`` (uids) and units that
+    match ``api_units`` (globs) may open an API.
     """
 
     audiences: Mapping[Role, tuple[str, ...]]
@@ -367,12 +342,11 @@ class Policy:
 
 @dataclass(frozen=True)
 class WallEntry:
-    """One element of a wall's maps: packets to this port go to this audience's verdict.
+    """One element of a wall's maps: packets to this port get the verdict of this audience.
 
-    ``family`` is 4 or 6. ``address`` None means bound to any address of that family.
-    ``audience`` is sorted and without repeats; ``("public",)`` accepts. ``note`` becomes the
-    element's comment: role and workload, for people who read ``nft list table``. ``limited``:
-    a public TCP port at which the wall's limits count.
+    ``family`` is 4 or 6. ``address`` None: bound to any address of that family. ``audience`` is
+    sorted, without duplicates; ``("public",)`` accepts. ``note`` (role and workload) is the
+    element's comment in ``nft list table``. ``limited``: the wall's limits apply.
     """
 
     family: int
@@ -389,7 +363,7 @@ class Guard:
     """A cgroup whose TCP ports are closed before they exist.
 
     ``level`` is its depth below the root of the v2 hierarchy (1: ``/system.slice``), ``id`` the
-    kernel's number for it, which a restarted unit does not keep. ``path`` is for people.
+    kernel's number for it, which a restarted unit does not keep.
     """
 
     level: int
@@ -401,15 +375,14 @@ class Guard:
 class Wall:
     """The whole wanted state of one network namespace.
 
-    ``networks`` holds the merged CIDRs behind each audience name that entries use, ``peers``
-    always among them. A SYN to a port without an entry whose socket was made in one of
-    ``guards`` is for ``guard_audience`` only, except to the TCP ports in ``failsafe``.
-    ``answering``: a SYN to a port at which nobody listens gets its reset from the wall, so that
-    it cannot meet a listener that comes a moment later.
+    ``networks`` holds the merged CIDRs of ``peers`` and of each audience that entries use. A SYN
+    to a port without an entry, for a socket made in one of ``guards``, is accepted from
+    ``guard_audience`` only, except at TCP ports in ``failsafe``. ``answering``: the wall resets a
+    SYN to a port without a listener, so that it cannot meet one that opens a moment later.
 
-    Sources in ``banned`` (merged) reach no port but the failsafe ones, ``failsafe_udp`` among
-    them. ``lockdown``: ports without an entry are closed too, but ``opened``. ``limits`` count at
-    entries that are limited, peers excepted; ``log`` is where the kernel tells of refusals.
+    Sources in ``banned`` (merged) reach only ports in ``failsafe`` and ``failsafe_udp``.
+    ``lockdown`` closes ports without an entry, except ``opened``. ``limits`` apply to entries that
+    are limited, not to peers; ``log`` is where the kernel logs dropped packets.
     """
 
     namespace: int

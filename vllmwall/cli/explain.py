@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from vllmwall.api.errors import ControlError
+from vllmwall.cidr import host_port
 from vllmwall.cli.exit_codes import Exit, exit_of
 from vllmwall.cli.terminal import console, fail, print_json, printable
 from vllmwall.cli.without_daemon import (
@@ -142,7 +143,7 @@ def _show_answer(out: Console, one: AnswerJson, *, way: bool) -> None:
 
     head = Text(one["verdict"].upper(), style=_COLOURS.get(one["verdict"], "bold"))
     head.append(f"  {one['proto']} {one['source']} to ", style="not bold default")
-    head.append(f"{_place(one['address'], one['port'])} in {one['namespace']}", style="not bold")
+    head.append(f"{host_port(one['address'], one['port'])} in {one['namespace']}", style="not bold")
     out.print(head)
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
@@ -183,7 +184,7 @@ def _rules(one: AnswerJson, *, way: bool) -> Iterator[Row]:
 def _socket(one: SocketJson) -> str:
     who = ", ".join(map(str, one["pids"]))
     command = f"{one['command']} ({who})" if who else "no process known"
-    where = f"{one['proto']} {_place(one['addr'], one['port'])}"
+    where = f"{one['proto']} {host_port(one['addr'], one['port'])}"
     return f"{where}, {command}, user {one['user']}"
 
 
@@ -209,10 +210,6 @@ def _until(expires: float | None) -> str:
     if expires is None:
         return ""
     return f", until {time.strftime('%Y-%m-%d %H:%M', time.localtime(expires))}"
-
-
-def _place(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _hook(one: HookJson) -> str:

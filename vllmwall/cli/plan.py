@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.cidr import host_port
 from vllmwall.cli.ssh import ssh_connection
 from vllmwall.cli.terminal import console, print_json
 from vllmwall.cli.without_daemon import (
@@ -68,7 +69,7 @@ def show(out: Console, answer: PlanJson) -> None:
 
 
 def _entry(entry: EntryChangeJson) -> str:
-    host = f"[{entry['addr']}]" if ":" in entry["addr"] else entry["addr"]
     now, was = ", ".join(entry["audience"]), ", ".join(entry["was"])
     audience = f"{was} → {now}" if entry["change"] == "change" else now or was
-    return f"{entry['proto']} {host}:{entry['port']}  {audience}  ({entry['note']})"
+    where = f"{entry['proto']} {host_port(entry['addr'], entry['port'])}"
+    return f"{where}  {audience}  ({entry['note']})"

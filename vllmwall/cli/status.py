@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.cidr import host_port
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.terminal import console, fail, print_json
 from vllmwall.cli.without_daemon import asked
@@ -222,11 +223,9 @@ def _place(group: list[ListenerJson]) -> str:
     one = group[0]
     if one["proto"] == "unix":
         return f"unix {one['path']}"
-    host = f"[{one['addr']}]" if ":" in one["addr"] else one["addr"]
     ports = sorted(item["port"] for item in group)
-    if len(ports) == 1:
-        return f"{one['proto']} {host}:{ports[0]}"
-    return f"{one['proto']} {host}:{ports[0]}…{ports[-1]} ({len(ports)})"
+    where = f"{one['proto']} {host_port(one['addr'], ports[0])}"
+    return where if len(ports) == 1 else f"{where}…{ports[-1]} ({len(ports)})"
 
 
 def _evidence(one: ListenerJson) -> Iterator[str]:

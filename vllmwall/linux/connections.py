@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
+from vllmwall.cidr import host_port
 from vllmwall.linux import netlink
-from vllmwall.model import Address, Network, WallEntry, host_port
+from vllmwall.model import Address, Network, WallEntry
 
 SOCK_DIAG, ROUTE = 4, 0  # NETLINK_SOCK_DIAG, NETLINK_ROUTE
 

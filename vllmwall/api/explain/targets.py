@@ -8,16 +8,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from vllmwall.api.errors import ControlError, Json
+from vllmwall.cidr import without_zone
 from vllmwall.engine.reconciler import Reconciler
-from vllmwall.model import (
-    Address,
-    LabelledListener,
-    Listener,
-    Network,
-    Proto,
-    Workload,
-    without_zone,
-)
+from vllmwall.model import Address, LabelledListener, Listener, Network, Proto, Workload
 from vllmwall.observe.addresses import own_addresses
 from vllmwall.observe.namespaces import inode_of_name
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from vllmwall.cidr import host_port
 from vllmwall.decide.walls import FAILSAFE
 from vllmwall.model import PUBLIC, Address, Listener, Network, Proto, Role
 
@@ -238,8 +239,7 @@ def _destinations(listener: Listener, place: Place) -> list[Address]:
 
 
 def _untried(one: ListenerJson, workload: WorkloadJson) -> Untried:
-    host = f"[{one['addr']}]" if ":" in one["addr"] else one["addr"]
-    where = f"{one['proto']} {host}:{one['port']}"
+    where = f"{one['proto']} {host_port(one['addr'], one['port'])}"
     if one["proto"] == Proto.UNIX.value:
         where = f"unix {one['path']}"
     reason = one["reason"] or "bound to no address of its network namespace that can be tried"

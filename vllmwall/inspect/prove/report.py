@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import cast
 
+from vllmwall.cidr import host_port
 from vllmwall.inspect.prove.run import Finding
 from vllmwall.inspect.prove.shape import ProvedNamespaceJson, ProveJson, TryJson, UntriedJson
 from vllmwall.inspect.prove.verdicts import Outcome, Verdict
@@ -61,8 +62,7 @@ def report(answer: ProveJson) -> str:
 
 def place(one: TryJson) -> str:
     """Where a try went: ``tcp 10.0.0.1:29500``."""
-    host = f"[{one['address']}]" if ":" in one["address"] else one["address"]
-    return f"{one['proto']} {host}:{one['port']}"
+    return f"{one['proto']} {host_port(one['address'], one['port'])}"
 
 
 def seen(one: TryJson) -> str:
