@@ -1,7 +1,7 @@
 """Run the benchmark: `make bench`, `make bench QUICK=1`, `make bench ONLY=exposure`.
 
-Prints one table and writes bench.json. What missed its goal, and what could not be run, stands
-in the same table. Exit status 1: a part failed, not merely missed a goal.
+Prints one table and writes bench.json. The table includes missed goals and parts that could not be
+run. Exit status 1: a part failed, not merely missed a goal.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ PARTS: dict[str, Callable[[Stage], Iterator[Row]]] = {
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print and write; the exit status."""
     options = _options()
     if os.geteuid() != 0:
-        print("the benchmark makes network namespaces and rules in them: run it as root")
+        print("The benchmark creates network namespaces with rules. Run it as root.")
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):  # clean up, whoever ends us
+    for number in (signal.SIGINT, signal.SIGTERM):  # clean up on every signal
         signal.signal(number, lambda received, _frame: sys.exit(128 + received))
     sweep()
     begun, rows, failed = time.monotonic(), [], []
@@ -61,8 +61,8 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure vllmwall.")
     parser.add_argument("--quick", action="store_true", help="less of everything: a minute")
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part (repeatable)")
-    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where rows go")
+    parser.add_argument("--only", action="append", choices=PARTS, help="only this part")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="file for the rows")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""When a change of rules became live, who made it and which ports it closed or opened.
+"""Commits of nf_tables rules: when one became active, its author and the ports that it closed.
 
 Source: nf_tables' own notifications, timed by watch.c. A transaction announces its elements and
 then its generation, with the pid and the name of the process (linux/netfilter/nf_tables.h).
@@ -34,9 +34,9 @@ _NESTED = 0x3FFF  # NLA_TYPE_MASK
 
 @dataclass(frozen=True)
 class Commit:
-    """One transaction: live since ``at`` (ns, CLOCK_MONOTONIC), made by thread ``pid``.
+    """One transaction: active since ``at`` (ns, CLOCK_MONOTONIC), made by thread ``pid``.
 
-    ``closed`` are the ports that it put into our table's walled sets.
+    ``closed`` are the ports that it added to our table's walled sets.
     """
 
     at: int
@@ -46,14 +46,14 @@ class Commit:
 
 
 class Reader:
-    """Turns the bytes that watch.c writes into commits, however they are cut. Pure."""
+    """Decoder of the bytes that watch.c writes, in pieces of any length. Pure."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._closed: set[int] = set()
 
     def feed(self, data: bytes) -> Iterator[Commit]:
-        """The commits that are complete now."""
+        """The commits that ``data`` completes."""
         self._rest += data
         while len(self._rest) >= _RECORD.size:
             at, length = _RECORD.unpack_from(self._rest)
@@ -76,7 +76,7 @@ class Reader:
 
 
 class Watch:
-    """The commits in a host's network namespace, as they come. A context manager."""
+    """The stream of commits in a host's network namespace. A context manager."""
 
     def __init__(self, host: Host) -> None:
         self._process = subprocess.Popen(
@@ -103,7 +103,7 @@ class Watch:
         self._process.stdout.close()
 
     def until(self, wanted: Callable[[Commit], bool], seconds: float) -> Commit | None:
-        """The next commit that is wanted; None: there was none in time. Others are passed over."""
+        """The next wanted commit, or None within ``seconds``. Other commits are skipped."""
         deadline = time.monotonic() + seconds
         while True:
             while self._waiting:
@@ -136,7 +136,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _ports(elements: bytes) -> Iterator[int]:
-    """A key ends in protocol and port, each in a register of four bytes."""
+    """The ports in set elements: a key ends in protocol and port, four bytes each."""
     for kind, element in _attributes(elements):
         for inner, key in _attributes(element):
             if kind == _ELEMENT and inner == _KEY:

@@ -1,8 +1,8 @@
-"""What the daemon costs: CPU when nothing happens and when a lot does, and memory.
+"""The daemon's cost: CPU while idle and under load, and memory.
 
-Method: the kernel's CPU clock of the process (clock_getcpuclockid(3)), in nanoseconds and with
-threads that have ended. The daemon sees the whole machine's processes, so what else runs on it
-counts too; the note says how many were started meanwhile.
+Method: the kernel's CPU clock of the process (clock_getcpuclockid(3)), in nanoseconds, including
+threads that have ended. The daemon sees all processes of the machine, so other load counts too. The
+note has the number of processes that were started meanwhile.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SETTLED = 1.0  # seconds after the start that are not counted
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU in percent of a core, memory in MB (10^6 bytes), processes the machine started."""
+    """CPU in percent of a core, memory in MB (10^6 bytes), processes started on the machine."""
 
     percent: float
     resident: float
@@ -37,7 +37,7 @@ class Cost:
 
 
 def measure(stage: Stage) -> Iterator[Row]:
-    """Idle, memory, and storms of execs."""
+    """Idle CPU, memory, and CPU under many execs."""
     stage.progress(f"{PART}: idle poller")
     with Conversation(stage.lab.node, _poller_command()) as poller:
         theirs = _cost(poller.pid, stage.scale.idle)
@@ -62,11 +62,11 @@ def _poller_command() -> list[str]:
 
 
 def _idle_rows(ours: Cost, theirs: Cost, seconds: float) -> Iterator[Row]:
-    note = f"{seconds:g} s; {ours.started} processes were started on the machine meanwhile"
+    note = f"{seconds:g} s; {ours.started} processes started on the machine meanwhile"
     yield Row(PART, "idle CPU", ours.percent, "% of a core", _POLLER, theirs.percent,
               goal=Goal("≤", 0.1), note=note)  # fmt: skip
     yield Row(PART, "memory, resident", ours.resident, "MB", _POLLER, theirs.resident,
-              goal=Goal("≤", 40), note="RSS, shared libraries with it")  # fmt: skip
+              goal=Goal("≤", 40), note="RSS, including shared libraries")  # fmt: skip
     yield Row(PART, "memory, anonymous", ours.anonymous, "MB", _POLLER, theirs.anonymous)
 
 
@@ -97,7 +97,7 @@ def _processes_started() -> int:
 
 
 def _under_storm(stage: Stage, pid: int, program: str) -> tuple[float, float]:
-    """The daemon's CPU in percent of a core, and the execs a second that there were."""
+    """The daemon's CPU in percent of a core, and the rate of execs per second."""
     stage.progress(f"{PART}: {_STORM} execs a second of {program}")
     cpu, begun = cpu_seconds(pid), time.monotonic()
     rate = _execs(stage.lab.node, program, _STORM, stage.scale.storm)
@@ -112,7 +112,7 @@ def _execs(host: Host, program: str, per_second: int, seconds: float) -> float:
 
 
 def _exec_rate(stage: Stage) -> Row:
-    """How many execs a second one core does beside the daemon, and without it."""
+    """Execs per second on one core, with the daemon and without it."""
     beside: list[float] = []
     without: list[float] = []
     for number in range(stage.scale.storms):

@@ -1,9 +1,9 @@
-"""Connections that a stranger gets accepted while a workload opens its ports.
+"""Exposure: connections of an untrusted host that a workload accepts while it opens ports.
 
-The stranger hammers a port (hammer.c) before the workload listens on it, while it does, and
-after. Each listen has a port of its own, so no rule from before can help. What counts is what
-the workload's accept() returned. A port stays open until no connection came for a while: so the
-hammer finds any gap, and a poller has the time it needs.
+The untrusted host connects to a port as fast as it can (hammer.c) before, while and after the
+workload listens on it. Each listen uses a new port, so no earlier rule can help. The result is the
+number of connections that the workload's accept() returned. A port stays open until no connection
+arrived for a while, so the hammer finds any gap, and a poller has the time it needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.lab import Host
 PART = "exposure"
 _ASK_EVERY = 0.01
 _WARM_UP = 3  # listens that are not counted
-_GIVE_UP = 8  # listens in a row that nothing closed: more would tell no more
+_GIVE_UP = 8  # listens in a row that nothing closed: more would add no information
 _NOTHING = "nothing at all"
 
 
@@ -44,7 +44,7 @@ _OPEN = Patience(0.15, 1.5)
 
 @dataclass(frozen=True)
 class Target:
-    """A workload under the hammer, and what it is called in the table."""
+    """A workload under the hammer, and its name in the table."""
 
     name: str
     host: Host
@@ -54,7 +54,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Listen:
-    """What came of one listen.
+    """The result of one listen.
 
     ``at_the_door``: attempts that met the open port. ``milliseconds``: from listen() to the last
     connection. ``ended``: connections had ended before the port was closed.
@@ -68,7 +68,7 @@ class Listen:
 
 
 def measure(stage: Stage) -> Iterator[Row]:
-    """Guard, reaction only, each rival, and nothing at all; ours beside the first rival."""
+    """Guard, reaction only, each rival, and nothing at all; compared with the first rival."""
     others = {rival.name: _against(stage, rival) for rival in RIVALS}
     others[_NOTHING] = list(_bare(stage))
     first = RIVALS[0].name
@@ -91,7 +91,7 @@ def rows(
     goal: Goal | None = None,
     note: str = "",
 ) -> Iterator[Row]:
-    """Connections a listen, and for how long they came."""
+    """Connections per listen, and the time until the last one."""
     attempts, met = sum(one.attempts for one in listens), sum(one.at_the_door for one in listens)
     notes = [f"{sum(one.accepted for one in listens):,} of {attempts:,} attempts"]
     notes += [f"{met:,} at the open port", f"{len(listens)} listens"]
@@ -130,12 +130,12 @@ def _open_for(listens: list[Listen]) -> float:
 
 def _guarded(stage: Stage) -> tuple[list[Listen], str]:
     with stage.daemon(), own_cgroup() as cgroup, stage.rank(cgroup=cgroup) as rank:
-        note = "" if _guard_stands(stage.lab.node, cgroup) else "NO GUARD STOOD"
+        note = "" if _guard_is_active(stage.lab.node, cgroup) else "NO ACTIVE GUARD"
         return _hammered(stage, "guard", rank), note
 
 
-def _guard_stands(host: Host, cgroup: Path) -> bool:
-    """Wait until the kernel lists an element in the guard set of the cgroup's depth."""
+def _guard_is_active(host: Host, cgroup: Path) -> bool:
+    """Whether the kernel lists a guard of the cgroup's depth in time."""
     listing = ["nft", "list", "set", "inet", "vllmwall", "guarded_1"]
     deadline = time.monotonic() + PATIENCE / 3
     while time.monotonic() < deadline:
@@ -159,7 +159,7 @@ def _bare(stage: Stage) -> list[Listen]:
 
 
 def _against(stage: Stage, rival: Rival) -> list[Listen] | str:
-    """What came of a rival's listens, or why it does not run here."""
+    """The results of a rival's listens, or the reason why it does not run here."""
     stage.progress(f"{PART}: {rival.name} starts")
     count = stage.scale.poller_listens
     try:

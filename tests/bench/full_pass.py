@@ -1,7 +1,7 @@
-"""A full pass beside one ``ss -ltnp`` on the same node, in the same run.
+"""A full pass, compared with one ``ss -ltnp`` on the same node in the same run.
 
-Opens listeners in processes that look like ranks, starts sleepers until the machine has as many
-processes as wanted, and times both, in turn. Changes no rule.
+Opens listeners in processes that look like ranks, starts sleeping processes until the machine has
+enough, and measures both in turn. Changes no rule.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _OPENERS = 50
 
 
 def measure(stage: Stage) -> Iterator[Row]:
-    """Medians, and the first pass, to which everything is new."""
+    """Medians, and the first pass, which has no cached state."""
     scale = stage.scale
-    stage.progress(f"{PART}: {scale.processes} processes are started")
+    stage.progress(f"{PART}: {scale.processes} processes start")
     with _busy_node(stage):
         full_pass = _passes(stage)
         first = timed(full_pass)
@@ -54,7 +54,7 @@ def measure(stage: Stage) -> Iterator[Row]:
 
 
 def timed(function: Callable[[], None]) -> float:
-    """Milliseconds that one call takes."""
+    """The duration of one call in milliseconds."""
     begun = time.perf_counter()
     function()
     return (time.perf_counter() - begun) * 1000
@@ -78,7 +78,7 @@ def _ss() -> None:
 
 @contextmanager
 def _busy_node(stage: Stage) -> Iterator[None]:
-    """A node with many listeners and processes. All live in the lab and end with it at last."""
+    """A node with many listeners and processes, which end when the context is left."""
     children: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:

@@ -1,10 +1,10 @@
-/* The stranger: opens connections to one port as fast as one core can, and counts what came of each.
+/* The untrusted host: opens connections to one port as fast as one core can, and counts the results.
  *
- * Real sockets, not forged packets: what counts is a handshake that both kernels finished, and
- * what accept() gave the workload. A dropped SYN stalls nothing: a socket lives only until
- * WINDOW others were opened after it (some ten milliseconds, far less than the first
- * retransmission) and is then asked what became of it. So there is nothing to wait for, and no
- * epoll is needed. Closing resets, so no TIME_WAIT uses up the source ports.
+ * Real sockets, not forged packets: the results are handshakes that both kernels finished, and
+ * connections that accept() returned to the workload. A dropped SYN causes no delay: a socket is
+ * checked and closed after WINDOW others were opened (some ten milliseconds, far less than the
+ * first retransmission). So nothing waits, and no epoll is needed. Closing resets, so no TIME_WAIT
+ * uses up the source ports.
  *
  * stdin, a line a run:  ADDRESS PORT     stdout:  "on" after the first window of attempts
  *                       (an empty line)           "ATTEMPTS REFUSED ACCEPTED UNANSWERED NANOSECONDS"

@@ -1,8 +1,8 @@
-"""The two ways in which vllmwall lies on a disk: from a package, and in a checkout.
+"""The two layouts of vllmwall on disk: from a package, and in a checkout.
 
-The package's is laid out from dist/*.deb in a folder that goes away: its launcher, its libraries,
-the distribution's Python, everything compiled as its post-installation script does it. Our own
-code is the checkout's in both, so an old package tells of today's code too.
+The package's is unpacked from dist/*.deb into a temporary folder: its launcher, its libraries,
+the distribution's Python, everything compiled as its post-installation script does. The product's
+code is the checkout's in both, so an old package measures the current code too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOT_KEPT = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 
 @dataclass(frozen=True)
 class Layout:
-    """How vllmwall is called there, and an interpreter that does nothing."""
+    """The command of vllmwall in a layout, and an interpreter that does nothing."""
 
     name: str
     command: tuple[str, ...]
@@ -30,7 +30,7 @@ class Layout:
 
 
 def layouts(folder: Path) -> Iterator[Layout]:
-    """The package's if there is one, and the checkout's."""
+    """The package's layout if a package was built, and the checkout's."""
     if (package := newest_package()) is not None:
         yield packaged(package, folder)
     python = sys.executable
@@ -38,7 +38,7 @@ def layouts(folder: Path) -> Iterator[Layout]:
 
 
 def newest_package() -> Path | None:
-    """What `make deb` made last; None: nothing, or it cannot be unpacked here."""
+    """The newest package of `make deb`; None: none, or it cannot be unpacked here."""
     if shutil.which("dpkg-deb") is None:
         return None
     found = CHECKOUT.glob("dist/vllmwall_*.deb")
@@ -46,7 +46,7 @@ def newest_package() -> Path | None:
 
 
 def packaged(package: Path, folder: Path) -> Layout:
-    """Lay a package out below ``folder``. Raises CalledProcessError."""
+    """Unpack a package below ``folder``. Raises CalledProcessError."""
     subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True)
     library = folder / INSTALLED.lstrip("/")
     ours = library / "site/vllmwall"
@@ -57,12 +57,12 @@ def packaged(package: Path, folder: Path) -> Layout:
         script.write_text(script.read_text().replace(INSTALLED, str(library)))
     python = str(library / "python")
     compiling = ["-m", "compileall", "-q", "-f", "--invalidation-mode", "checked-hash"]
-    subprocess.run(  # not checked: of the libraries' files some are for newer Pythons
+    subprocess.run(  # not checked: some files of the libraries are for newer Pythons
         [python, *compiling, str(library / "site")], stdout=subprocess.DEVNULL, check=False
     )
     return Layout("package", (str(launcher),), (python, "-c", "pass"))
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours without what makes Python slow; modules that were not compiled yet are, once."""
+    """This environment without variables that slow Python down or prevent compiled modules."""
     return {**{key: value for key, value in os.environ.items() if key not in _NOT_KEPT}, **more}

@@ -1,15 +1,15 @@
-"""What a packet's way through the wall costs: new connections a second, and bytes a second.
+"""The packet path through the wall: new connections per second, and bytes per second.
 
-Method: pairs.c holds both ends of each connection in one thread, so nothing but the rules
-differs between two servers and nobody waits for a core. Each server is a host of its own, with
-its rules set up once. In every round each server gets one short slice, in an order drawn by
-lot, and before and after each the bare server has one. A ratio is the median over the rounds
-of a server's figure by that of its two neighbours. A second server without rules is measured
-like all others: how far it is from 1 is the noise.
+Method: pairs.c holds both ends of each connection in one thread, so only the rules differ between
+two servers and no process waits for a core. Each server is a host of its own, with its rules set
+up once. In every round each server gets one short slice, in random order, and the bare server gets
+one before and after each. A ratio is the median over the rounds of a server's figure divided by
+those of its two neighbours. A second server without rules is measured like all others: its
+distance from 1 is the noise.
 
-The client is a peer and its port is walled: what a job says to itself. At the public ports it is
-a stranger, and under lockdown it takes the longest way that lets a peer in. The chain of iptables
-has a rule a port, as pollers write them: not this peer, drop.
+The client is a peer and its port is walled: the traffic within a job. At the public ports it is
+an untrusted host, and in lockdown it takes the longest path that accepts a peer. The iptables chain
+has one rule per port, as pollers write them: not this peer, drop.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _PUBLIC_PORT = 8000
 _GUARDS = 100
 _BANS = 1000
 _FLAT_ENOUGH = Goal("≥", 0.97, "ratio")
-_UNITS = {"connect": 1e9, "bulk": 8.0}  # of a nanosecond's figure: 1/s, Gbit/s
+_UNITS = {"connect": 1e9, "bulk": 8.0}  # factors from counts per nanosecond: 1/s, Gbit/s
 
 
 @dataclass(frozen=True)
 class Slice:
-    """What a server did in a second, and the bare server right before and after."""
+    """A server's rate per second, and the bare server's right before and after."""
 
     rate: float
     bare: float
 
     @property
     def ratio(self) -> float:
-        """How much of the bare server's."""
+        """The rate as a share of the bare server's."""
         return self.rate / self.bare
 
 
@@ -56,7 +56,7 @@ Measured = dict[str, list[Slice]]
 
 @dataclass(frozen=True)
 class Server:
-    """A host with some rules, and the port to connect to. ``prepare`` puts the rules up."""
+    """A host with some rules, and the port to connect to. ``prepare`` applies the rules."""
 
     name: str
     prepare: Callable[[Host], None]
@@ -85,7 +85,7 @@ def measure(stage: Stage) -> Iterator[Row]:
 
 
 def rows(kind: str, unit: str, measured: Measured, servers: list[Server]) -> Iterator[Row]:
-    """A row a server, beside the bare one; and the largest wall beside the smallest."""
+    """A row per server, compared with the bare one; and the largest wall with the smallest."""
     for server in servers:
         if slices := measured.get(server.name):
             yield Row(
@@ -103,7 +103,7 @@ def rows(kind: str, unit: str, measured: Measured, servers: list[Server]) -> Ite
 
 
 def _flat(kind: str, unit: str, small: list[Slice], large: list[Slice]) -> Row:
-    """Whether many ports cost more than few, round by round."""
+    """The cost of many ports relative to few, round by round."""
     ratio = median(two.ratio / one.ratio for one, two in zip(small, large, strict=True))
     value, baseline = (median(one.rate for one in each) for each in (large, small))
     name = f"{kind}, flat: {_wall_name(_PORTS[-1])}"
@@ -141,7 +141,7 @@ def _servers() -> list[Server]:
 
 
 def _guarded_servers(stack: contextlib.ExitStack) -> list[Server]:
-    """A public port without a rule, asked by a stranger: its SYNs meet the guards, which look
+    """A public port without a rule and an untrusted client: the SYNs meet the guards, which look
     the socket up."""
     cgroups = [stack.enter_context(own_cgroup()) for _ in range(_GUARDS)]
     guards = frozenset(Guard(1, path.stat().st_ino, f"/{path.name}") for path in cgroups)
@@ -179,7 +179,7 @@ def _small(host: Host) -> Wall:
 
 
 def _banning(host: Host) -> None:
-    """Somebody else is banned, a thousand times."""
+    """A thousand bans of other addresses."""
     banned = networks(*(f"10.{n >> 8}.{n & 255}.1" for n in range(_BANS)))
     _apply(host, replace(_small(host), banned=banned))
 
@@ -191,8 +191,7 @@ def _locking(host: Host) -> None:
 def _apply(host: Host, wanted: Wall) -> None:
     backend = Nftables()
     backend.apply(host.path, wanted, None)
-    standing = backend.read_back(host.path)
-    assert wanted == standing, f"the wall of {host.name} does not stand"
+    assert wanted == backend.read_back(host.path), f"the wall of {host.name} is not active"
 
 
 def _chain(rules: int) -> Callable[[Host], None]:

@@ -1,7 +1,7 @@
-/* Both ends of a connection in one process: what a packet's way costs, and nothing beside it.
+/* Both ends of a connection in one process: measures the packet path alone.
  *
  * The sockets belong to two network namespaces, the loop to one thread. No second process waits
- * for a core, so what differs between two servers is the rules in the way of their packets.
+ * for a core, so two servers differ only in the rules that their packets pass.
  * Each run is short; the bench interleaves servers and compares within a round.
  *
  * Arguments: the clients' network namespace.

@@ -1,8 +1,8 @@
-"""A rival: looks for new listeners once a second and closes them with a firewall's own tool.
+"""A rival: polls for new listeners once a second and closes them with a firewall's own tool.
 
     python poller.py iptables|ufw|firewall-cmd PEER
 
-Written as people write it: psutil, subprocess, sleep. Runs on its own, imports nothing of ours.
+Written as such scripts usually are: psutil, subprocess, sleep. Runs on its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SECONDS = 1.0
 
 
 def listening() -> set[int]:
-    """The TCP ports that somebody listens on, loopback aside."""
+    """The TCP ports with a listener, except on loopback."""
     return {
         one.laddr.port
         for one in psutil.net_connections(kind="tcp")
@@ -26,7 +26,7 @@ def listening() -> set[int]:
 
 
 def commands(tool: str, port: int, peer: str) -> list[list[str]]:
-    """What closes a port to everyone but one peer."""
+    """The commands that close a port to every host except one peer."""
     iptables = ["iptables", "-w", "-A", "INPUT", "-p", "tcp", "--dport", str(port)]
     tcp = ["proto", "tcp", "from"]
     rich = f'rule family="ipv4" source NOT address="{peer}" port port="{port}" protocol="tcp" drop'
@@ -41,7 +41,7 @@ def commands(tool: str, port: int, peer: str) -> list[list[str]]:
 
 
 def main(tool: str, peer: str) -> None:
-    """Poll for ever."""
+    """Poll until killed."""
     closed = listening()
     print("ready", flush=True)
     while True:

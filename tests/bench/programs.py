@@ -1,4 +1,4 @@
-"""The bench's own C programs: built when their source is newer, spoken to line by line."""
+"""The benchmark's C programs: built when their source is newer, controlled line by line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.lab import Host
 
 SOURCES = Path(__file__).parent
 BUILT = SOURCES.parents[1] / ".cache" / "bench"
-# The workload has to look like Python to recognition; see rank.c. So has one of the programs
-# that a storm of execs starts: the daemon has the others filtered out in the kernel.
+# The workload must look like Python to recognition; see rank.c. So must one of the programs
+# in the exec load, because the kernel filters out the others for the daemon.
 RANK = "python3-rank"
 NOTHING = "nothing"
 PYTHON_NOTHING = "python3-nothing"
@@ -30,7 +30,7 @@ _NAMES = {
 
 
 def built(name: str) -> Path:
-    """The executable, compiled if need be. Raises CalledProcessError where there is no cc."""
+    """The executable, compiled if needed. Raises CalledProcessError without a C compiler."""
     target, source = BUILT / name, SOURCES / f"{_NAMES[name]}.c"
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
         BUILT.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Conversation:
         )
         self.pid = self._process.pid
         first = self.listen()
-        assert "ready" == first, f"{argv[0]} said {first!r} and not that it is ready"
+        assert "ready" == first, f"{argv[0]} printed {first!r} instead of ready"
 
     def __enter__(self) -> Conversation:
         return self
@@ -74,7 +74,7 @@ class Conversation:
             self._process.stdin.close()
 
     def tell(self, line: str) -> None:
-        """Say something that has no answer yet."""
+        """Send a line without waiting for an answer."""
         assert self._process.stdin is not None
         print(line, file=self._process.stdin, flush=True)
 
@@ -87,6 +87,6 @@ class Conversation:
         return line.strip()
 
     def ask(self, line: str) -> str:
-        """Say something and wait for the answer."""
+        """Send a line and wait for the answer."""
         self.tell(line)
         return self.listen()

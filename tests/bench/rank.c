@@ -1,10 +1,10 @@
-/* The workload: listens when told to, accepts whatever comes, and says what and when.
+/* The workload: listens on command, accepts every connection, and reports counts and times.
  *
  * It is built under a name that begins like Python's and started with a rank's environment, so
- * recognition takes it for a rank of torch.distributed. It is in C so that accepting costs little
- * beside the hammer, and so that the clock is read right before listen(). It ends connections
- * politely: after a server's reset conntrack takes the next SYN from the same source port for
- * part of the old connection, and the rivals' firewalls let that in.
+ * recognition classifies it as a rank of torch.distributed. It is in C so that accepting is cheap
+ * compared with the hammer, and so that the clock is read right before listen(). It closes
+ * connections normally: after a server's reset conntrack assigns the next SYN from the same source
+ * port to the old connection, and the rivals' firewalls accept it.
  *
  * stdin:  open PORT    stdout:  nanoseconds (CLOCK_MONOTONIC) just before listen()
  *         tell                  "ACCEPTED LAST": connections so far, when the last one came
@@ -78,7 +78,7 @@ static void obey(const char *line)
     printf("%ld %lld\n", accepted, last);
 }
 
-/* A real rank has torch mapped; a file of that name stands for it. */
+/* A real rank has torch mapped; a file of that name takes its place. */
 static void map_library(const char *path)
 {
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;

@@ -1,10 +1,9 @@
-"""From `listen()` to the rule, where no guard stands before it.
+"""Reaction time: from `listen()` to the rule, without a guard.
 
 Method: the workload reads the clock right before it calls listen(), and prints it. The kernel
-notifies of the daemon's transaction right after its rules took effect; watch.c reads the same
-clock when that comes. So the figure errs to our disadvantage, by some ten microseconds. The
-commit that counts is the one that puts just this port into a walled set. The workload runs in a
-cgroup that it shares with others, so no guard can cover it.
+notifies of the daemon's transaction right after its rules took effect, and watch.c then reads the
+same clock. So the figure is too large by some ten microseconds. The commit that counts is the one
+that adds this port to a walled set. The workload shares its cgroup with others, so it has no guard.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from tests.bench.stage import Stage, next_port
 
 PART = "reaction without guard"
 _PATIENCE = 2.0
-_WARM_UP = 5  # listens that are not counted: the first ones load what the daemon needs
-_APART = (0.01, 0.04)  # seconds between listens: of those, some meet the daemon in a full pass
-_IN_A_ROW = (0.0, 0.0)  # the daemon still reads back what it did about the last one
+_WARM_UP = 5  # listens that are not counted: the first ones load modules
+_APART = (0.01, 0.04)  # seconds between listens; some meet the daemon during a full pass
+_IN_A_ROW = (0.0, 0.0)  # the daemon is still reading back the last change
 _P50, _P99 = Goal("≤", 0.5), Goal("≤", 5)
 
 
 def measure(stage: Stage) -> Iterator[Row]:
-    """p50, p99 and the longest; of listens that come alone, and of those in a row."""
+    """p50, p99 and the maximum, of single listens and of listens in a row."""
     with stage.daemon(), Watch(stage.lab.node) as watch, stage.rank() as rank:
         took, missed = _listens(stage, rank, watch, _APART)
         in_a_row, missed_in_a_row = _listens(stage, rank, watch, _IN_A_ROW)
@@ -38,7 +37,7 @@ def measure(stage: Stage) -> Iterator[Row]:
 def _listens(
     stage: Stage, rank: Conversation, watch: Watch, pause: tuple[float, float]
 ) -> tuple[list[float], int]:
-    """The milliseconds of those that got a rule, and how many got none."""
+    """The milliseconds of listens that got a rule, and the number of those without."""
     took: list[float] = []
     missed = 0
     for number in range(_WARM_UP + stage.scale.reactions):
@@ -53,7 +52,7 @@ def _listens(
 
 
 def listen_once(rank: Conversation, watch: Watch) -> float | None:
-    """Milliseconds from listen() to the rule; None: no rule came."""
+    """Milliseconds from listen() to the rule; None: no rule was added."""
     port = next_port()
 
     def closes_it(commit: Commit) -> bool:
@@ -66,7 +65,7 @@ def listen_once(rank: Conversation, watch: Watch) -> float | None:
 
 
 def rows(name: str, took: list[float], missed: int, goals: Mapping[int, Goal]) -> Iterator[Row]:
-    """The figures; a listen that got no rule at all spoils them."""
+    """The figures; there are none if a listen got no rule at all."""
     note = f"{len(took)} listens" + (f", {missed} without a rule!" if missed else "")
     for percent in (50, 99, 100):
         value = percentile(took, percent) if took and not missed else None

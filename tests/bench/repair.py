@@ -1,7 +1,7 @@
-"""Somebody flushes the ruleset of a table that the kernel does not let us own: how long it gapes.
+"""Repair time: from a flush of an unowned table to its repair.
 
 Method: the time between two commits in one stream of notifications (watch.c): the flush, and the
-transaction that puts the workload's port back.
+transaction that restores the workload's port.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.bench.stage import Stage, next_port
 PART = "repair"
 _PATIENCE = 1.0
 _APART = (0.02, 0.06)  # seconds between flushes
-_GIVE_UP = 5  # flushes that nothing repaired: more would tell no more
+_GIVE_UP = 5  # flushes without repair: more would add no information
 _FLUSH = ("nft", "flush", "ruleset")
 _NOT_OWNED = {
     "VLLMWALL_OWNER": "off"
@@ -26,7 +26,7 @@ _NOT_OWNED = {
 
 
 def measure(stage: Stage) -> Iterator[Row]:
-    """p50, p99 and the longest, of the flushes that were repaired within `_PATIENCE`."""
+    """p50, p99 and the maximum, of the flushes that were repaired within `_PATIENCE`."""
     took, missed = [], 0
     port = next_port()
     with (
@@ -66,10 +66,10 @@ def flush_once(stage: Stage, watch: Watch, port: int) -> float | None:
 
 
 def rows(took: list[float], missed: int) -> Iterator[Row]:
-    """The figures; a flush that was not repaired counts as a failure of all of them."""
+    """The figures; there are none if a flush was not repaired."""
     note = f"{len(took)} flushes repaired"
     if missed:
         note += f", {missed} not within {_PATIENCE:g} s!"
     for name, percent, goal in (("p50", 50, None), ("p99", 99, Goal("≤", 20)), ("max", 100, None)):
         value = percentile(took, percent) if took and not missed else None
-        yield Row(PART, f"flush to whole again, {name}", value, "ms", goal=goal, note=note)
+        yield Row(PART, f"flush to repair, {name}", value, "ms", goal=goal, note=note)

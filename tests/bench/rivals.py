@@ -1,7 +1,7 @@
-"""What people use today: a poller that looks once a second and calls a firewall's own tool.
+"""The rivals: a poller that runs once a second and calls a firewall's own tool.
 
-Each rival has a host of its own in the lab, and what it writes below /etc and /run is private to
-its mount namespace: the machine's own ufw and firewalld see nothing of it.
+Each rival has a host of its own in the lab. Its files below /etc and /run are private to its mount
+namespace, so the machine's own ufw and firewalld are not affected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.bench.programs import Conversation
 from tests.bench.stage import Stage
 from tests.support.lab import PEER, Host
 
-# In its own namespace: ended connections leave conntrack at once, or a table that is full would
+# In its own namespace: closed connections leave conntrack at once. Otherwise a full table would
 # look like a firewall that has closed the port.
 _SHORT_MEMORY = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close"
 
@@ -43,7 +43,7 @@ n=0; until firewall-cmd --state; do n=$((n + 1)); [ $n -lt 40 ]; sleep 0.25; don
 
 
 class NotRunError(Exception):
-    """A rival does not work here; the text says why."""
+    """A rival that does not work here, with the reason."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One figure of the benchmark, what it is compared with, and whether it is good enough. Pure."""
+"""One figure of the benchmark, its baseline and its goal. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Figure = Literal["value", "ratio"]
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure shall be: ``of`` says whether the value counts or its ratio."""
+    """The limit of a figure: ``of`` selects the value or its ratio."""
 
     word: Literal["≤", "≥"]
     limit: float
@@ -24,7 +24,7 @@ class Goal:
         return f"{subject}{self.word} {number(self.limit)}"
 
     def is_met(self, figure: float) -> bool:
-        """Whether a measured figure is good enough."""
+        """Whether a measured figure meets the goal."""
         return figure <= self.limit if self.word == "≤" else figure >= self.limit
 
 
@@ -33,8 +33,8 @@ class Row:
     """One line of the table.
 
     ``baseline`` is the figure of ``beside``, measured in the same run and in the same unit.
-    ``ratio`` is value divided by baseline unless the part measured it better (pairwise). A value
-    of None was not measured; then ``note`` says why.
+    ``ratio`` is value divided by baseline unless the part measured it pairwise, which is more
+    exact. A value of None was not measured, and ``note`` has the reason.
     """
 
     part: str
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """The value in units of the baseline; None where there is none, or it is 0."""
+        """The value divided by the baseline; None without a baseline, or if it is 0."""
         if self.paired_ratio is not None:
             return self.paired_ratio
         if self.value is None or not self.baseline:
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None: no goal. What has a goal and no figure has missed it."""
+        """Whether the goal is met; None: no goal. A goal without a figure is missed."""
         if self.goal is None:
             return None
         figure = self.value if self.goal.of == "value" else self.ratio
@@ -80,7 +80,7 @@ class Row:
 
 
 def to_json(rows: Iterable[Row]) -> str:
-    """All rows as a JSON list, an object a line."""
+    """All rows as a JSON list, one object per line."""
     objects = (json.dumps(row.as_json(), ensure_ascii=False) for row in rows)
     return "[\n" + ",\n".join(objects) + "\n]\n"
 
@@ -97,7 +97,7 @@ def percentile(figures: Sequence[float], percent: float) -> float:
 
 
 def number(figure: float) -> str:
-    """Three significant digits, thousands set apart: for people."""
+    """Three significant digits, with thousands separators."""
     if figure and abs(figure) < 100:
         text = f"{figure:.3g}"
         return text if "e" not in text else f"{figure:.6f}".rstrip("0")

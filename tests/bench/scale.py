@@ -1,4 +1,4 @@
-"""How much of everything: a run worth quoting, and one that ends within a minute. Pure."""
+"""The sizes of a run: one worth quoting, and a quick one of a minute. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Scale:
 
     name: str
     listens: int  # behind a wall, under the hammer
-    poller_listens: int  # beside a poller: each stands until it reacted
+    poller_listens: int  # beside a poller: each lasts until the poller reacted
     reactions: int
     flushes: int
     rounds: int  # of the packet path, all servers in each

@@ -1,4 +1,4 @@
-"""The node of the benchmark: the lab, a daemon of its own, a workload in a cgroup of its own."""
+"""The benchmark's node: a lab, a daemon, and a workload in a cgroup of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.guarded import PEERS, Guarded
 from tests.support.lab import Host, Lab
 
 PREFIX = "vwbench-"
-_TOLD_EVERY = 0.2  # seconds between two progress lines
+_PROGRESS_EVERY = 0.2  # seconds between two progress lines
 _FIRST_PORT, _PORTS = 20000, 12000  # below the ephemeral range
 _ports = itertools.count()
 _cgroup_numbers = itertools.count()
@@ -28,23 +28,23 @@ _cgroup_numbers = itertools.count()
 
 @dataclass
 class Stage:
-    """Where the parts play: a lab, a folder that goes away, and how much of everything to do."""
+    """The environment of a part: a lab, a temporary folder, and the sizes of the run."""
 
     lab: Lab
     folder: Path
     scale: Scale
-    _told: float = field(default=0.0, repr=False)
+    _shown: float = field(default=0.0, repr=False)
     _daemons: Iterator[int] = field(default_factory=itertools.count, repr=False)
 
     def progress(self, what: str) -> None:
-        """Tell the person at the terminal what is being done."""
+        """Show the current step on a terminal."""
         now = time.monotonic()
-        if sys.stderr.isatty() and now - self._told > _TOLD_EVERY:
-            self._told = now
+        if sys.stderr.isatty() and now - self._shown > _PROGRESS_EVERY:
+            self._shown = now
             print(f"\r\033[K  · {what}", end="", file=sys.stderr, flush=True)
 
     def quiet(self) -> None:
-        """Take the progress line away."""
+        """Remove the progress line."""
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
@@ -52,7 +52,7 @@ class Stage:
     def daemon(
         self, config: str = PEERS, environment: Mapping[str, str] | None = None
     ) -> Iterator[Guarded]:
-        """The node under a daemon with this configuration. Its wall goes when it ends."""
+        """A daemon on the node with this configuration. Leaving stops it and removes its wall."""
         node = self.lab.node
         found = Guarded(
             self.lab, self.folder / f"daemon{next(self._daemons)}", environment=environment or {}
@@ -68,7 +68,7 @@ class Stage:
             subprocess.run(node.command(delete), check=False, capture_output=True)
 
     def rank(self, host: Host | None = None, cgroup: Path | None = None) -> Conversation:
-        """A workload that listens on command: on the node, or another host; in a cgroup."""
+        """A workload that listens on command, on the node or ``host``, in a cgroup if given."""
         library = self.folder / "libtorch_cpu.so"
         library.write_bytes(b"not really")
         env = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
@@ -82,13 +82,13 @@ class Stage:
 
 
 def next_port() -> int:
-    """A port that no part has used yet, so that nobody can have closed it before."""
+    """A port that no part has used yet, so that no earlier rule closes it."""
     return _FIRST_PORT + next(_ports) % _PORTS
 
 
 @contextlib.contextmanager
 def own_cgroup() -> Iterator[Path]:
-    """A scope of its own at the root of the v2 hierarchy. It is empty when it is left.
+    """A new scope at the root of the v2 hierarchy. Its processes must end before it is left.
 
     Raises FileNotFoundError where cgroup2 is not mounted.
     """
@@ -101,7 +101,7 @@ def own_cgroup() -> Iterator[Path]:
 
 
 def cgroup2_mount() -> Path:
-    """Where the v2 hierarchy is mounted. Raises FileNotFoundError."""
+    """The mount point of the v2 hierarchy. Raises FileNotFoundError."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind, *_ = line.split()
         if kind == "cgroup2":
@@ -111,14 +111,14 @@ def cgroup2_mount() -> Path:
 
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
-    """A folder that goes away. Others may read it, as they may read /etc/vllmwall."""
+    """A temporary folder that other users may read, like /etc/vllmwall."""
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
 def sweep() -> None:
-    """Remove what a bench that was killed had to leave; the lab sweeps for itself."""
+    """Remove leftovers of benchmarks that were killed; the lab removes its own."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
         if _is_orphaned(path):
             shutil.rmtree(path, ignore_errors=True)
@@ -134,7 +134,7 @@ def _is_orphaned(path: Path) -> bool:
 
 
 def _remove(cgroup: Path) -> None:
-    """The kernel lets a cgroup go a moment after its last process has ended."""
+    """The kernel releases a cgroup a moment after its last process has ended."""
     deadline = time.monotonic() + 3
     while True:
         try:

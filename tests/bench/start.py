@@ -1,8 +1,8 @@
-"""What a start costs: until systemd is told that the wall stands, and in memory; and a `status`.
+"""The cost of a start: time until READY=1, memory, and the time of a `status`.
 
-The clock of ``ready`` runs from the start of the program to READY=1, which comes after the first
-pass. Everything has real-time priority, so that what else runs on the machine counts little. The
-figure beside it is the same interpreter, started in the same way, that does nothing.
+``ready`` is measured from the start of the program to READY=1, which is sent after the first pass.
+Everything has real-time priority, so other load on the machine matters little. The baseline is the
+same interpreter, started in the same way, that does nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _NOTHING = "an idle Python"
 _WITH = "with the process that reads the configuration"
 _URGENT = ("chrt", "--fifo", "1")
 _PATIENCE = 60.0  # seconds
-_SETTLED = 2.0  # seconds after READY=1; the pass that looks for old walls is over then
-_ASKED = 5  # times that each daemon is asked
+_SETTLED = 2.0  # seconds after READY=1, when the pass that looks for old walls is over
+_ASKED = 5  # requests to each daemon
 
 
 @dataclass(frozen=True)
 class Start:
-    """One start: seconds until READY=1, and of CPU with the processes that it took; fields of
-    smaps_rollup in MB; seconds of `status`."""
+    """One start: seconds until READY=1, CPU seconds including child processes, fields of
+    smaps_rollup in MB, seconds of each `status`."""
 
     ready: float
     cpu: float
@@ -44,12 +44,12 @@ class Start:
 
 
 def measure(stage: Stage) -> Iterator[Row]:
-    """Both layouts, the package's first."""
+    """Rows for both layouts, the package's first."""
     found = list(layouts(stage.folder))
     if len(found) == 1:
-        yield Row(PART, "package", None, "", note="there is none: make deb")
+        yield Row(PART, "package", None, "", note="not built: make deb")
     for layout in found:
-        _start(stage, layout, 0)  # what is not compiled yet is now
+        _start(stage, layout, 0)  # compiles modules
         starts, nothing = [], []
         for number in range(1, stage.scale.starts + 1):
             stage.progress(f"{PART}: {layout.name}, {number}")
@@ -78,7 +78,7 @@ def _start(stage: Stage, layout: Layout, number: int) -> Start:
     folder = stage.folder / f"{layout.name}{number}"
     folder.mkdir(mode=0o755)
     (folder / "vllmwall.toml").write_text(PEERS)
-    with _listening(folder / "notify") as told:
+    with _listening(folder / "notify") as notified:
         begun = time.monotonic()
         process = stage.lab.node.popen(
             [*_URGENT, *layout.command, *_arguments(stage, folder)],
@@ -86,7 +86,7 @@ def _start(stage: Stage, layout: Layout, number: int) -> Start:
             output=folder / "log",
         )
         try:
-            while b"READY=1" not in told.recv(4096):
+            while b"READY=1" not in notified.recv(4096):
                 pass
             ready, cpu = time.monotonic() - begun, _cpu_with_children(process.pid)
             time.sleep(_SETTLED)
@@ -113,7 +113,7 @@ def _arguments(stage: Stage, folder: Path) -> list[str]:
 
 
 def _asked(layout: Layout, folder: Path) -> Iterator[float]:
-    """Seconds that each question takes; the first one, for which the disk is read, left out."""
+    """Seconds of each request except the first, which reads from disk."""
     command = [*_URGENT, *layout.command, "--socket", str(folder / "run/control.sock"), "status"]
     for number in range(_ASKED + 1):
         begun = time.monotonic()
@@ -132,7 +132,7 @@ def _nothing(stage: Stage, layout: Layout) -> float:
 
 @contextmanager
 def _listening(path: Path) -> Iterator[socket.socket]:
-    """As systemd listens to what it starts. Raises TimeoutError when nobody says a word."""
+    """A notify socket like systemd's. Its recv raises TimeoutError after `_PATIENCE`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(path))
         listening.settimeout(_PATIENCE)

@@ -13,7 +13,7 @@ _MET = {True: "[green]met[/]", False: "[bold red]MISSED[/]", None: ""}
 
 
 def as_table(rows: Iterable[Row], title: str) -> Table:
-    """All rows, a section a part."""
+    """All rows, one section per part."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("what", no_wrap=True)
     for heading in ("value", "unit", "beside", "ratio", "goal"):

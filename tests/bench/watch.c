@@ -1,8 +1,8 @@
-/* When rules became live: writes down nf_tables' notifications with the time they came.
+/* Times of rule changes: writes nf_tables' notifications with the time of their arrival.
  *
  * The kernel sends them right after a transaction's rules took effect (nf_tables_commit, Linux
  * 4.x to 6.18), to every socket in the group. This process sleeps until then and runs at
- * real-time priority, so it burdens no core, and the time it writes is late by some ten
+ * real-time priority, so it uses little CPU, and the time it writes is late by some ten
  * microseconds, never early.
  *
  * stdout: "ready\n", then records: int64 nanoseconds (CLOCK_MONOTONIC), uint32 length, the message.

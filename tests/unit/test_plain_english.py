@@ -1,0 +1,81 @@
+"""Texts are plain English: CONTRIBUTING has the rules, this file finds what a machine can find."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Each with a better word. Not words of nft(8), systemd or Kubernetes, and hard for many readers.
+FORBIDDEN = {
+    r"anew": "again, re-read, restart",
+    r"whom|whoever|whomever": "name the person or program: a user, a host, the caller",
+    r"mend(?:s|ed|ing)?": "fix, repair",
+    r"knock(?:s|ed|ing)?": "try, probe, connect",
+    r"(?<!-)(?:stands?|stood)(?!-in)": "is active, applied, present",
+    r"shall": "must, may, will",
+    r"lets? go|letting go": "release, close, forget",
+    r"take(?:s|n)? along|took along": "include, copy",
+    r"sees? to it": "make sure",
+    r"by (?:itself|themselves) alone|for want of": "alone, without",
+    r"tells? of": "report, list",
+    r"no more\b(?! than)": "no longer",
+    r"in force": "active",
+    r"takes? (?:it|them|itself|themselves) (?:away|back)": "remove, roll back",
+    r"throw-?away": "temporary",
+}
+_RIDDLE = re.compile(r"(?:What|Who|Whose|Whom|Whether)\b")
+# CONTRIBUTING shows bad examples beside good ones.
+_EXAMPLES = re.compile(r"^\| instead of \|.*?\n\n", re.MULTILINE | re.DOTALL)
+_TEXTS = ["*.md", "docs/**/*.md", "systemd/**/*", "packaging/**/*", "tests/bench/*.[pc]*"]
+_NOT_OURS = {".json", ".txt", ".pyc"}  # Grafana's, pip's, Python's
+_CODE = ["packaging/**/*.py", "tests/bench/*.py"]
+# Written from the product's texts, or quoting them.
+_LATER = {
+    *("docs/reference/cli.md", "docs/reference/config.md", "docs/reference/findings.md"),
+    *("docs/reference/metrics.md", "packaging/vllmwall.toml"),
+    *("packaging/prometheus/vllmwall.rules.yml", "packaging/prometheus/vllmwall.rules.test.yml"),
+    *("docs/how-to/prove-the-wall.md", "docs/how-to/metrics-and-alerts.md"),
+}
+
+
+def texts() -> list[Path]:
+    """Every file that a person reads as prose, comments included."""
+    found = {path for pattern in _TEXTS for path in ROOT.glob(pattern)}
+    return sorted(
+        one
+        for one in found
+        if one.is_file() and one.suffix not in _NOT_OURS and name(one) not in _LATER
+    )
+
+
+def code() -> list[Path]:
+    """Every module with a docstring."""
+    return sorted(path for pattern in _CODE for path in ROOT.glob(pattern))
+
+
+def name(path: Path) -> str:
+    """How the path is called in a test's name."""
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", texts(), ids=name)
+def test_no_forbidden_word(path: Path) -> None:
+    """A word with a plainer one, in any text of the product."""
+    text = _EXAMPLES.sub("", path.read_text())
+    found = [
+        f"{text.count(chr(10), 0, one.start()) + 1}: {one.group()!r}; better: {better}"
+        for word, better in FORBIDDEN.items()
+        for one in re.finditer(rf"\b(?:{word})\b", text, re.IGNORECASE)
+    ]
+    assert [] == found
+
+
+@pytest.mark.parametrize("path", code(), ids=name)
+def test_no_module_docstring_is_a_riddle(path: Path) -> None:
+    """It is a noun phrase and a promise, and begins with neither What nor Who."""
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert not _RIDDLE.match(docstring), docstring.partition("\n")[0]
