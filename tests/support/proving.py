@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pydantic import TypeAdapter
 
 from tests.support.guarded import Guarded
 from tests.support.lab import Host
-from vllmwall.inspect.prove.shape import ProveJson, TryJson
+from vllmwall.inspect.prove import ProbeReport, Proof
 
 
 def command(socket_path: Path, *arguments: str) -> list[str]:
@@ -19,7 +18,7 @@ def command(socket_path: Path, *arguments: str) -> list[str]:
     return [*cli, "prove", *arguments]
 
 
-def proved(node: Guarded, *arguments: str, status: int = 0) -> ProveJson:
+def proved(node: Guarded, *arguments: str, status: int = 0) -> Proof:
     """The answer as JSON, with the exit status that it must have."""
     done = subprocess.run(
         command(node.runtime / "control.sock", "--json", *arguments),
@@ -29,19 +28,19 @@ def proved(node: Guarded, *arguments: str, status: int = 0) -> ProveJson:
         check=False,
     )
     assert status == done.returncode, done.stdout + done.stderr
-    return TypeAdapter(ProveJson).validate_python(json.loads(done.stdout))
+    return TypeAdapter(Proof).validate_json(done.stdout)
 
 
-def tries(answer: ProveJson, port: int) -> list[TryJson]:
-    return [one for one in answer["tries"] if one["port"] == port]
+def probes(answer: Proof, port: int) -> list[ProbeReport]:
+    return [one for one in answer.probes if one.port == port]
 
 
-def fates(answer: ProveJson, port: int, source: str = "stranger") -> set[tuple[str, str, str]]:
+def fates(answer: Proof, port: int, source: str = "stranger") -> set[tuple[str, str, str]]:
     """What was expected and seen at a port, and whether that is right."""
     return {
-        (one["expected"], one["seen"], one["outcome"])
-        for one in tries(answer, port)
-        if one["source_kind"] == source
+        (one.expected.value, one.seen, one.outcome.value)
+        for one in probes(answer, port)
+        if one.source_kind == source
     }
 
 

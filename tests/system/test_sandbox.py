@@ -148,7 +148,7 @@ def test_what_happened_is_told_and_written_to_the_journal(node: Node) -> None:
 
 def test_prove_audit_and_connections_work_as_installed(node: Node) -> None:
     """With what the package carries: tables of advisories, views of the kernel."""
-    assert "All as expected: 2 tries" in node.box.run("vllmwall", "prove").stdout
+    assert "All as expected: 2 probes" in node.box.run("vllmwall", "prove").stdout
     audit = node.box.run("vllmwall", "audit", "--fail-on=never", "--sarif").stdout
     assert "2.1.0" == json.loads(audit)["version"]
     with node.talk():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -23,10 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from vllmwall.api.shapes import StatusJson
-    from vllmwall.inspect.prove import Finding, Question
-    from vllmwall.inspect.prove.shape import ProveJson, TryJson
-    from vllmwall.model import Address, Network, Policy
+    from vllmwall.inspect.prove import ProbeReport, Proof
+    from vllmwall.model import Address
 
+_MARKS = {"as expected": "✓", "different": "✗", "unproven": "?", "gone": "-"}
 _COLOURS = {
     "as expected": "green",
     "different": "bold red",
@@ -37,50 +35,55 @@ _COLOURS = {
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-@click.option("--peer", multiple=True, metavar="ADDRESS", help="Try from there too; repeatable.")
+@click.option(
+    "--peer",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Also send probes from this address; repeatable.",
+)
 @click.option(
     "--patience",
     type=click.FloatRange(0.1, 60),
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long a closed port is waited for.",
+    help="How long to wait for an answer.",
 )
 def prove(as_json: bool, peer: tuple[str, ...], patience: float) -> None:
-    """Knock at every listener as a stranger, and see that only the API opens.
+    """Send test packets to every listener from an untrusted address.
 
-    Makes a network namespace with an address that nobody has (192.0.2.0/24 and its like) and a
-    cable into each network namespace with a workload, sends real packets, and takes everything
-    away again. No workload notices: only an API is really connected to. With --peer, from that
-    address too; its own connections are not touched.
+    Creates a temporary network namespace with a documentation address (such as 198.51.100.77) and
+    a veth pair into each network namespace with a workload, and removes them at the end. Workloads
+    do not notice: only an API gets a full connection. With --peer, packets come from that address
+    too; its own connections are not affected.
 
-    Exits with 0 when all is as expected, else with 7. Needs root.
+    Exits with 0 when every probe was as expected, otherwise with 7. Needs root.
     """
     if os.geteuid() != 0:
-        fail("prove makes a network namespace and sends raw packets: ask as root", Exit.DENIED)
+        fail("prove creates a network namespace and sends raw packets: run it as root", Exit.DENIED)
     peers = _addresses(peer)
     status = cast("StatusJson", ask("status"))
     with _ending_in_order():
-        answer = cast("ProveJson", printable(_proof(status, peers, patience)))
+        answer = cast("Proof", printable(_proof(status, peers, patience)))
     if as_json:
-        print_json(answer)
+        print_json(asdict(answer))
     else:
         show(console(), answer)
-    sys.exit(Exit.OK if answer["as_expected"] else Exit.DISPROVED)
+    sys.exit(Exit.OK if answer.as_expected else Exit.DISPROVED)
 
 
-def show(out: Console, answer: ProveJson) -> None:
-    """Draw a proof for a person."""
+def show(out: Console, answer: Proof) -> None:
+    """Draw a proof as tables."""
     from rich.table import Table
     from rich.text import Text
 
-    from vllmwall.inspect.prove import report
+    from vllmwall.inspect.prove import summary
 
-    colour = "bold green" if answer["as_expected"] else "bold red"
-    out.print(report.summary(answer), style=colour if answer["tries"] else "bold yellow")
-    for problem in answer["problems"]:
+    colour = "bold green" if answer.as_expected else "bold red"
+    out.print(summary(answer), style=colour if answer.probes else "bold yellow")
+    for problem in answer.problems:
         out.print(f"! {problem}", style="yellow")
-    for name, owner, tries in _groups(answer["tries"]):
+    for name, owner, probes in _groups(answer.probes):
         out.print()
         out.print(Text(owner, style="bold cyan").append(f"  in {name}", style="dim"))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -90,57 +93,55 @@ def show(out: Console, answer: ProveJson) -> None:
         table.add_column("FROM", no_wrap=True)
         table.add_column("EXPECTED", overflow="fold")
         table.add_column("SEEN", overflow="fold", min_width=16)
-        for alike in _alike(tries):
-            one, style = alike[0], _COLOURS[alike[0]["outcome"]]
+        for alike in _alike(probes):
+            one, style = alike[0], _COLOURS[alike[0].outcome.value]
             table.add_row(
-                Text(report.MARKS[one["outcome"]], style=style),
+                Text(_MARKS[one.outcome.value], style=style),
                 _places(alike),
-                one["role"],
-                one["source_kind"],
+                one.role,
+                one.source_kind,
                 _expected(one),
-                Text(report.seen(one), style="" if one["outcome"] == "as expected" else style),
+                Text(one.met, style="" if one.outcome.value == "as expected" else style),
             )
         out.print(table)
-    for each in answer["untried"] if answer["tries"] else ():
-        reason = each["reason"].partition(":")[0]
-        out.print(f"not tried: {each['listener']} ({each['role']}): {reason}", style="dim")
-    if answer["as_expected"]:
+    for each in answer.skipped if answer.probes else ():
+        reason = each.reason.partition(":")[0]
+        out.print(f"not probed: {each.listener} ({each.role}): {reason}", style="dim")
+    if answer.as_expected:
         return
-    for space in answer["namespaces"]:
-        for line in space["surroundings"]:
-            out.print(f"{space['name']}: {line}", style="dim")
+    for space in answer.namespaces:
+        for line in space.surroundings:
+            out.print(f"{space.name}: {line}", style="dim")
 
 
-def _alike(tries: Collection[TryJson]) -> Collection[list[TryJson]]:
-    """Tries that differ by nothing but the port share a row."""
-    groups: dict[tuple[str, ...], list[TryJson]] = {}
-    for one in tries:
-        fate = (one["expected"], one["seen"], one["by"], one["outcome"])
-        key = (one["proto"], one["address"], one["role"], one["source_kind"], *fate)
+def _alike(probes: Collection[ProbeReport]) -> Collection[list[ProbeReport]]:
+    """Probes that differ only in the port share a row."""
+    groups: dict[tuple[str, ...], list[ProbeReport]] = {}
+    for one in probes:
+        fate = (one.expected.value, one.seen, one.by, one.outcome.value)
+        key = (one.proto, one.address, one.role, one.source_kind, *fate)
         groups.setdefault(key, []).append(one)
     return groups.values()
 
 
-def _places(alike: list[TryJson]) -> str:
-    from vllmwall.inspect.prove import report
-
-    first, *others = sorted(alike, key=lambda one: one["port"])
+def _places(alike: list[ProbeReport]) -> str:
+    first, *others = sorted(alike, key=lambda one: one.port)
     if not others:
-        return report.place(first)
-    return f"{report.place(first)}…{others[-1]['port']} ({len(alike)})"
+        return first.place
+    return f"{first.place}…{others[-1].port} ({len(alike)})"
 
 
-def _expected(one: TryJson) -> str:
-    return "not by us" if one["expected"].startswith("not") else one["expected"]
+def _expected(one: ProbeReport) -> str:
+    return "not by us" if one.expected.value.startswith("not") else one.expected.value
 
 
-def _groups(tries: Collection[TryJson]) -> Iterator[tuple[str, str, list[TryJson]]]:
-    """By namespace and workload, in the order of the tries; the API first."""
-    groups: dict[tuple[str, str], list[TryJson]] = {}
-    for one in sorted(tries, key=lambda one: one["role"] != "api"):
-        pid = f", pid {one['root_pid']}" if one["root_pid"] else ""
-        owner = f"{one['workload'] or 'this node'}{pid}"
-        groups.setdefault((one["namespace"], owner), []).append(one)
+def _groups(probes: Collection[ProbeReport]) -> Iterator[tuple[str, str, list[ProbeReport]]]:
+    """By namespace and workload, in the order of the probes; the API first."""
+    groups: dict[tuple[str, str], list[ProbeReport]] = {}
+    for one in sorted(probes, key=lambda one: one.role != "api"):
+        pid = f", pid {one.root_pid}" if one.root_pid else ""
+        owner = f"{one.workload or 'this node'}{pid}"
+        groups.setdefault((one.namespace, owner), []).append(one)
     for (name, owner), found in sorted(groups.items()):
         yield name, owner, found
 
@@ -154,113 +155,30 @@ def _addresses(texts: Collection[str]) -> tuple[Address, ...]:
         raise click.BadParameter(f"--peer: {error}") from error
 
 
-def _proof(status: StatusJson, peers: tuple[Address, ...], patience: float) -> ProveJson:
-    from vllmwall import __version__
-    from vllmwall.inspect.prove import report
-
-    files, question, problems = _question(status, peers, patience)
-    hashes = [{"file": str(file), "sha256": _sha256(file)} for file in files]
-    begun = time.time()
-    found = report.as_json(_prove(question))
-    return cast(
-        "ProveJson",
-        {
-            "version": 1,
-            "time": begun,
-            "seconds": time.time() - begun,
-            "host": status["host"],
-            "kernel": platform.release(),
-            "vllmwall": __version__,
-            "operator": os.environ.get("SUDO_USER") or _user(),
-            "mode": status["mode"],
-            "config": hashes,
-            **found,
-            "problems": [*problems, *cast("list[str]", found["problems"])],
-        },
-    )
-
-
-def _prove(question: Question) -> list[Finding]:
+def _proof(status: StatusJson, peers: tuple[Address, ...], patience: float) -> Proof:
     from vllmwall.enforce.backend import EnforceError
-    from vllmwall.inspect.prove import ProveError
+    from vllmwall.inspect.prove import ProveError, proof_of, question_of
     from vllmwall.inspect.prove import prove as proved
 
+    question = question_of(status, peers, patience)
+    begun = time.time()
     try:
-        return proved(question)
+        return proof_of(proved(question), status, begun, question.problems)
     except PermissionError as error:
         fail(f"{error}: prove needs every right of root", Exit.DENIED)
     except (OSError, EnforceError, ProveError) as error:
-        fail(f"nothing is proved: {error}")
-
-
-def _question(
-    status: StatusJson, peers: tuple[Address, ...], patience: float
-) -> tuple[list[Path], Question, list[str]]:
-    from ipaddress import ip_network
-
-    from vllmwall.inspect.prove import Question
-    from vllmwall.model import PEERS
-
-    files = [Path(file) for file in status["config"]["files"]]
-    policy, problems = _policy(files)
-    networks: Mapping[str, Collection[Network]] = {
-        **policy.groups,
-        PEERS: [ip_network(text) for text in status["peers"]["networks"]],
-    }
-    problems += [
-        f"{peer} is no peer: nothing but the API is expected to open for it"
-        for peer in peers
-        if not any(peer in network for network in networks[PEERS])
-    ]
-    loaded = status["config"]["loaded"]
-    problems += [
-        f"{file} was changed after it was loaded: `vllmwall reload` has not happened"
-        for file in files
-        if file.exists() and file.stat().st_mtime > loaded
-    ]
-    return files, Question(status, networks, policy.failsafe, peers, patience), problems
-
-
-def _policy(files: Collection[Path]) -> tuple[Policy, list[str]]:
-    """Groups and failsafe ports. The daemon keeps the last good file, of which there is no copy."""
-    from vllmwall.config import DROP_INS, ConfigError, load
-    from vllmwall.config.models import Config
-
-    first = next(iter(files), Path(os.devnull))
-    if first.parent.name == DROP_INS:
-        first = first.parent.parent / "vllmwall.toml"
-    try:
-        return load(first).policy(), []
-    except ConfigError:
-        problem = "the configuration on the disk cannot be used: groups are not known"
-        return Config().policy(), [problem]
-
-
-def _sha256(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-def _user() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+        fail(f"no probes were sent: {error}")
 
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """A signal ends us like an error does, so that everything made is taken away. Only once."""
+    """The first signal ends the command like an error, so that everything is removed."""
     stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
         for each in stopping:
             signal.signal(each, signal.SIG_IGN)
-        click.echo("vllmwall: stopped; taking away what was made", err=True)
+        click.echo("vllmwall: stopped; removing the temporary network namespace", err=True)
         sys.exit(128 + number)
 
     before = {each: signal.signal(each, stop) for each in stopping}

@@ -23,7 +23,7 @@ from vllmwall.api.shapes import PlanJson, StatusJson
 from vllmwall.inspect.audit.shape import AuditJson
 from vllmwall.inspect.doctor import Examination
 from vllmwall.inspect.learn.shape import LearnJson
-from vllmwall.inspect.prove.shape import ProveJson
+from vllmwall.inspect.prove import Proof
 
 SHAPES: Mapping[str, type] = {
     "audit": AuditJson,
@@ -40,7 +40,7 @@ SHAPES: Mapping[str, type] = {
     "learn": LearnJson,
     "peers": PeersAnswerJson,
     "plan": PlanJson,
-    "prove": ProveJson,
+    "prove": Proof,
     "recognize": RecognitionOut,
     "status": StatusJson,
 }

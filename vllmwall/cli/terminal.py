@@ -9,6 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
@@ -54,10 +56,15 @@ def print_json(value: object) -> None:
 def printable(value: object) -> object:
     """Without control characters: names of models, scripts and paths are their owners' own, and
     an escape sequence in one must not act on the terminal that it is shown on."""
-    if isinstance(value, str):
+    if isinstance(value, str) and not isinstance(value, Enum):
         return "".join(one if one.isprintable() else "?" for one in value)
     if isinstance(value, list):
         return [printable(one) for one in value]
+    if isinstance(value, tuple):
+        return tuple(printable(one) for one in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        found = {one.name: printable(getattr(value, one.name)) for one in fields(value)}
+        return replace(value, **found)
     if isinstance(value, dict):
         return {key: printable(one) for key, one in value.items()}
     return value

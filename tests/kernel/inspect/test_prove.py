@@ -18,12 +18,12 @@ import pytest
 
 from tests.support.guarded import PEERS, Guarded, eventually, guarded
 from tests.support.lab import Host, Lab
-from tests.support.proving import CLOSED, OPEN, fates, proved, traces, tries
+from tests.support.proving import CLOSED, OPEN, fates, probes, proved, traces
 from vllmwall.api.server import ControlServer
 from vllmwall.inspect.prove.harness import locked, staged
-from vllmwall.inspect.prove.plan import Expected, Source, Target, Try, Way
-from vllmwall.inspect.prove.probes import Trial
-from vllmwall.inspect.prove.verdicts import Seen
+from vllmwall.inspect.prove.plan import Expected, Probe, Source, Target, Way
+from vllmwall.inspect.prove.probes import ProbeRun
+from vllmwall.inspect.prove.verdicts import Reply
 from vllmwall.linux.netns import run_in
 from vllmwall.model import Proto
 
@@ -35,7 +35,7 @@ def node(lab: Lab, tmp_path: Path) -> Iterator[Guarded]:
 
 
 def test_a_stranger_gets_the_api_alone_and_a_peer_gets_all(node: Guarded) -> None:
-    """By both families, over TCP and UDP; a port of loopback is named and not tried."""
+    """By both families, over TCP and UDP; a port of loopback is named and not probe."""
     node.server(8000).open("tcp", "0.0.0.0", 8000)
     rank = node.rank()
     rank.open("tcp", "::", 29500)
@@ -48,10 +48,10 @@ def test_a_stranger_gets_the_api_alone_and_a_peer_gets_all(node: Guarded) -> Non
     for port in (29500, 29501, 5000):
         assert CLOSED == fates(answer, port), port
         assert OPEN == fates(answer, port, "peer"), port
-    assert {"192.0.2.1", "2001:db8::1"} == {one["address"] for one in tries(answer, 29500)}
-    assert {"by vllmwall"} == {one["by"] for one in answer["tries"] if one["seen"] == "closed"}
-    assert ["tcp 127.0.0.1:7000"] == [one["listener"] for one in answer["untried"]]
-    assert answer["as_expected"]
+    assert {"192.0.2.1", "2001:db8::1"} == {one.address for one in probes(answer, 29500)}
+    assert {"by vllmwall"} == {one.by for one in answer.probes if one.seen == "closed"}
+    assert ["tcp 127.0.0.1:7000"] == [one.listener for one in answer.skipped]
+    assert answer.as_expected
 
 
 def test_only_the_api_is_connected_to(node: Guarded) -> None:
@@ -60,8 +60,8 @@ def test_only_the_api_is_connected_to(node: Guarded) -> None:
     node.rank().open("tcp", "::", 29500)
     node.ask("reload")
     answer = proved(node)
-    assert {"connect"} == {one["way"] for one in tries(answer, 8000)}
-    assert {"syn"} == {one["way"] for one in tries(answer, 29500)}
+    assert {"connect"} == {one.way for one in probes(answer, 8000)}
+    assert {"syn"} == {one.way for one in probes(answer, 29500)}
 
 
 def test_no_program_notices_a_try_that_comes_through(lab: Lab, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_no_program_notices_a_try_that_comes_through(lab: Lab, tmp_path: Path) -
             )
             thread.start()
         answers = _tried_directly(node, 29500, 5000)
-        assert {Seen.OPEN} == {seen for one, seen in answers.items() if one.way is Way.SYN}
+        assert {Reply.OPEN} == {seen for one, seen in answers.items() if one.way is Way.SYN}
         assert [] == woken
         assert "open" == lab.stranger.connect(node.ipv4, 29500)
         assert "timeout" == lab.stranger.udp(node.ipv4, 5000)
@@ -96,16 +96,16 @@ def _blocked(made: socket.socket, take: str, arguments: tuple[int, ...], woken: 
         woken.append(take)
 
 
-def _tried_directly(node: Host, tcp: int, udp: int) -> dict[Try, Seen]:
+def _tried_directly(node: Host, tcp: int, udp: int) -> dict[Probe, Reply]:
     """Every way but connect, from a stranger of both families, without a wall."""
     sources = [Source("stranger", ip_address(one)) for one in ("198.51.100.77", "2001:db8::77")]
     found = []
     for source, address in zip(sources, (node.ipv4, node.ipv6), strict=True):
         target = Target(ip_address(address), Proto.TCP, tcp, address, "tcpstore")
-        found.append(Try(source, target, Way.SYN, Expected.CLOSED))
+        found.append(Probe(source, target, Way.SYN, Expected.CLOSED))
     broken = replace(found[0].target, proto=Proto.UDP, port=udp)
-    found.append(Try(sources[0], broken, Way.DATAGRAM, Expected.CLOSED))
-    trial = Trial(found)
+    found.append(Probe(sources[0], broken, Way.DATAGRAM, Expected.CLOSED))
+    trial = ProbeRun(found)
     targets = {one.target.address for one in found}
     with locked(node.path), staged(node.path, sources, targets) as inside:
         run_in(inside, lambda: trial.run(0.5))
@@ -125,8 +125,8 @@ def test_a_wall_that_drops_nothing_is_disproved(node: Guarded, how: str) -> None
         node.ask("down")
     answer = proved(node, status=7)
     assert {("closed", "open", "different")} == fates(answer, 29500) == fates(answer, 5000)
-    assert not answer["as_expected"]
-    assert how == answer["mode"]
+    assert not answer.as_expected
+    assert how == answer.mode
 
 
 @contextlib.contextmanager
@@ -163,7 +163,7 @@ def _answer(server: ControlServer, done: threading.Event) -> None:
     ],
 )
 def test_a_hole_in_the_table_is_found_at_that_port_alone(node: Guarded, damage: str) -> None:
-    """The table is not asked, it is tried."""
+    """The table is not asked, it is probe."""
     rank = node.rank()
     rank.open("tcp", "0.0.0.0", 29500)
     rank.open("udp", "0.0.0.0", 5000)
@@ -174,7 +174,7 @@ def test_a_hole_in_the_table_is_found_at_that_port_alone(node: Guarded, damage: 
     assert {("closed", "open", "different")} == fates(answer, 29500)
     everything = "table " in damage or "peers" in damage
     assert ({"different"} if everything else {"as expected"}) == {
-        one["outcome"] for one in tries(answer, 5000)
+        one.outcome for one in probes(answer, 5000)
     }
 
 
@@ -187,7 +187,7 @@ def test_a_wall_that_closes_the_api_is_disproved(node: Guarded) -> None:
         node.lab.node.run(["nft", "delete element inet vllmwall any4 { tcp . 8000 }"])
         answer = proved(node, status=7)
     assert {("open", "closed", "different")} == fates(answer, 8000)
-    assert ["by vllmwall"] == [one["by"] for one in tries(answer, 8000)]
+    assert ["by vllmwall"] == [one.by for one in probes(answer, 8000)]
 
 
 OTHER = "add table inet other; add chain inet other c { type filter hook %s priority %s; }; "
@@ -204,8 +204,8 @@ def test_an_api_that_another_firewall_closes_is_told_from_one_that_we_close(
     node.lab.node.run(["nft", OTHER % ("input", 0) + rule])
     answer = proved(node, status=7)
     assert {("open", "closed", "different")} == fates(answer, 8000)
-    assert "not by vllmwall" in tries(answer, 8000)[0]["by"]
-    assert any("inet other c (input)" in line for line in answer["namespaces"][0]["surroundings"])
+    assert "not by vllmwall" in probes(answer, 8000)[0].by
+    assert any("inet other c (input)" in line for line in answer.namespaces[0].surroundings)
 
 
 def test_what_another_firewall_closes_before_us_is_closed_by_whom_unknown(node: Guarded) -> None:
@@ -216,7 +216,7 @@ def test_what_another_firewall_closes_before_us_is_closed_by_whom_unknown(node: 
     node.lab.node.run(["nft", OTHER % ("prerouting", -300) + rule])
     answer = proved(node)
     assert CLOSED == fates(answer, 29500)
-    assert ["by whom unknown"] == [one["by"] for one in tries(answer, 29500)]
+    assert ["by an unknown program"] == [one.by for one in probes(answer, 29500)]
 
 
 def test_silence_proves_nothing_where_no_packet_comes_through(node: Guarded) -> None:
@@ -256,7 +256,7 @@ def test_a_listener_that_went_is_gone_and_no_failure(node: Guarded) -> None:
         rank.close("tcp", "0.0.0.0", 29500)
         server.kill()
         answer = proved(node)
-    assert {"gone"} == {one["outcome"] for port in (29500, 8000) for one in tries(answer, port)}
+    assert {"gone"} == {one.outcome for port in (29500, 8000) for one in probes(answer, port)}
     assert CLOSED == fates(answer, 29501)
 
 
@@ -291,6 +291,6 @@ def test_a_listener_in_a_container_is_tried_there(lab: Lab, tmp_path: Path) -> N
         node.ask("reload")
         before = traces(box.node)
         answer = proved(node)
-        assert {"192.0.2.50", "2001:db8::50"} == {one["address"] for one in tries(answer, 29500)}
+        assert {"192.0.2.50", "2001:db8::50"} == {one.address for one in probes(answer, 29500)}
         assert CLOSED == fates(answer, 29500) == fates(answer, 29501)
         assert before == traces(box.node)

@@ -1,11 +1,24 @@
-"""Real packets against the walls that stand: what `vllmwall prove` does.
+"""`vllmwall prove`: real packets against the active walls.
 
-It trusts neither the daemon nor the table: a stranger of its own making knocks at every listener,
-through the hook that a stranger's packets meet. No workload notices, and nothing stays behind.
+It trusts neither the daemon nor the table: it sends packets from an untrusted address to every
+listener, through the hook that such packets pass. No workload notices, and nothing is left behind.
 """
 
 from vllmwall.inspect.prove.errors import ProveError
-from vllmwall.inspect.prove.run import PATIENCE, Finding, Question, prove
-from vllmwall.inspect.prove.verdicts import Outcome
+from vllmwall.inspect.prove.question import PATIENCE, Question, question_of
+from vllmwall.inspect.prove.report import ProbeReport, Proof, proof_of, summary
+from vllmwall.inspect.prove.run import prove
+from vllmwall.inspect.prove.verdicts import ProbeOutcome
 
-__all__ = ["PATIENCE", "Finding", "Outcome", "ProveError", "Question", "prove"]
+__all__ = [
+    "PATIENCE",
+    "ProbeOutcome",
+    "ProbeReport",
+    "Proof",
+    "ProveError",
+    "Question",
+    "proof_of",
+    "prove",
+    "question_of",
+    "summary",
+]

@@ -1,7 +1,7 @@
-"""What keeps a proof from being made."""
+"""The error of `vllmwall prove`."""
 
 from __future__ import annotations
 
 
 class ProveError(Exception):
-    """Nothing could be proved: what is wrong, where, and what to do, in words."""
+    """No probes could be sent; the message says why."""

@@ -1,9 +1,9 @@
-"""The packets that are sent, byte by byte, and what answers mean. Pure.
+"""The bytes of probes, and the meaning of replies. Pure.
 
-Neither kind can reach a program. A SYN alone is answered by the kernel, and since no socket sent
-it, the sender's kernel resets the half of a connection that came of it: accept() never returns.
-A datagram with a wrong checksum passes firewalls, which do not add it up, and is thrown away by
-the kernel before recv() (udp(7)). Layouts: RFC 9293, RFC 768, RFC 8200.
+Neither kind reaches a program. The kernel answers a SYN, and since no socket sent it, the sender's
+kernel resets the half-open connection: accept() never returns. A datagram with a wrong checksum
+passes firewalls, which do not verify it, and the kernel drops it before recv() (udp(7)).
+Layouts: RFC 9293, RFC 768, RFC 8200.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def broken_datagram(source: Address, target: Address, ports: Ports) -> bytes:
 
 
 def answer(segment: bytes) -> tuple[Ports, bool] | None:
-    """Whose segment came back, and whether somebody listens; None: it is no answer to a SYN."""
+    """The ports of a reply, and whether the port is open; None: not a reply to a SYN."""
     if len(segment) < 20:
         return None
     theirs, ours = _PORTS.unpack_from(segment)
@@ -58,7 +58,7 @@ def answer(segment: bytes) -> tuple[Ports, bool] | None:
 
 
 def rejected(message: bytes, family: int) -> tuple[Address, Proto, Ports] | None:
-    """Which packet of ours an ICMP message says was turned away; None: it says something else."""
+    """The packet of ours that an ICMP message rejects; None: it is about something else."""
     if len(message) < 8 or message[0] != _UNREACHABLE[family]:
         return None
     inner = message[8:]

@@ -1,7 +1,6 @@
-"""What shall be tried, from where, and what must come of it. Pure.
+"""The plan of `vllmwall prove`: targets, sources and expected results. Pure.
 
-Expected is what the policy says about a listener's role, not what the table holds: a rule that is
-missing shall show.
+The policy for a listener's role decides what is expected, not the table: a missing rule must show.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vllmwall.cidr import host_port
 from vllmwall.decide.walls import FAILSAFE
@@ -26,20 +25,20 @@ DOCUMENTATION = tuple(
         ("198.51.100.0/24", "203.0.113.0/24", "192.0.2.0/24", "2001:db8::/32"),  # RFC 5737, 3849
     )
 )
-_HOSTS = (77, 78, 177, 178, 211, 212)  # of each range: one that nobody has will do
+_HOSTS = (77, 78, 177, 178, 211, 212)  # of each range, the first that is unused
 _CATCHES_ALL = 8  # a prefix as short as that is a default route in parts
 
 
 class Way(str, Enum):
-    """How a listener is tried."""
+    """The kind of probe."""
 
-    CONNECT = "connect"  # the whole handshake, then a reset: for an API, which is made for it
-    SYN = "syn"  # the first packet of one: no program notices
-    DATAGRAM = "datagram"  # with a wrong checksum: no program gets it
+    CONNECT = "connect"  # a full handshake, then a reset: for an API, which expects clients
+    SYN = "syn"  # the first packet only: no program notices
+    DATAGRAM = "datagram"  # with a wrong checksum: no program receives it
 
 
 class Expected(str, Enum):
-    """What must come of a try."""
+    """The result that a probe must have."""
 
     OPEN = "open"
     CLOSED = "closed"
@@ -48,9 +47,9 @@ class Expected(str, Enum):
 
 @dataclass(frozen=True)
 class Source:
-    """Who tries: a ``stranger`` or a ``peer``."""
+    """The origin of a probe."""
 
-    kind: str
+    kind: Literal["stranger", "peer"]
     address: Address
 
 
@@ -70,8 +69,8 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Try:
-    """One try and what must come of it."""
+class Probe:
+    """One probe and its expected result."""
 
     source: Source
     target: Target
@@ -80,28 +79,29 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Untried:
-    """A listener that is not tried, and why."""
+class Skipped:
+    """A listener that is not probed, and why. ``namespace`` is the name that people know."""
 
-    target: str
+    listener: str
     role: str
     workload: str
     reason: str
+    namespace: str = ""
 
 
 @dataclass(frozen=True)
-class Place:
-    """What the plan must know of a network namespace: its addresses and who listens."""
+class NamespaceView:
+    """What the plan needs from a network namespace: its addresses and listeners."""
 
     addresses: tuple[Address, ...]
     listeners: tuple[Listener, ...]
 
     def at(self, proto: Proto, port: int) -> list[Listener]:
-        """Who listens at a port, on whatever address."""
+        """The listeners at a port, on any address."""
         return self._by_port.get((proto, port), [])
 
     def is_listening(self, proto: Proto, bound: str, port: int) -> bool:
-        """Whether that listener is there."""
+        """Whether that listener exists."""
         return any(one.address_text == bound for one in self.at(proto, port))
 
     @cached_property
@@ -113,76 +113,76 @@ class Place:
 
 
 def targets_of(
-    status: StatusJson, namespace: int, place: Place
-) -> tuple[list[Target], list[Untried]]:
-    """Every place where a listener of a workload can be reached from outside, and the others."""
+    status: StatusJson, namespace: int, view: NamespaceView
+) -> tuple[list[Target], list[Skipped]]:
+    """Every address at which a workload can be reached from outside, and listeners without one."""
     found: list[Target] = []
-    untried = []
+    skipped = []
     for workload in status["workloads"]:
         for one in workload["listeners"]:
             if one["namespace"] != namespace:
                 continue
-            reached = list(_targets(one, workload, place))
+            reached = list(_targets(one, workload, view))
             found += reached
             if not reached:
-                untried.append(_untried(one, workload))
-    return found, untried
+                skipped.append(_skipped(one, workload))
+    return found, skipped
 
 
 def failsafe_targets(
-    ports: Collection[tuple[Proto, int]], known: Collection[Target], place: Place
+    ports: Collection[tuple[Proto, int]], known: Collection[Target], view: NamespaceView
 ) -> list[Target]:
-    """The failsafe TCP ports at which something listens, that are not tried anyway."""
+    """The failsafe TCP ports at which something listens, that are not targets already."""
     taken = {(one.address, one.port) for one in known}
     found = {
         (address, one.port): Target(
             address, one.proto, one.port, one.address_text, "failsafe", note=FAILSAFE
         )
-        for one in place.listeners
+        for one in view.listeners
         if one.proto is Proto.TCP and (one.proto, one.port) in ports
-        for address in _destinations(one, place)
+        for address in _destinations(one, view)
     }
     return [target for key, target in found.items() if key not in taken]
 
 
-def tries_of(
+def probes_of(
     targets: Iterable[Target],
     sources: Iterable[Source],
     networks: Mapping[str, Collection[Network]],
-) -> list[Try]:
-    """Each source at each target of its family; where listeners share one, the strictest counts."""
-    found: dict[object, Try] = {}
+) -> list[Probe]:
+    """Each source at each target of its family; the strictest of shared ones counts."""
+    found: dict[object, Probe] = {}
     sources = list(sources)
     for target in targets:
         for source in sources:
             if source.address.version != target.address.version:
                 continue
             key = (source, target.address, target.proto, target.port)
-            one = Try(source, target, _way(target), _expected(source, target, networks))
+            one = Probe(source, target, _way(target), _expected(source, target, networks))
             before = found.setdefault(key, one)
             if before.expected is Expected.OPEN and one.expected is Expected.CLOSED:
                 found[key] = one
     return list(found.values())
 
 
-def controls_of(tries: Iterable[Try], place: Place) -> list[Try]:
-    """A try at a port where nobody listens, for each pair of addresses: an answer proves the way.
+def controls_of(probes: Iterable[Probe], view: NamespaceView) -> list[Probe]:
+    """A probe of a port without listener for each pair of addresses: an answer proves the path.
 
-    Without it a cable that is not plugged in would look like a perfect wall.
+    Without it a broken path would look like a perfect wall.
     """
-    used = {one.port for one in place.listeners if one.proto is Proto.TCP}
+    used = {one.port for one in view.listeners if one.proto is Proto.TCP}
     free = next(port for port in range(1, 65536) if port not in used)
-    pairs = {(one.source, one.target.address) for one in tries}
+    pairs = {(one.source, one.target.address) for one in probes}
     return [
-        Try(source, Target(address, Proto.TCP, free, "", "control"), Way.SYN, Expected.CLOSED)
+        Probe(source, Target(address, Proto.TCP, free, "", "control"), Way.SYN, Expected.CLOSED)
         for source, address in sorted(pairs, key=repr)
     ]
 
 
 def free_address(version: int, taken: Iterable[Network]) -> Address | None:
-    """A documentation address that is in none of these networks; None: there is none.
+    """A documentation address outside these networks; None: there is none.
 
-    Networks that catch everything do not count.
+    Default routes do not count.
     """
     narrow = [one for one in taken if one.version == version and one.prefixlen >= _CATCHES_ALL]
     for network in DOCUMENTATION:
@@ -195,11 +195,11 @@ def free_address(version: int, taken: Iterable[Network]) -> Address | None:
     return None
 
 
-def _targets(one: ListenerJson, workload: WorkloadJson, place: Place) -> Iterator[Target]:
+def _targets(one: ListenerJson, workload: WorkloadJson, view: NamespaceView) -> Iterator[Target]:
     proto = Proto(one["proto"])
     if proto is Proto.UNIX:
         return
-    live = [each for each in place.at(proto, one["port"]) if each.address_text == one["addr"]]
+    live = [each for each in view.at(proto, one["port"]) if each.address_text == one["addr"]]
     listener = live[0] if live else _listener(one)
     template = Target(
         address=ip_address(0),
@@ -212,7 +212,7 @@ def _targets(one: ListenerJson, workload: WorkloadJson, place: Place) -> Iterato
         audience=tuple(one["audience"]),
         note=one["reason"],
     )
-    for address in _destinations(listener, place):
+    for address in _destinations(listener, view):
         yield replace(template, address=address)
 
 
@@ -221,29 +221,29 @@ def _listener(one: ListenerJson) -> Listener:
     return Listener(one["namespace"], Proto(one["proto"]), one["port"], address)
 
 
-def _destinations(listener: Listener, place: Place) -> list[Address]:
-    """Where it is reached: one address a family is enough, and never that of another listener."""
-    others = place.at(listener.proto, listener.port)
+def _destinations(listener: Listener, view: NamespaceView) -> list[Address]:
+    """Where packets reach it: one address per family, and never that of another listener."""
+    others = view.at(listener.proto, listener.port)
     exact = {each.plain_address for each in others if not each.is_wildcard}
     found: list[Address] = []
     for to in listener.destinations:
         if to.address is not None:
-            found += [each for each in place.addresses if each == to.address][:1]
+            found += [each for each in view.addresses if each == to.address][:1]
             continue
         dual_stack = len(listener.destinations) > 1
         if dual_stack and to.family == 4 and any(each.address_text == "0.0.0.0" for each in others):
-            continue  # the kernel hands IPv4 to that one, which is tried too
-        of_family = (each for each in place.addresses if each.version == to.family)
+            continue  # the kernel delivers IPv4 to that one, which is probed too
+        of_family = (each for each in view.addresses if each.version == to.family)
         found += [each for each in of_family if each not in exact][:1]
     return found
 
 
-def _untried(one: ListenerJson, workload: WorkloadJson) -> Untried:
+def _skipped(one: ListenerJson, workload: WorkloadJson) -> Skipped:
     where = f"{one['proto']} {host_port(one['addr'], one['port'])}"
     if one["proto"] == Proto.UNIX.value:
         where = f"unix {one['path']}"
-    reason = one["reason"] or "bound to no address of its network namespace that can be tried"
-    return Untried(where, one["role"], workload["name"], reason)
+    reason = one["reason"] or "bound to no address of its network namespace that can be probed"
+    return Skipped(where, one["role"], workload["name"], reason)
 
 
 def _way(target: Target) -> Way:

@@ -1,155 +1,135 @@
-"""A proof as JSON, and as a text that can be filed and checked. Pure."""
+"""The answer of `vllmwall prove`: what each probe met, and whether that was expected. Pure."""
 
 from __future__ import annotations
 
-import hashlib
+import platform
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from typing import cast
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
+from vllmwall import __version__
 from vllmwall.cidr import host_port
-from vllmwall.inspect.prove.run import Finding
-from vllmwall.inspect.prove.shape import ProvedNamespaceJson, ProveJson, TryJson, UntriedJson
-from vllmwall.inspect.prove.verdicts import Outcome, Verdict
+from vllmwall.inspect.prove.plan import Expected, Skipped, Way
+from vllmwall.inspect.prove.run import NamespaceResult
+from vllmwall.inspect.prove.verdicts import ProbeOutcome, ProbeResult
 
-MARKS = {"as expected": "✓", "different": "✗", "unproven": "?", "gone": "-"}
+if TYPE_CHECKING:
+    from vllmwall.api.shapes import StatusJson
 
-LISTED = "nft -s list table inet vllmwall | sed '1s/ #.*//' | sha256sum"
-"""What anybody can compare a ruleset's hash with, in its namespace."""
-
-_WAYS = (
-    ("connect", "a whole TCP handshake, then a reset"),
-    ("syn", "the first packet of one only, so that no program notices"),
-    ("datagram", "an empty datagram with a wrong checksum, which no program gets"),
-)
+_BAD = frozenset({ProbeOutcome.DIFFERENT, ProbeOutcome.UNPROVEN})
 
 
-def as_json(findings: Collection[Finding]) -> dict[str, object]:
-    """The part of a `ProveJson` that the findings fill."""
-    verdicts = [verdict for one in findings for verdict in one.verdicts]
-    bad = {Outcome.DIFFERENT, Outcome.UNPROVEN}
-    return {
-        "as_expected": not any(one.outcome in bad for one in verdicts),
-        "namespaces": [_namespace(one) for one in findings],
-        "tries": [_try(one, verdict) for one in findings for verdict in one.verdicts],
-        "untried": [each for one in findings for each in _untried(one)],
-        "problems": [problem for one in findings for problem in one.problems],
-    }
+@dataclass(frozen=True)
+class ProvedNamespace:
+    """One network namespace. ``surroundings`` are other firewalls and kernel settings that may drop
+    packets."""
+
+    inode: int
+    name: str
+    surroundings: tuple[str, ...]
 
 
-def summary(answer: ProveJson) -> str:
-    """One line: whether it is as it must be."""
-    counts = Counter(one["outcome"] for one in answer["tries"])
-    if not answer["tries"]:
+@dataclass(frozen=True)
+class ProbeReport:
+    """One probe. ``address`` is its destination, ``bound`` where the listener listens; ``by`` names
+    who closed the port, as far as that is known."""
+
+    namespace: str
+    workload: str
+    root_pid: int
+    role: str
+    proto: str
+    bound: str
+    address: str
+    port: int
+    source: str
+    source_kind: Literal["stranger", "peer"]
+    way: Way
+    expected: Expected
+    seen: Literal["open", "closed", "no answer", "gone"]
+    by: str
+    outcome: ProbeOutcome
+
+    @property
+    def place(self) -> str:
+        """The destination: ``tcp 10.0.0.1:29500``."""
+        return f"{self.proto} {host_port(self.address, self.port)}"
+
+    @property
+    def met(self) -> str:
+        """What the probe met, and who closed the port."""
+        return f"{self.seen}, {self.by}" if self.by else self.seen
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The whole answer. ``time`` is in seconds since the epoch, ``seconds`` the duration;
+    ``as_expected`` decides the exit status."""
+
+    version: int
+    as_expected: bool
+    time: float
+    seconds: float
+    host: str
+    kernel: str
+    vllmwall: str
+    mode: str
+    namespaces: tuple[ProvedNamespace, ...]
+    probes: tuple[ProbeReport, ...]
+    skipped: tuple[Skipped, ...]
+    problems: tuple[str, ...]
+
+
+def proof_of(
+    found: Collection[NamespaceResult], status: StatusJson, begun: float, problems: Iterable[str]
+) -> Proof:
+    """All results as one answer. ``begun``: `time.time` before the first probe."""
+    probes = tuple(_probe(one, result) for one in found for result in one.results)
+    return Proof(
+        version=1,
+        as_expected=not any(one.outcome in _BAD for one in probes),
+        time=begun,
+        seconds=time.time() - begun,
+        host=status["host"],
+        kernel=platform.release(),
+        vllmwall=__version__,
+        mode=status["mode"],
+        namespaces=tuple(ProvedNamespace(one.inode, one.name, one.surroundings) for one in found),
+        probes=probes,
+        skipped=tuple(replace(each, namespace=one.name) for one in found for each in one.skipped),
+        problems=(*problems, *(problem for one in found for problem in one.problems)),
+    )
+
+
+def summary(proof: Proof) -> str:
+    """One line: whether every probe met what was expected."""
+    if not proof.probes:
         return "Nothing to prove: no listener of a workload can be reached from outside"
-    parts = [f"{number} {outcome}" for outcome, number in counts.items()]
-    start = "All as expected" if answer["as_expected"] else "NOT as expected"
-    tries = "try" if len(answer["tries"]) == 1 else "tries"
-    return f"{start}: {len(answer['tries'])} {tries}, {', '.join(sorted(parts))}"
+    counts = Counter(one.outcome.value for one in proof.probes)
+    parts = ", ".join(sorted(f"{number} {outcome}" for outcome, number in counts.items()))
+    start = "All as expected" if proof.as_expected else "NOT as expected"
+    probes = "1 probe" if len(proof.probes) == 1 else f"{len(proof.probes)} probes"
+    return f"{start}: {probes}, {parts}"
 
 
-def report(answer: ProveJson) -> str:
-    """The text for the file: everything that was seen, who signs it off, and its own sha256."""
-    body = "\n".join(_lines(answer)) + "\n"
-    digest = hashlib.sha256(body.encode()).hexdigest()
-    return (
-        f"{body}"
-        f"sha256 of all lines above this one: {digest}\n"
-        "to verify: head -n -2 THIS_FILE | sha256sum\n"
+def _probe(found: NamespaceResult, result: ProbeResult) -> ProbeReport:
+    probe, target = result.probe, result.probe.target
+    return ProbeReport(
+        namespace=found.name,
+        workload=target.workload,
+        root_pid=target.root_pid,
+        role=target.role,
+        proto=target.proto.value,
+        bound=target.bound,
+        address=str(target.address),
+        port=target.port,
+        source=str(probe.source.address),
+        source_kind=probe.source.kind,
+        way=probe.way,
+        expected=probe.expected,
+        seen=result.seen,
+        by=result.by,
+        outcome=result.outcome,
     )
-
-
-def place(one: TryJson) -> str:
-    """Where a try went: ``tcp 10.0.0.1:29500``."""
-    return f"{one['proto']} {host_port(one['address'], one['port'])}"
-
-
-def seen(one: TryJson) -> str:
-    """What it met, and whose doing that was."""
-    return f"{one['seen']}, {one['by']}" if one["by"] else one["seen"]
-
-
-def _lines(answer: ProveJson) -> Iterator[str]:
-    moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(answer["time"]))
-    yield "vllmwall prove: report"
-    yield ""
-    yield summary(answer)
-    yield ""
-    yield f"time      {moment} ({answer['seconds']:.1f} s)"
-    yield f"host      {answer['host']}"
-    yield f"kernel    {answer['kernel']}"
-    yield f"vllmwall  {answer['vllmwall']}, mode {answer['mode']}"
-    yield f"run by    {answer['operator']}"
-    for file in answer["config"]:
-        yield f"config    sha256 {file['sha256'] or 'not readable'}  {file['file']}"
-    for space in answer["namespaces"]:
-        yield f"ruleset   sha256 {space['ruleset_sha256'] or 'no table stands'}  {space['name']}"
-        yield from (f"          {line}" for line in space["surroundings"])
-    yield f"          to compare: {LISTED}"
-    yield ""
-    for way, meaning in _WAYS:
-        yield f"{way:<9} {meaning}"
-    yield ""
-    yield from (_line(one) for one in answer["tries"])
-    for each in answer["untried"]:
-        yield f"  not tried: {each['listener']} ({each['role']}, {each['workload']}):"
-        yield f"    {each['reason']}"
-    yield from (f"! {problem}" for problem in answer["problems"])
-    yield ""
-    yield "signed off by ______________________________  on ____________________"
-    yield ""
-
-
-def _line(one: TryJson) -> str:
-    owner = f"{one['workload']} (pid {one['root_pid']})" if one["root_pid"] else "this node"
-    return (
-        f"{MARKS[one['outcome']]} {place(one)}, {one['role']} of {owner}, in {one['namespace']}:\n"
-        f"    {one['source_kind']} {one['source']}, {one['way']}: "
-        f"expected {one['expected']}, seen {seen(one)}"
-    )
-
-
-def _namespace(one: Finding) -> ProvedNamespaceJson:
-    return {
-        "inode": one.inode,
-        "name": one.name,
-        "ruleset_sha256": one.ruleset,
-        "surroundings": list(one.surroundings),
-    }
-
-
-def _try(finding: Finding, verdict: Verdict) -> TryJson:
-    tried = verdict.tried
-    target, source = tried.target, tried.source
-    return cast(
-        "TryJson",
-        {
-            "namespace": finding.name,
-            "workload": target.workload,
-            "root_pid": target.root_pid,
-            "role": target.role,
-            "proto": target.proto.value,
-            "bound": target.bound,
-            "address": str(target.address),
-            "port": target.port,
-            "source": str(source.address),
-            "source_kind": source.kind,
-            "way": tried.way.value,
-            "expected": tried.expected.value,
-            "seen": verdict.seen,
-            "by": verdict.by,
-            "outcome": verdict.outcome.value,
-        },
-    )
-
-
-def _untried(finding: Finding) -> Iterator[UntriedJson]:
-    for one in finding.untried:
-        yield {
-            "namespace": finding.name,
-            "listener": one.target,
-            "role": one.role,
-            "workload": one.workload,
-            "reason": one.reason,
-        }

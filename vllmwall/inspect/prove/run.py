@@ -1,142 +1,127 @@
-"""The proof: one network namespace after the other, all of its tries at once."""
+"""Probes every network namespace in turn, with all of its probes at once."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
 
-from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.enforce.nftables.libnftables import Libnftables, NotThereError
-from vllmwall.enforce.nftables.names import TABLE
 from vllmwall.inspect.prove import plan
 from vllmwall.inspect.prove.errors import ProveError
 from vllmwall.inspect.prove.harness import locked, staged, sweep
 from vllmwall.inspect.prove.other_tables import surroundings
-from vllmwall.inspect.prove.plan import Place, Source, Try, Untried
-from vllmwall.inspect.prove.probes import Trial
-from vllmwall.inspect.prove.verdicts import Memory, Seen, Verdict, Witness, judge, newly_counted
+from vllmwall.inspect.prove.plan import NamespaceView, Probe, Skipped, Source
+from vllmwall.inspect.prove.probes import ProbeRun
+from vllmwall.inspect.prove.question import Question
+from vllmwall.inspect.prove.verdicts import (
+    Memory,
+    ProbeResult,
+    Reply,
+    Witness,
+    judge,
+    newly_counted,
+)
 from vllmwall.linux.listeners import SocketDump
 from vllmwall.linux.netns import OWN, run_in
-from vllmwall.model import Address, Mode, Network, Proto
-
-if TYPE_CHECKING:
-    from vllmwall.api.shapes import StatusJson
-
-PATIENCE = 1.0  # seconds; a SYN is sent three times in it
+from vllmwall.model import Mode, Network
 
 _NAMED = Path("/run/netns")
 
 
 @dataclass(frozen=True)
-class Question:
-    """What to prove. ``networks`` are those of each audience, ``failsafe`` ports stay reachable."""
-
-    status: StatusJson
-    networks: Mapping[str, Collection[Network]]
-    failsafe: Collection[tuple[Proto, int]]
-    peers: tuple[Address, ...] = ()
-    patience: float = PATIENCE
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What came of one network namespace. ``ruleset`` is the sha256 of our table as read back."""
+class NamespaceResult:
+    """The results of one network namespace."""
 
     inode: int
     name: str
-    ruleset: str
     sources: tuple[Source, ...] = ()
     surroundings: tuple[str, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
-    untried: tuple[Untried, ...] = ()
-    problems: tuple[str, ...] = field(default=())
+    results: tuple[ProbeResult, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
-def prove(question: Question) -> list[Finding]:
-    """Try every listener of every workload, in every namespace with a wall or a workload.
+def prove(question: Question) -> list[NamespaceResult]:
+    """Probe every listener of every workload, in every namespace with a wall or a workload.
 
-    Everything made is taken away again. Raises ProveError, EnforceError and OSError.
+    Everything that it creates is removed. Raises ProveError, EnforceError and OSError.
     """
-    backend = Nftables(why_not_owned="only read here")
+    backend = Nftables(why_not_owned="prove only reads")
     names = {one["inode"]: one["name"] for one in question.status["namespaces"]}
     pids: dict[int, list[int]] = {inode: [] for inode in names}
     for workload in question.status["workloads"]:
         for one in workload["listeners"]:
             pids.setdefault(one["namespace"], []).extend(one["pids"])
     return [
-        _finding(question, inode, names.get(inode, f"net:{inode}"), members, backend)
+        _result(question, inode, names.get(inode, f"net:{inode}"), members, backend)
         for inode, members in pids.items()
     ]
 
 
-def _finding(
+def _result(
     question: Question, inode: int, name: str, pids: Collection[int], backend: Nftables
-) -> Finding:
+) -> NamespaceResult:
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(_entered(inode, pids))
         except FileNotFoundError:
-            return Finding(inode, name, "", problems=(f"{name}: the network namespace is gone",))
+            return NamespaceResult(inode, name, problems=(f"{name}: the namespace is gone",))
         stack.enter_context(locked(path))
         sweep(path)
-        place = run_in(path, _place)
-        targets, untried = plan.targets_of(question.status, inode, place)
-        targets += plan.failsafe_targets(question.failsafe, targets, place)
-        sources, problems = _sources(question, targets, place, path)
-        tries = plan.tries_of(targets, sources, question.networks)
-        verdicts = _tried(tries, place, path, question.patience, backend)
-        return Finding(
+        view = run_in(path, _view)
+        targets, skipped = plan.targets_of(question.status, inode, view)
+        targets += plan.failsafe_targets(question.failsafe, targets, view)
+        sources, problems = _sources(question, targets, view, path)
+        probes = plan.probes_of(targets, sources, question.networks)
+        results = _probed(probes, view, path, question.patience, backend)
+        return NamespaceResult(
             inode,
             name,
-            _hash_of_ruleset(path),
             tuple(sources),
             tuple(run_in(path, surroundings)),
-            tuple(verdicts),
-            tuple(untried),
+            tuple(results),
+            tuple(skipped),
             tuple(f"{name}: {problem}" for problem in problems),
         )
 
 
-def _tried(
-    tries: list[Try], place: Place, path: str, patience: float, backend: Nftables
-) -> list[Verdict]:
-    if not tries:
+def _probed(
+    probes: list[Probe], view: NamespaceView, path: str, patience: float, backend: Nftables
+) -> list[ProbeResult]:
+    if not probes:
         return []
-    trial = Trial([*tries, *plan.controls_of(tries, place)])
+    run = ProbeRun([*probes, *plan.controls_of(probes, view)])
     before = _memory(backend, path)
-    sources = list(dict.fromkeys(one.source for one in tries))
-    with staged(path, sources, {one.target.address for one in tries}) as inside:
+    sources = list(dict.fromkeys(one.source for one in probes))
+    with staged(path, sources, {one.target.address for one in probes}) as inside:
         try:
-            run_in(inside, lambda: trial.run(patience))
+            run_in(inside, lambda: run.run(patience))
         finally:
-            trial.stop()
+            run.stop()
     counted = newly_counted(before, _memory(backend, path))
-    later = run_in(path, _place)
-    gone = {one for one in tries if trial.seen.get(one) is not Seen.OPEN and _left(one, later)}
-    seen = {one: trial.seen.get(one, Seen.SILENT) for one in trial.tries}
+    later = run_in(path, _view)
+    gone = {one for one in probes if run.seen.get(one) is not Reply.OPEN and _left(one, later)}
+    seen = {one: run.seen.get(one, Reply.SILENT) for one in run.probes}
     witness = Witness(seen, counted, gone, _mode(backend, path))
-    return [judge(one, witness) for one in tries]
+    return [judge(one, witness) for one in probes]
 
 
-def _left(one: Try, place: Place) -> bool:
+def _left(one: Probe, view: NamespaceView) -> bool:
     target = one.target
-    return not place.is_listening(target.proto, target.bound, target.port)
+    return not view.is_listening(target.proto, target.bound, target.port)
 
 
 def _sources(
-    question: Question, targets: Collection[plan.Target], place: Place, path: str
+    question: Question, targets: Collection[plan.Target], view: NamespaceView, path: str
 ) -> tuple[list[Source], list[str]]:
-    """A stranger for each family that something listens in, and the peers asked for."""
+    """A stranger for each family with a listener, and the peers that were asked for."""
     found, problems = [], []
     families = {one.address.version for one in targets}
     taken = [*(one for each in question.networks.values() for one in each), *run_in(path, _routed)]
@@ -145,18 +130,18 @@ def _sources(
         if address is None:
             raise ProveError(
                 f"every IPv{version} documentation range is in use on this node (a peer, an "
-                "address or a route): no stranger's address is left to try from"
+                "address or a route), so there is no untrusted address to probe from"
             )
         found.append(Source("stranger", address))
     for peer in question.peers:
-        if peer in place.addresses:
-            problems.append(f"{peer} is an address of the node itself, so not tried from")
+        if peer in view.addresses:
+            problems.append(f"{peer} is an address of this node: no probes were sent from it")
         elif peer.version in families:
             found.append(Source("peer", peer))
     return found, problems
 
 
-def _place() -> Place:
+def _view() -> NamespaceView:
     with contextlib.closing(SocketDump()) as dump, IPRoute() as routes:
         found = [
             ip_address(str(text))
@@ -164,11 +149,11 @@ def _place() -> Place:
             if (text := one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS"))
         ]
         outside = (one for one in found if not (one.is_loopback or one.is_link_local))
-        return Place(tuple(outside), tuple(dump.listeners()))
+        return NamespaceView(tuple(outside), tuple(dump.listeners()))
 
 
 def _routed() -> list[Network]:
-    """Where this namespace sends packets to, by any of its tables."""
+    """The destinations of all routes of this namespace."""
     with IPRoute() as routes:
         return [
             ip_network(f"{to}/{route['dst_len']}")
@@ -188,25 +173,9 @@ def _mode(backend: Nftables, path: str) -> Mode | None:
     return wall.mode if wall is not None else None
 
 
-def _hash_of_ruleset(path: str) -> str:
-    """Of what `paper.LISTED` prints; empty: no table stands.
-
-    Versions of nft name the table's owner behind the brace in words of their own.
-    """
-    try:
-        text = Libnftables().show(path, f"list table {TABLE}")
-    except NotThereError:
-        return ""
-    except EnforceError as error:
-        raise ProveError(f"our table cannot be read back: {error}") from error
-    first, rest = text.split("\n", 1)
-    plain = f"{first.partition(' #')[0]}\n{rest}"
-    return hashlib.sha256(plain.encode()).hexdigest()
-
-
 @contextlib.contextmanager
 def _entered(inode: int, pids: Collection[int]) -> Iterator[str]:
-    """A path to a namespace that stays good: by ourselves, its processes or its name."""
+    """A path to a namespace that stays valid: ours, one of its processes' or its name."""
     for path in _ways_in(pids):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
-"""What came of the tries, against what must. Pure.
+"""Judges what probes met against what was expected. Pure.
 
-Three witnesses: the answer, our table's memory of whom it refused, and whether anything at all
-came through between the two addresses.
+Three sources: the reply, the counters of our table for dropped packets, and whether anything at all
+arrived between the two addresses.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from typing import Literal
 
-from vllmwall.inspect.prove.plan import Expected, Source, Try, Way
+from vllmwall.inspect.prove.plan import Expected, Probe, Source, Way
 from vllmwall.model import Address, Mode, Proto
 
 Memory = Mapping[tuple[Address, Proto, int], int]
-"""Packets that the wall remembers as refused, by source, protocol and port."""
+"""Packets that the wall counted as dropped, by source, protocol and port."""
 
 
-class Seen(str, Enum):
-    """What a try met."""
+class Reply(str, Enum):
+    """What a probe received."""
 
     OPEN = "open"
     REFUSED = "refused"  # a reset, or ICMP says so
     SILENT = "no answer"
 
 
-class Outcome(str, Enum):
-    """Whether it is as it must be."""
+class ProbeOutcome(str, Enum):
+    """Whether a result is as expected."""
 
     AS_EXPECTED = "as expected"
     DIFFERENT = "different"
@@ -36,30 +37,30 @@ class Outcome(str, Enum):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One try, judged. ``by``: whose doing it is, or what is to be known, in words."""
+class ProbeResult:
+    """One probe, judged. ``by``: who closed the port, or a remark, in words."""
 
-    tried: Try
-    seen: str
+    probe: Probe
+    seen: Literal["open", "closed", "no answer", "gone"]
     by: str
-    outcome: Outcome
+    outcome: ProbeOutcome
 
 
 @dataclass(frozen=True)
 class Witness:
-    """All that was seen in one network namespace. ``mode`` None: no wall of ours stands."""
+    """Everything seen in one network namespace. ``mode`` None: there is no wall."""
 
-    seen: Mapping[Try, Seen]
+    seen: Mapping[Probe, Reply]
     counted: Collection[tuple[Address, Proto, int]]
-    gone: Collection[Try]
+    gone: Collection[Probe]
     mode: Mode | None
 
-    def is_counted(self, one: Try) -> bool:
-        """Whether the wall remembers the packet."""
+    def is_counted(self, one: Probe) -> bool:
+        """Whether the wall counted the packet."""
         return (one.source.address, one.target.proto, one.target.port) in self.counted
 
-    def has_way(self, one: Try) -> bool:
-        """Whether anything came through from that source to that address."""
+    def has_way(self, one: Probe) -> bool:
+        """Whether anything arrived from that source at that address."""
         return (one.source, one.target.address) in self._ways
 
     @cached_property
@@ -67,60 +68,67 @@ class Witness:
         return frozenset(
             (one.source, one.target.address)
             for one, seen in self.seen.items()
-            if seen is not Seen.SILENT or self.is_counted(one)
+            if seen is not Reply.SILENT or self.is_counted(one)
         )
 
 
 def newly_counted(before: Memory, after: Memory) -> frozenset[tuple[Address, Proto, int]]:
-    """What the wall refused in between. Entries expire, so that less is news too."""
+    """What the wall dropped in between. Entries expire, so a lower count is new too."""
     return frozenset(key for key, packets in after.items() if before.get(key) != packets)
 
 
-def judge(one: Try, witness: Witness) -> Verdict:
-    """One try against what must be."""
-    seen = witness.seen.get(one, Seen.SILENT)
+def judge(one: Probe, witness: Witness) -> ProbeResult:
+    """Judge one probe."""
+    seen = witness.seen.get(one, Reply.SILENT)
     if one in witness.gone:
-        return Verdict(one, "gone", "the listener went away meanwhile", Outcome.GONE)
-    if seen is Seen.OPEN:
-        return _verdict(one, "open", "", one.expected is not Expected.CLOSED)
+        return ProbeResult(one, "gone", "the listener is gone", ProbeOutcome.GONE)
+    if seen is Reply.OPEN:
+        return _result(one, "open", "", one.expected is not Expected.CLOSED)
     if witness.is_counted(one):
         return _counted(one, seen, witness)
     if one.way is Way.DATAGRAM:
         return _datagram(one, seen, witness)
     if one.expected is Expected.NOT_OURS:
-        return _verdict(one, "closed", _others(seen), True)
+        return _result(one, "closed", _others(seen), True)
     if one.expected is Expected.OPEN:
-        return _verdict(one, "closed", _others(seen), False)
-    if seen is Seen.REFUSED:
-        return _verdict(one, "closed", "refused, by whom unknown", True)
+        return _result(one, "closed", _others(seen), False)
+    if seen is Reply.REFUSED:
+        return _result(one, "closed", "refused, closed by an unknown program", True)
     if witness.has_way(one):
-        return _verdict(one, "closed", "by whom unknown", True)
-    return Verdict(one, "no answer", "nothing came through: proves nothing", Outcome.UNPROVEN)
+        return _result(one, "closed", "by an unknown program", True)
+    return ProbeResult(
+        one, "no answer", "no packet arrived at that address: inconclusive", ProbeOutcome.UNPROVEN
+    )
 
 
-def _counted(one: Try, seen: Seen, witness: Witness) -> Verdict:
-    """Our wall met the packet: in audit mode it counts and lets pass."""
+def _counted(one: Probe, seen: Reply, witness: Witness) -> ProbeResult:
+    """The wall counted the packet; in audit mode it does not drop it."""
     if witness.mode is Mode.ENFORCE:
-        return _verdict(one, "closed", "by vllmwall", one.expected is Expected.CLOSED)
+        return _result(one, "closed", "by vllmwall", one.expected is Expected.CLOSED)
     if one.way is Way.DATAGRAM:
-        return _verdict(one, "open", "counted, not dropped", one.expected is Expected.OPEN)
-    return _verdict(
+        return _result(one, "open", "counted, not dropped", one.expected is Expected.OPEN)
+    return _result(
         one, "closed", f"{seen.value}, not by vllmwall", one.expected is not Expected.OPEN
     )
 
 
-def _datagram(one: Try, seen: Seen, witness: Witness) -> Verdict:
-    """Nothing answers a broken datagram: that our wall did not refuse it is all there is."""
-    if seen is Seen.REFUSED:
-        return _verdict(one, "closed", _others(seen), one.expected is not Expected.OPEN)
+def _datagram(one: Probe, seen: Reply, witness: Witness) -> ProbeResult:
+    """Nothing answers a broken datagram: only the wall's counter tells."""
+    if seen is Reply.REFUSED:
+        return _result(one, "closed", _others(seen), one.expected is not Expected.OPEN)
     if not witness.has_way(one):
-        return Verdict(one, "no answer", "nothing came through: proves nothing", Outcome.UNPROVEN)
-    return _verdict(one, "open", "not refused by vllmwall", one.expected is not Expected.CLOSED)
+        return ProbeResult(
+            one,
+            "no answer",
+            "no packet arrived at that address: inconclusive",
+            ProbeOutcome.UNPROVEN,
+        )
+    return _result(one, "open", "not dropped by vllmwall", one.expected is not Expected.CLOSED)
 
 
-def _others(seen: Seen) -> str:
+def _others(seen: Reply) -> str:
     return f"{seen.value}, not by vllmwall: another firewall?"
 
 
-def _verdict(one: Try, seen: str, by: str, fits: bool) -> Verdict:
-    return Verdict(one, seen, by, Outcome.AS_EXPECTED if fits else Outcome.DIFFERENT)
+def _result(one: Probe, seen: Literal["open", "closed"], by: str, fits: bool) -> ProbeResult:
+    return ProbeResult(one, seen, by, ProbeOutcome.AS_EXPECTED if fits else ProbeOutcome.DIFFERENT)

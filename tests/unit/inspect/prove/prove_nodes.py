@@ -1,4 +1,4 @@
-"""Places, statuses and tries for tests of `vllmwall.inspect.prove`."""
+"""Places, statuses and probes for tests of `vllmwall.inspect.prove`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import cast
 
 from vllmwall.api.shapes import StatusJson
-from vllmwall.inspect.prove.plan import Expected, Place, Source, Target, Try, Way
+from vllmwall.inspect.prove.plan import Expected, NamespaceView, Probe, Source, Target, Way
 from vllmwall.model import Listener, Proto
 
 NAMESPACE = 7
@@ -19,9 +19,9 @@ def listening(address: str, port: int = 29500, *, v6only: bool = False) -> Liste
     return Listener(NAMESPACE, Proto.TCP, port, ip_address(address), v6only=v6only)
 
 
-def place(*listeners: Listener, addresses: str = "10.0.0.1 10.0.0.9 fd00::1") -> Place:
+def place(*listeners: Listener, addresses: str = "10.0.0.1 10.0.0.9 fd00::1") -> NamespaceView:
     """A namespace with these addresses and listeners."""
-    return Place(tuple(map(ip_address, addresses.split())), listeners)
+    return NamespaceView(tuple(map(ip_address, addresses.split())), listeners)
 
 
 def status(*listeners: dict[str, object]) -> StatusJson:
@@ -41,8 +41,8 @@ def attempt(
     way: Way = Way.SYN,
     source: Source = STRANGER,
     port: int = 29500,
-) -> Try:
+) -> Probe:
     """One try."""
     proto = Proto.UDP if way is Way.DATAGRAM else Proto.TCP
     target = Target(ip_address("10.0.0.1"), proto, port, "0.0.0.0", "gloo", "job", 42)
-    return Try(source, target, way, expected)
+    return Probe(source, target, way, expected)

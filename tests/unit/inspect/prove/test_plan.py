@@ -1,4 +1,4 @@
-"""What `vllmwall prove` tries, from where, and what it expects."""
+"""What `vllmwall prove` probes, from where, and what it expects."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.unit.inspect.prove.prove_nodes import (
 from vllmwall.decide.walls import FAILSAFE
 from vllmwall.inspect.prove.plan import (
     Expected,
-    Place,
+    NamespaceView,
     Source,
     Way,
     controls_of,
     failsafe_targets,
     free_address,
+    probes_of,
     targets_of,
-    tries_of,
 )
 from vllmwall.model import Listener, Network, Proto
 
@@ -35,7 +35,7 @@ NETWORKS: dict[str, list[Network]] = {
 }
 
 
-def destinations(addr: str, where: Place) -> list[str]:
+def destinations(addr: str, where: NamespaceView) -> list[str]:
     found, _ = targets_of(status(shown(addr)), NAMESPACE, where)
     return [str(one.address) for one in found]
 
@@ -76,10 +76,10 @@ def test_what_is_not_tried_is_named_with_the_reason() -> None:
     """Nobody shall take silence for a proof."""
     unix = shown("", 0, proto="unix", path="/run/x", reason="unix socket")
     other = shown("10.0.0.1", namespace=8)
-    found, untried = targets_of(status(shown("127.0.0.1"), unix, other), NAMESPACE, place())
+    found, skipped = targets_of(status(shown("127.0.0.1"), unix, other), NAMESPACE, place())
     assert [] == found
-    assert ["tcp 127.0.0.1:29500", "unix /run/x"] == [one.target for one in untried]
-    assert "unix socket" == untried[1].reason
+    assert ["tcp 127.0.0.1:29500", "unix /run/x"] == [one.listener for one in skipped]
+    assert "unix socket" == skipped[1].reason
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_expected_is_what_the_policy_says(
 ) -> None:
     """Not what stands in the table."""
     found, _ = targets_of(status(shown("10.0.0.1", audience=audience)), NAMESPACE, place())
-    assert [expected] == [one.expected for one in tries_of(found, [source], NETWORKS)]
+    assert [expected] == [one.expected for one in probes_of(found, [source], NETWORKS)]
 
 
 def test_only_an_api_is_connected_to_and_udp_gets_what_nobody_delivers() -> None:
@@ -112,7 +112,7 @@ def test_only_an_api_is_connected_to_and_udp_gets_what_nobody_delivers() -> None
         shown("10.0.0.1", 4, role="api", proto="udp"),
     )
     found, _ = targets_of(status(*listeners), NAMESPACE, place())
-    ways = [one.way for one in tries_of(found, [STRANGER], NETWORKS)]
+    ways = [one.way for one in probes_of(found, [STRANGER], NETWORKS)]
     assert [Way.CONNECT, Way.SYN, Way.SYN, Way.DATAGRAM] == ways
 
 
@@ -121,13 +121,13 @@ def test_the_strictest_counts_where_listeners_share_a_port() -> None:
     public = shown("10.0.0.1", audience=["public"])
     for pair in ((public, shown("10.0.0.1")), (shown("10.0.0.1"), public)):
         found, _ = targets_of(status(*pair), NAMESPACE, place())
-        assert [Expected.CLOSED] == [one.expected for one in tries_of(found, [STRANGER], NETWORKS)]
+        assert [Expected.CLOSED] == [one.expected for one in probes_of(found, [STRANGER], NETWORKS)]
 
 
 def test_a_source_tries_its_own_family_only() -> None:
     found, _ = targets_of(status(shown("::")), NAMESPACE, place(listening("::")))
-    tried = tries_of(found, [STRANGER], NETWORKS)
-    assert ["10.0.0.1"] == [str(one.target.address) for one in tried]
+    probe = probes_of(found, [STRANGER], NETWORKS)
+    assert ["10.0.0.1"] == [str(one.target.address) for one in probe]
 
 
 def test_a_failsafe_port_is_tried_where_something_listens_and_no_workload_is_tried_anyway() -> None:
@@ -136,9 +136,9 @@ def test_a_failsafe_port_is_tried_where_something_listens_and_no_workload_is_tri
     found = failsafe_targets({ssh, (Proto.TCP, 23)}, [], where)
     assert [("10.0.0.1", 22)] == [(str(one.address), one.port) for one in found]
     assert [] == failsafe_targets({ssh}, found, where)
-    assert [Expected.NOT_OURS] == [one.expected for one in tries_of(found, [STRANGER], NETWORKS)]
+    assert [Expected.NOT_OURS] == [one.expected for one in probes_of(found, [STRANGER], NETWORKS)]
     ours, _ = targets_of(status(shown("10.0.0.1", 22, reason=FAILSAFE)), NAMESPACE, place())
-    assert [Expected.NOT_OURS] == [one.expected for one in tries_of(ours, [STRANGER], NETWORKS)]
+    assert [Expected.NOT_OURS] == [one.expected for one in probes_of(ours, [STRANGER], NETWORKS)]
 
 
 def test_there_is_a_control_at_a_port_without_listener_for_each_pair_of_addresses() -> None:
@@ -146,7 +146,7 @@ def test_there_is_a_control_at_a_port_without_listener_for_each_pair_of_addresse
     found, _ = targets_of(
         status(shown("0.0.0.0", 1), shown("0.0.0.0", 2), shown("10.0.0.9", 5)), NAMESPACE, where
     )
-    controls = controls_of(tries_of(found, [STRANGER, PEER], NETWORKS), where)
+    controls = controls_of(probes_of(found, [STRANGER, PEER], NETWORKS), where)
     assert {3} == {one.target.port for one in controls}
     assert 4 == len({(one.source, one.target.address) for one in controls}) == len(controls)
 

@@ -5,26 +5,33 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.inspect.prove.prove_nodes import PEER, STRANGER, attempt
-from vllmwall.inspect.prove.plan import Expected, Try, Way
-from vllmwall.inspect.prove.verdicts import Outcome, Seen, Verdict, Witness, judge, newly_counted
+from vllmwall.inspect.prove.plan import Expected, Probe, Way
+from vllmwall.inspect.prove.verdicts import (
+    ProbeOutcome,
+    ProbeResult,
+    Reply,
+    Witness,
+    judge,
+    newly_counted,
+)
 from vllmwall.model import Mode, Proto
 
-GOOD, BAD, UNPROVEN = Outcome.AS_EXPECTED, Outcome.DIFFERENT, Outcome.UNPROVEN
+GOOD, BAD, UNPROVEN = ProbeOutcome.AS_EXPECTED, ProbeOutcome.DIFFERENT, ProbeOutcome.UNPROVEN
 OPEN, CLOSED, OURS = Expected.OPEN, Expected.CLOSED, Expected.NOT_OURS
 
 
 def judged(
-    one: Try,
-    seen: Seen,
+    one: Probe,
+    seen: Reply,
     *,
     counted: bool = False,
     way_is_open: bool = True,
     mode: Mode | None = Mode.ENFORCE,
     gone: bool = False,
-) -> Verdict:
+) -> ProbeResult:
     """One try beside a control from the same source, which was answered or not."""
     control = attempt(source=one.source, port=1)
-    answers = {one: seen, control: Seen.REFUSED if way_is_open else Seen.SILENT}
+    answers = {one: seen, control: Reply.REFUSED if way_is_open else Reply.SILENT}
     key = one.source.address, one.target.proto, one.target.port
     return judge(one, Witness(answers, [key] if counted else [], [one] if gone else [], mode))
 
@@ -32,21 +39,21 @@ def judged(
 @pytest.mark.parametrize(
     ("expected", "seen", "counted", "outcome", "by"),
     [
-        (OPEN, Seen.OPEN, False, GOOD, ""),
-        (CLOSED, Seen.OPEN, False, BAD, ""),
-        (OURS, Seen.OPEN, False, GOOD, ""),
-        (OPEN, Seen.SILENT, True, BAD, "by vllmwall"),
-        (CLOSED, Seen.SILENT, True, GOOD, "by vllmwall"),
-        (OURS, Seen.SILENT, True, BAD, "by vllmwall"),
-        (OPEN, Seen.SILENT, False, BAD, "no answer, not by vllmwall: another firewall?"),
-        (CLOSED, Seen.SILENT, False, GOOD, "by whom unknown"),
-        (OURS, Seen.SILENT, False, GOOD, "no answer, not by vllmwall: another firewall?"),
-        (OPEN, Seen.REFUSED, False, BAD, "refused, not by vllmwall: another firewall?"),
-        (CLOSED, Seen.REFUSED, False, GOOD, "refused, by whom unknown"),
+        (OPEN, Reply.OPEN, False, GOOD, ""),
+        (CLOSED, Reply.OPEN, False, BAD, ""),
+        (OURS, Reply.OPEN, False, GOOD, ""),
+        (OPEN, Reply.SILENT, True, BAD, "by vllmwall"),
+        (CLOSED, Reply.SILENT, True, GOOD, "by vllmwall"),
+        (OURS, Reply.SILENT, True, BAD, "by vllmwall"),
+        (OPEN, Reply.SILENT, False, BAD, "no answer, not by vllmwall: another firewall?"),
+        (CLOSED, Reply.SILENT, False, GOOD, "by an unknown program"),
+        (OURS, Reply.SILENT, False, GOOD, "no answer, not by vllmwall: another firewall?"),
+        (OPEN, Reply.REFUSED, False, BAD, "refused, not by vllmwall: another firewall?"),
+        (CLOSED, Reply.REFUSED, False, GOOD, "refused, closed by an unknown program"),
     ],
 )
 def test_a_tcp_try(
-    expected: Expected, seen: Seen, counted: bool, outcome: Outcome, by: str
+    expected: Expected, seen: Reply, counted: bool, outcome: ProbeOutcome, by: str
 ) -> None:
     """The answer says open or closed, the wall's memory says by whom."""
     found = judged(attempt(expected), seen, counted=counted)
@@ -64,41 +71,41 @@ def test_a_tcp_try(
     ],
 )
 def test_a_datagram_that_the_wall_did_not_refuse_came_through(
-    expected: Expected, counted: bool, way_is_open: bool, outcome: Outcome
+    expected: Expected, counted: bool, way_is_open: bool, outcome: ProbeOutcome
 ) -> None:
     """Nothing ever answers it."""
     one = attempt(expected, Way.DATAGRAM)
-    found = judged(one, Seen.SILENT, counted=counted, way_is_open=way_is_open)
+    found = judged(one, Reply.SILENT, counted=counted, way_is_open=way_is_open)
     assert outcome == found.outcome
 
 
 def test_silence_is_a_proof_only_where_something_came_through() -> None:
     """From that source to that address."""
     one = attempt()
-    assert UNPROVEN == judged(one, Seen.SILENT, way_is_open=False).outcome
+    assert UNPROVEN == judged(one, Reply.SILENT, way_is_open=False).outcome
     elsewhere = attempt(source=PEER, port=1)
-    answers = {one: Seen.SILENT, elsewhere: Seen.OPEN}
+    answers = {one: Reply.SILENT, elsewhere: Reply.OPEN}
     assert UNPROVEN == judge(one, Witness(answers, [], [], Mode.ENFORCE)).outcome
     other = attempt(port=2)
     counted = [(STRANGER.address, Proto.TCP, 2)]
-    answers = {one: Seen.SILENT, other: Seen.SILENT}
+    answers = {one: Reply.SILENT, other: Reply.SILENT}
     assert GOOD == judge(one, Witness(answers, counted, [], Mode.ENFORCE)).outcome
 
 
 def test_a_wall_in_audit_mode_counts_and_closes_nothing() -> None:
     """What it counted came through, unless somebody else closed it."""
     syn, datagram = attempt(), attempt(way=Way.DATAGRAM)
-    assert BAD == judged(syn, Seen.OPEN, counted=True, mode=Mode.AUDIT).outcome
-    assert BAD == judged(datagram, Seen.SILENT, counted=True, mode=Mode.AUDIT).outcome
-    closed = judged(syn, Seen.SILENT, counted=True, mode=Mode.AUDIT)
+    assert BAD == judged(syn, Reply.OPEN, counted=True, mode=Mode.AUDIT).outcome
+    assert BAD == judged(datagram, Reply.SILENT, counted=True, mode=Mode.AUDIT).outcome
+    closed = judged(syn, Reply.SILENT, counted=True, mode=Mode.AUDIT)
     assert (GOOD, "no answer, not by vllmwall") == (closed.outcome, closed.by)
     api = attempt(OPEN)
-    assert BAD == judged(api, Seen.SILENT, counted=True, mode=Mode.AUDIT).outcome
+    assert BAD == judged(api, Reply.SILENT, counted=True, mode=Mode.AUDIT).outcome
 
 
 def test_a_listener_that_went_is_neither_right_nor_wrong() -> None:
     for expected in Expected:
-        assert Outcome.GONE == judged(attempt(expected), Seen.SILENT, gone=True).outcome
+        assert ProbeOutcome.GONE == judged(attempt(expected), Reply.SILENT, gone=True).outcome
 
 
 def test_the_memory_of_earlier_runs_is_no_witness() -> None:
