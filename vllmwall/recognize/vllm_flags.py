@@ -109,8 +109,8 @@ class ServerFlags:
         words = [word for word in self.args[:3] if not word.startswith("-")]
         if flag or not words or words[0] not in _SUBCOMMANDS:
             return flag or ""
-        after = self.args.index(words[0]) + 1
-        return self.args[after] if self.args[after : after + 1] == tuple(words[1:2]) else ""
+        neighbour = self.args[self.args.index(words[0]) + 1 :][:1]
+        return neighbour[0] if neighbour and neighbour[0] in words[1:2] else ""
 
     @property
     def host(self) -> str:

@@ -26,6 +26,12 @@ def engine_of(root: int, title: str = "VLLM::EngineCore", **fields: object) -> P
     return renamed(root + 1, title, root, threads=ZMQ_THREADS, **fields)
 
 
+def test_a_server_without_a_word_after_serve_stops_nothing() -> None:
+    """It ends with an error of its own in seconds; until then it is a server like another."""
+    found = seen(process(10, f"{VLLM} serve"), tcp(8000, "0.0.0.0", 10, backlog=2048))
+    assert roles(found) == {8000: "api"}
+
+
 def test_port_of_a_yaml_file_is_the_api() -> None:
     """A port that only the settings file names is as good as a flag."""
     root = process(10, f"{VLLM} serve --config f.yaml", settings={"port": "9123", "host": "::"})
