@@ -46,9 +46,11 @@ def main(suite: str, *arguments: str) -> int:
         ("parallel", *run("parallel", f"{of_suite}not serial", [*spread, *arguments])),
         ("serial", *run("serial", f"{of_suite}serial", [*arguments])),
     ]
-    print(f"== {suite}: {time.monotonic() - begun:.0f} s, {workers()} workers")
-    for name, status, last in runs:
-        print(f"== {name} (exit status {status}): {last.strip('= ')}")
+    lines = [f"== {suite}: {time.monotonic() - begun:.0f} s, {workers()} workers"]
+    lines += [f"== {name}: exit status {status}; {last.strip('= ')}" for name, status, last in runs]
+    print("\n".join(lines))
+    if file := os.environ.get("SUMMARY"):
+        Path(file).write_text("\n".join(lines) + "\n")
     statuses = [status for _, status, _ in runs if status != _NO_TESTS]
     return max(statuses, default=_NO_TESTS)
 
