@@ -88,13 +88,9 @@ def node(lab: Lab, tmp_path: Path) -> Iterator[Guarded]:
 
 @pytest.fixture(autouse=True)
 def slice_folder() -> Iterator[Path]:
-    """Where jobs go: not there before the first job, nor after the test."""
-    folder = cgroups.root() / SLICE.lstrip("/")
-    if any(one.is_dir() for one in folder.glob("*/")):
-        pytest.skip("jobs of vllmwall run on this machine")
-    cgroups.remove(folder)
-    yield folder
-    cgroups.remove(folder)
+    """Where jobs go."""
+    with cgroups.shared_slice() as folder:
+        yield folder
 
 
 def server(node: Guarded, name: str = "") -> Job:
@@ -159,19 +155,36 @@ def test_the_jobs_status_is_the_commands(node: Guarded, command: list[str], stat
 
 
 def test_a_job_that_ended_leaves_no_guard(node: Guarded, slice_folder: Path) -> None:
-    """Nor a memory of its scope; the slice stays armed for the next job."""
-    job = server(node, "llama")
-    scope = slice_folder / "run-llama.scope"
+    """Nor a memory of its scope; the slice stays guarded for the next job."""
+    job = server(node, f"llama-{os.getpid()}")
+    scope = slice_folder / f"run-llama-{os.getpid()}.scope"
     assert scope.is_dir()
     job.end()
     cgroups.remove(scope)
-    cgroups.remove(slice_folder)
     node.ask("reload")
-    assert not numbers(node)
+    assert {number_of(slice_folder)} == numbers(node)
+    assert not armed_scopes(node)
+
+
+def armed_scopes(node: Guarded) -> list[str]:
+    """The scopes of jobs that the daemon guards as soon as they are made again."""
     kept = json.loads((node.runtime / "armed.json").read_text())
-    assert not [path for path in kept if path.endswith(".scope")]
-    slice_folder.mkdir()
-    eventually(lambda: number_of(slice_folder) in numbers(node), "armed again", node.log)
+    return [path for path in kept if path.endswith(".scope")]
+
+
+def test_a_slice_that_is_made_again_is_guarded_again(lab: Lab, tmp_path: Path) -> None:
+    """Systemd removes an empty slice. The daemon sees a hierarchy that no job but ours is in."""
+    with cgroups.cgroup(f"/vwslice-{os.getpid()}") as folder:
+        below = folder / SLICE.lstrip("/")
+        with guarded(lab, tmp_path, before=cgroups.contained(folder)) as node:
+            assert not numbers(node)
+            for _ in range(2):
+                below.mkdir()
+                eventually(lambda: number_of(below) in numbers(node), "guarded", node.log)
+                number = number_of(below)
+                below.rmdir()
+                node.ask("reload")
+                assert number not in numbers(node)
 
 
 def test_the_reason_of_the_daemon_reaches_the_user(lab: Lab, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cgroups import cgroup, inside
+from tests.support.cgroups import cgroup, inside, shared_slice
 from tests.support.guarded import Guarded
 from tests.support.lab import Lab
 from tests.support.reconciling import kept
@@ -29,7 +30,10 @@ def keeper(lab: Lab, tmp_path: Path) -> Iterator[Reconciler]:
 
 def test_the_unit_that_started_a_job_gets_no_guard(lab: Lab, keeper: Reconciler) -> None:
     """Not for a child that ended there before the job was moved; who runs CI keeps its ports."""
-    with cgroup("/vwmoved-ci.service") as unit, cgroup("/vllmwall.slice/vwmoved.scope") as scope:
+    ours = f"vwmoved-{os.getpid()}"
+    with shared_slice() as jobs, cgroup(f"/{ours}.service") as unit:
+        scope = jobs / f"{ours}.scope"
+        scope.mkdir(parents=True)
         command = lab.node.command(inside(unit, ["sh", "-c", STARTS_A_CHILD]))
         pipe = subprocess.PIPE
         job = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from vllmwall.linux.cgroups import mount_point
+from tests.support.sharing import locked
+from vllmwall.linux.cgroups import SLICE, mount_point
 
 _PATIENCE = 5.0
 
@@ -26,15 +28,43 @@ def root() -> Path:
 
 @contextlib.contextmanager
 def cgroup(path: str) -> Iterator[Path]:
-    """Make a cgroup (and those above it); in the end kill what runs in it and remove it."""
+    """Make a cgroup and those above it; in the end kill what runs in it and remove it.
+
+    Those above it are removed, too, unless something else is in them.
+    """
     folder = root() / path.lstrip("/")
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    above = [one for one in folder.parents if not one.exists()]
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
-        for one in made:
-            remove(one)
+        remove(folder)
+        with contextlib.suppress(OSError):
+            for one in above:
+                one.rmdir()
+
+
+@contextlib.contextmanager
+def shared_slice() -> Iterator[Path]:
+    """/vllmwall.slice, for one test at a time. Jobs that are not a test's stay in it."""
+    folder = root() / SLICE.lstrip("/")
+    with locked(Path(tempfile.gettempdir()) / "vllmwall-tests-slice.lock"):
+        before = set(folder.glob("*/"))
+        try:
+            yield folder
+        finally:
+            for one in set(folder.glob("*/")) - before:
+                remove(one)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def contained(folder: Path) -> str:
+    """Shell text after which a command line has this cgroup as the root of its hierarchy."""
+    mount = root()
+    inside = f'umount --lazy {mount} && mount -t cgroup2 none {mount} && exec "$@"'
+    enter = f"echo $$ >{folder}/cgroup.procs"
+    return f"{enter} && exec unshare --cgroup --mount sh -c '{inside}' sh \"$@\""
 
 
 def remove(folder: Path) -> None:

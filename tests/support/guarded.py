@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.support.cgroups import inside
 from tests.support.lab import Host, Lab
+from tests.support.sharing import TRACEFS
 from vllmwall.api.client import request
 from vllmwall.api.errors import ControlError
 from vllmwall.engine.event_keys import EventKey
@@ -183,10 +184,14 @@ class Guarded:
         host._stack.callback(self._remove_instance)  # what a killed daemon leaves goes on tracing
         return host.popen(command, env=environment, output=self.log)
 
+    @property
+    def trace_instance(self) -> Path:
+        """Where the daemon reads the kernel's events."""
+        return TRACEFS / "instances" / Options(self.config, self.runtime).instance
+
     def _remove_instance(self) -> None:
-        name = Options(self.config, self.runtime).instance
         with contextlib.suppress(OSError):
-            Path("/sys/kernel/tracing/instances", name).rmdir()
+            self.trace_instance.rmdir()
 
     def _answers(self) -> bool:
         assert self.process is not None
