@@ -35,7 +35,8 @@ def test_our_own_namespace_is_entered_through_ourselves(namespaces: Namespaces) 
         namespaces.adopt(named(job))
         job.kill()
     assert namespaces.own == inode_of(namespaces.path(namespaces.own))
-    assert [] != namespaces.listeners(namespaces.own) or not namespaces.errors
+    namespaces.listeners(namespaces.own)  # there may be none; reading them is what must work
+    assert not namespaces.errors
 
 
 def test_who_is_known_in_a_namespace_is_kept_while_he_lives(

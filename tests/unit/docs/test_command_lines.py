@@ -76,4 +76,5 @@ def test_rows_of_commands_not_run_are_used() -> None:
     """A command that nobody documents any more has no excuse, and its test exists."""
     for row in not_run():
         assert any(row.covers(one.text) for one in ALL), row.beginning
-        assert row.tested_by.startswith("by hand") or (ROOT / row.tested_by).exists(), row
+        if not row.tested_by.startswith("by hand"):
+            assert (ROOT / row.tested_by).exists(), row

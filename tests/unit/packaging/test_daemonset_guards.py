@@ -119,5 +119,6 @@ def test_no_capability_is_asked_for_in_vain(
         assert stranger == lab.stranger.connect(NODE, PORT)
         status = node.ask("status")
         assert (not left_out) == (status["safe"] is True), "open, and called safe"
-        assert left_out in str(status["verdict"]) or left_out == "NET_ADMIN"
+        if left_out != "NET_ADMIN":  # without it the verdict has the words of nftables
+            assert left_out in str(status["verdict"])
         node.stop()

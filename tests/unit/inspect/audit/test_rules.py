@@ -25,7 +25,8 @@ def test_every_knob_says_how_bad_it_is_what_to_do_and_who_says_so(rule: Rule) ->
     assert rule.why.endswith(".")
     assert rule.remedy.endswith(".")
     assert not rule.source.endswith(".")
-    assert rule.walled is None or rule.walled_level < rule.level
+    if rule.walled is not None:
+        assert rule.walled_level < rule.level
     assert all(re.fullmatch(r"[a-z][a-z0-9-]+", flag) for flag in rule.flags)
     assert all(re.fullmatch(r"[A-Z][A-Z0-9_]+", name) for name in rule.variables)
     for flag in re.findall(r"--([a-z-]+)", rule.remedy):
@@ -54,11 +55,12 @@ def test_every_vulnerability_has_an_end_and_a_remedy(cve: Cve) -> None:
     """An open range would hold for versions that do not exist yet."""
     assert bool(cve.before) != bool(cve.through)
     since = parse(cve.since or "0")
-    end = parse(cve.before or cve.through)
+    last = cve.before if cve.before else cve.through
+    end = parse(last)
     assert since is not None
     assert end is not None
     assert since < end
-    assert (cve.before or cve.through) in cve.remedy
+    assert last in cve.remedy
     assert cve.level >= Severity.MEDIUM
 
 
