@@ -26,7 +26,7 @@ def mount_point(mounts: str = "/proc/self/mountinfo") -> Path | None:
     """Where the whole v2 hierarchy is and can be seen; None: nowhere.
 
     Hybrid hosts have it beside the v1 ones. A bind mount of a part of it, and one that lies
-    below another mount, are in the list too.
+    below another mount, are in the list too; in its place can be a cgroup of the same name.
     """
     try:
         lines = Path(mounts).read_text(errors="replace").splitlines()
@@ -37,9 +37,13 @@ def mount_point(mounts: str = "/proc/self/mountinfo") -> Path | None:
         root, *rest = place.split(" ")[3:]
         if kind.startswith("cgroup2 ") and root == "/":
             found = Path(rest[0].encode().decode("unicode_escape"))
-            if (found / "cgroup.procs").exists():
+            if _is_cgroup(found) and not _is_cgroup(found.parent):
                 return found
     return None
+
+
+def _is_cgroup(folder: Path) -> bool:
+    return (folder / "cgroup.procs").exists()
 
 
 def folder_of(path: str, mount: Path) -> Path:

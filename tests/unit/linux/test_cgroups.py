@@ -161,6 +161,17 @@ def test_a_covered_mount_is_passed_over(tmp_path: Path) -> None:
     assert tmp_path / "cg roup" == mount_point(mounted(tmp_path, covered, V2))
 
 
+def test_a_cgroup_with_the_name_of_a_covered_mount_is_not_the_root(tmp_path: Path) -> None:
+    """`/sys/fs/cgroup/unified` on a hybrid host over which the v2 hierarchy was mounted."""
+    (tmp_path / "top/unified").mkdir(parents=True)
+    for folder in ("top", "top/unified"):
+        (tmp_path / folder / "cgroup.procs").touch()
+    lines = [
+        f"30 25 0:31 / {tmp_path}/{one} rw - cgroup2 none rw" for one in ("top/unified", "top")
+    ]
+    assert tmp_path / "top" == mount_point(mounted(tmp_path, *lines))
+
+
 def test_a_path_that_is_not_there_has_no_number(tmp_path: Path) -> None:
     """A cgroup that ended, or a name that no file can have: None, never an error."""
     (tmp_path / "here").mkdir()
