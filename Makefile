@@ -77,7 +77,7 @@ lint: $(PRODUCT) ## ruff, mypy and the import layers
 docs: $(PRODUCT) ## regenerate the generated pages, figures and samples
 	@$(BIN)/python -m vllmwall.config sample >.cache/page && cp .cache/page packaging/vllmwall.toml
 	@$(BIN)/python -m vllmwall.config reference >.cache/page && cp .cache/page docs/reference/config.md
-	@COLUMNS=120 $(BIN)/python -m vllmwall.cli.reference >.cache/page && cp .cache/page docs/reference/cli.md
+	@$(BIN)/python -m vllmwall.cli.reference >.cache/page && cp .cache/page docs/reference/cli.md
 	@$(BIN)/python -m vllmwall.cli.schemas docs/reference/schemas
 	@$(BIN)/python -m vllmwall.api.metrics.definitions >.cache/page && cp .cache/page docs/reference/metrics.md
 	@$(BIN)/python -m vllmwall.inspect.audit.docs >.cache/page && cp .cache/page docs/reference/findings.md

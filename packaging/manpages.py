@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from copy import copy
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from click_man.core import write_man_pages
 
 from vllmwall import __version__
 from vllmwall.cli import command
+from vllmwall.cli.command_line import COMMON, one_line
 
 _SHELLS = {"bash": "vllmwall", "zsh": "_vllmwall", "fish": "vllmwall.fish"}
 
@@ -41,10 +43,17 @@ def whole() -> click.Group:
     """The command line with every command imported, as click-man wants it."""
     context = click.Context(command, info_name="vllmwall")
     found = {name: command.get_command(context, name) for name in command.list_commands(context)}
-    commands = {name: one for name, one in found.items() if one and not one.hidden}
-    for one in commands.values():  # or click-man cuts them after 45 letters
-        one.short_help = " ".join((one.help or "").partition("\n\n")[0].split())
-    return click.Group("vllmwall", commands, params=command.params, help=command.help)
+    commands = {name: _with_all(one) for name, one in found.items() if one and not one.hidden}
+    params = [*command.params, *COMMON]
+    return click.Group("vllmwall", commands, params=params, help=command.help)
+
+
+def _with_all(one: click.Command) -> click.Command:
+    """A copy with the common options, and a short help that click-man does not cut."""
+    whole = copy(one)
+    whole.params = [*one.params, *COMMON]
+    whole.short_help = one_line(one)
+    return whole
 
 
 if __name__ == "__main__":

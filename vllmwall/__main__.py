@@ -45,6 +45,7 @@ def tell(arguments: list[str]) -> None:
     from click import ClickException
 
     from vllmwall.cli import command
+    from vllmwall.cli.command_line import CommandLine
     from vllmwall.config.reading import read
     from vllmwall.linux.helper_process import say
 
@@ -55,7 +56,7 @@ def tell(arguments: list[str]) -> None:
         told = options
 
     with redirect_stdout(StringIO()), suppress(ClickException):
-        command(arguments, standalone_mode=False, obj=begin)
+        command(arguments, standalone_mode=False, obj=CommandLine(begin=begin))
     if told is None:
         sys.exit(1)
     say((told, read(told.config)))

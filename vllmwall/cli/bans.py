@@ -1,4 +1,4 @@
-"""`vllmwall ban`, `unban` and `bans`: sources that this node answers no more."""
+"""`vllmwall ban`, `unban` and `bans`: sources whose packets this node drops."""
 
 from __future__ import annotations
 
@@ -7,73 +7,70 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.peers import Duration
+from vllmwall.cli.ask import ask
+from vllmwall.cli.command_line import Command
+from vllmwall.cli.parameters import Duration, cidrs_argument
 from vllmwall.cli.ssh import ssh_client
-from vllmwall.cli.terminal import ask, console, print_json
+from vllmwall.cli.terminal import Column, print_answer, table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vllmwall.api.bans_shapes import BanJson, BansJson
 
-_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
-_cidrs = click.argument("cidrs", nargs=-1, required=True)
 
+@click.command(cls=Command)
+@cidrs_argument
+@click.option("--for", "seconds", type=Duration(), help="Remove the ban after this time, e.g. 1h.")
+@click.option("--reason", default="", help="A note that `vllmwall bans` shows.")
+@click.option("--force", is_flag=True, help="Ban even peers and your own SSH client.")
+def ban(cidrs: tuple[str, ...], seconds: float | None, reason: str, force: bool) -> None:
+    """Drop all traffic from CIDRS, except to failsafe ports.
 
-@click.command()
-@_cidrs
-@click.option("--for", "seconds", type=Duration(), help="Only so long, e.g. 1h.")
-@click.option("--reason", default="", help="Why, for whoever reads the list.")
-@click.option("--force", is_flag=True, help="Even if peers or your own ssh session are in CIDRS.")
-@_json
-def ban(
-    cidrs: tuple[str, ...], seconds: float | None, reason: str, force: bool, as_json: bool
-) -> None:
-    """Answer CIDRS no more, at any port but the failsafe ones.
-
-    Their established connections are reset at once. Refused for this host's own addresses,
-    loopback and everyone; for peers and whoever is connected by ssh it takes --force.
+    Established connections from CIDRS are reset at once. A ban of this host's own addresses, of
+    loopback or of everyone is refused; a ban of a peer or of a client connected over SSH needs
+    --force.
     """
     arguments = {"networks": list(cidrs), "seconds": seconds, "reason": reason, "force": force}
-    _show(ask("bans.add", {**arguments, "ssh_client": ssh_client()}), as_json)
+    _print(ask("bans.add", {**arguments, "ssh_client": ssh_client()}))
 
 
-@click.command()
-@_cidrs
-@_json
-def unban(cidrs: tuple[str, ...], as_json: bool) -> None:
-    """Lift the bans on CIDRS."""
-    _show(ask("bans.remove", {"networks": list(cidrs)}), as_json)
+@click.command(cls=Command)
+@cidrs_argument
+def unban(cidrs: tuple[str, ...]) -> None:
+    """Remove the bans on CIDRS."""
+    _print(ask("bans.remove", {"networks": list(cidrs)}))
 
 
-@click.command()
-@_json
-def bans(as_json: bool) -> None:
-    """Show who is banned, until when and why."""
-    _show(ask("bans.list"), as_json)
+@click.command(cls=Command)
+def bans() -> None:
+    """List the bans, with their ends and reasons."""
+    _print(ask("bans.list"))
 
 
-def _show(found: dict[str, object], as_json: bool) -> None:
-    answer = cast("BansJson", found)
-    if as_json:
-        print_json(answer)
-        return
-    from rich.table import Table
+def _print(found: dict[str, object]) -> None:
+    print_answer(cast("BansJson", found), _draw)
 
-    out = console()
+
+def _draw(out: Console, answer: BansJson) -> None:
     for problem in answer["problems"]:
         out.print(f"! {problem}", style="yellow")
     if answer["severed"]:
         out.print(f"connections reset: {answer['severed']}")
     if not answer["bans"]:
-        out.print("nobody is banned", style="dim")
+        out.print("no bans", style="dim")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("BANNED", overflow="fold", min_width=18)
-    table.add_column("SINCE", no_wrap=True)
-    table.add_column("UNTIL", no_wrap=True)
-    table.add_column("REASON", overflow="fold")
-    for one in answer["bans"]:
-        table.add_row(one["network"], _when(one["since"]), _until(one), one["reason"])
-    out.print(table)
+    columns = (
+        Column("BANNED", width=18),
+        Column("SINCE", "whole"),
+        Column("UNTIL", "whole"),
+        Column("REASON"),
+    )
+    out.print(table(columns, map(_row, answer["bans"])))
+
+
+def _row(one: BanJson) -> tuple[str, ...]:
+    return one["network"], _when(one["since"]), _until(one), one["reason"]
 
 
 def _when(seconds: float) -> str:
@@ -81,4 +78,4 @@ def _when(seconds: float) -> str:
 
 
 def _until(one: BanJson) -> str:
-    return "for good" if one["expires"] is None else _when(one["expires"])
+    return "forever" if one["expires"] is None else _when(one["expires"])

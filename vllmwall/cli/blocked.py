@@ -1,20 +1,24 @@
-"""`vllmwall blocked`: who was refused, and who of them may be a forgotten peer."""
+"""`vllmwall blocked`: blocked sources, and which of them may be a forgotten peer."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.follow import print_line, say_started, ticks, until_enough
-from vllmwall.cli.terminal import ask, console, print_json, printable
+from vllmwall.cli.ask import ask
+from vllmwall.cli.command_line import Command, common
+from vllmwall.cli.follow import print_line, report_start, ticks, until_enough
+from vllmwall.cli.terminal import Column, print_answer, printable, table
 from vllmwall.cli.units import count, how_long, how_much
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from vllmwall.api.blocked_shapes import BlockedJson, NewRefusalJson, RefusedJson
 
@@ -26,32 +30,29 @@ _WIDE = 110
 _Key = tuple[str, str, str, str, int]
 
 
-@click.command()
-@click.option("--follow", is_flag=True, help="Print new refusals as they come, a line each.")
+@click.command(cls=Command)
+@click.option("--follow", is_flag=True, help="Print newly blocked packets, a line each.")
 @click.option(
-    "--names/--no-names", default=None, help="Ask DNS who it was.  [default: on a terminal]"
+    "--names/--no-names", default=None, help="Look sources up in DNS.  [default: on a terminal]"
 )
-@click.option("--all", "everything", is_flag=True, help="Every source, and a row for each port.")
-@click.option("--json", "as_json", is_flag=True, help="For machines; JSON lines with --follow.")
-def blocked(follow: bool, names: bool | None, everything: bool, as_json: bool) -> None:
-    """Show who was refused, at which port, how often, and when last.
+@click.option("--all", "everything", is_flag=True, help="Every source, a row for each port.")
+def blocked(follow: bool, names: bool | None, everything: bool) -> None:
+    """List blocked sources, with their ports and packets.
 
-    Names count only if they lead back to the address.
+    With --follow and --json, each line is an object. A name from DNS is shown only if it resolves
+    to the address again.
     """
     wanted = sys.stdout.isatty() if names is None else names
     if follow:
         with until_enough():
-            _follow(wanted, as_json)
+            _follow(wanted)
     answer = cast("BlockedJson", ask("blocked", {"all": everything}))
     if wanted:
         _name(answer["sources"], {})
-    if as_json:
-        print_json(answer)
-    else:
-        show(console(), answer, everything=everything)
+    print_answer(answer, partial(_draw, everything=everything))
 
 
-def _follow(wanted: bool, as_json: bool) -> None:
+def _follow(wanted: bool) -> None:
     before: dict[_Key, RefusedJson] | None = None
     known: dict[str, str] = {}
     for now in ticks():
@@ -61,20 +62,20 @@ def _follow(wanted: bool, as_json: bool) -> None:
         if wanted:
             _name([line["refused"] for line in news], known)
         for line in news:
-            if as_json:
+            if common().as_json:
                 print_line(line)
             else:
                 click.echo(line_of(line))
         sys.stdout.flush()
         if before is None:
-            say_started()
+            report_start()
         before = after
 
 
 def new_refusals(
     before: Mapping[_Key, RefusedJson], after: Mapping[_Key, RefusedJson], now: float
 ) -> Iterator[NewRefusalJson]:
-    """What came between two answers, the oldest first."""
+    """The differences between two answers, the oldest first."""
     for key, one in sorted(after.items(), key=lambda each: each[1]["last"]):
         old = before.get(key)
         packets = one["packets"] - (old["packets"] if old else 0)
@@ -90,10 +91,10 @@ def new_refusals(
 
 
 def line_of(line: NewRefusalJson) -> str:
-    """For people: ``12:31:05 203.0.113.9 refused at tcp 29500 (nccl, tiny): 3 packets``."""
+    """For people: ``12:31:05 203.0.113.9 blocked at tcp 29500 (nccl, tiny): 3 packets``."""
     one = line["refused"]
     who = f"{one['source']} ({one['name']})" if one["name"] else one["source"]
-    verb = "refused" if one["mode"] == "enforce" else "would be refused"
+    verb = "blocked" if one["mode"] == "enforce" else "would be blocked"
     what = ", ".join(part for part in (one["role"], one["workload"]) if part)
     where = f"{one['proto']} {one['port']}" + (f" ({what})" if what else "")
     when = time.strftime("%H:%M:%S", time.localtime(one["last"]))
@@ -101,8 +102,7 @@ def line_of(line: NewRefusalJson) -> str:
     return f"{when} {who} {verb} at {where}: {count(line['more_packets'], 'packet')}{hint}"
 
 
-def show(out: Console, answer: BlockedJson, *, everything: bool = False) -> None:
-    """Draw it for a person."""
+def _draw(out: Console, answer: BlockedJson, *, everything: bool) -> None:
     out.print(headline(answer), style="bold")
     for space in answer["namespaces"]:
         if space["error"]:
@@ -115,26 +115,27 @@ def show(out: Console, answer: BlockedJson, *, everything: bool = False) -> None
             )
     unnamed = sum(space["unnamed_packets"] for space in answer["namespaces"])
     if unnamed:
-        out.print(f"{count(unnamed, 'packet')} of sources that are not remembered", style="dim")
+        packets = count(unnamed, "packet")
+        out.print(f"{packets} from sources that the kernel does not remember", style="dim")
     groups = list(_groups(answer["sources"], everything))
     shown = groups if everything else groups[:_ROWS]
     if shown:
-        _table(out, shown, answer["time"])
+        out.print(_table(shown, answer["time"], wide=out.width >= _WIDE))
     if more := len(groups) - len(shown) + answer["more"]:
         out.print(f"… and {more} more (--all)", style="dim")
-    _show_hints(out, answer["sources"])
+    _draw_hints(out, answer["sources"])
 
 
 def headline(answer: BlockedJson) -> str:
-    """The first line: how much, since when, and whether it was let in all the same."""
+    """The first line: how much was blocked, since when, or only counted."""
     if answer["down"]:
-        return "The walls are down on request: nothing is refused. Put them up with: vllmwall up"
+        return "The walls are down on request: nothing is blocked. Put them up: vllmwall up"
     sources = answer["sources"]
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_since(answer)))
     if not sources and not any(space["packets"] for space in answer["namespaces"]):
-        return f"Nobody was refused since {since}"
+        return f"Nothing was blocked since {since}"
     parts = []
-    for mode, verb in (("enforce", "refused"), ("audit", "would have been refused (audit mode)")):
+    for mode, verb in (("enforce", "blocked"), ("audit", "would have been blocked (audit mode)")):
         mine = [one for one in sources if one["mode"] == mode]
         packets = sum(one["packets"] for one in answer["namespaces"] if one["mode"] == mode)
         packets = max(packets, sum(one["packets"] for one in mine))
@@ -149,7 +150,7 @@ def _since(answer: BlockedJson) -> float:
 
 
 def _groups(sources: Iterable[RefusedJson], everything: bool) -> Iterator[list[RefusedJson]]:
-    """One source at many ports of one purpose is one fact, unless everything is asked."""
+    """One source at many ports of one purpose is one row, unless everything is asked for."""
     groups: dict[object, list[RefusedJson]] = {}
     for one in sources:
         same = (one["source"], one["namespace"], one["mode"], one["proto"], one["role"])
@@ -158,28 +159,23 @@ def _groups(sources: Iterable[RefusedJson], everything: bool) -> Iterator[list[R
     return iter(sorted(groups.values(), key=lambda group: -sum(one["packets"] for one in group)))
 
 
-def _table(out: Console, groups: Iterable[list[RefusedJson]], now: float) -> None:
-    from rich.table import Table
-
-    wide = out.width >= _WIDE
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("SOURCE", overflow="fold", min_width=15)
-    table.add_column("PORT", overflow="fold", min_width=9)
-    table.add_column("ROLE", overflow="fold")
-    table.add_column("WORKLOAD", overflow="fold" if wide else "ellipsis", no_wrap=not wide)
-    table.add_column("PACKETS", justify="right", no_wrap=True)
-    table.add_column("LAST", justify="right", no_wrap=True)
-    for title in ("BYTES", "SINCE", "WHERE") if wide else ():
-        table.add_column(title, no_wrap=True)
-    for group in groups:
-        table.add_row(*_row(group, now), *(_more(group) if wide else ()))
-    out.print(table)
+def _table(groups: Iterable[list[RefusedJson]], now: float, *, wide: bool) -> Table:
+    columns = [
+        Column("SOURCE", width=15),
+        Column("PORT", width=9),
+        Column("ROLE"),
+        Column("WORKLOAD", "fold" if wide else "cut"),
+        Column("PACKETS", "whole", right=True),
+        Column("LAST", "whole", right=True),
+        *(Column(title, "whole") for title in (("BYTES", "SINCE", "WHERE") if wide else ())),
+    ]
+    return table(columns, ([*_row(one, now), *(_more(one) if wide else ())] for one in groups))
 
 
 def _row(group: list[RefusedJson], now: float) -> list[str]:
     one = group[0]
     last = max(each["last"] for each in group)
-    audit = " (let in)" if one["mode"] == "audit" else ""
+    audit = " (not dropped)" if one["mode"] == "audit" else ""
     return [
         f"{one['source']}\n  {one['name']}" if one["name"] else one["source"],
         f"{one['proto']} {_ports(group)}",
@@ -204,7 +200,7 @@ def _ports(group: list[RefusedJson]) -> str:
     return str(ports[0]) if len(ports) == 1 else f"{ports[0]}…{ports[-1]} ({len(ports)})"
 
 
-def _show_hints(out: Console, sources: Iterable[RefusedJson]) -> None:
+def _draw_hints(out: Console, sources: Iterable[RefusedJson]) -> None:
     hinted: dict[str, list[RefusedJson]] = {}
     for one in sources:
         if one["command"]:
@@ -225,7 +221,7 @@ def _key(one: RefusedJson) -> _Key:
 
 
 def _name(sources: Iterable[RefusedJson], known: dict[str, str]) -> None:
-    """Fill in what DNS calls them, once each."""
+    """Fill in the names from DNS, each looked up once."""
     from vllmwall.cli.reverse_dns import names_of
 
     listed = list(sources)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from vllmwall.cli.command_line import Command
+from vllmwall.cli.failures import fail
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
@@ -16,6 +19,6 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     found = get_completion_class(shell)
     if found is None:
-        raise click.UsageError(f"click knows no completion for {shell}")
+        fail(f"click has no completion for {shell}")
     root = ctx.find_root().command
     click.echo(found(root, {}, "vllmwall", "_VLLMWALL_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""`vllmwall connections`: who is connected now."""
+"""`vllmwall connections`: the clients that are connected to workloads now."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.ask import ask
+from vllmwall.cli.command_line import Command
+from vllmwall.cli.failures import fail
 from vllmwall.cli.ssh import ssh_client
-from vllmwall.cli.terminal import ask, console, fail, print_json
+from vllmwall.cli.terminal import Column, print_answer, table
 from vllmwall.cli.units import count, how_much
 
 if TYPE_CHECKING:
@@ -20,32 +22,24 @@ if TYPE_CHECKING:
 _WIDE = 110
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("which", metavar="[WORKLOAD|ROLE]", required=False)
-@click.option("--local", is_flag=True, help="Those of this host too.")
-@click.option("--ban", metavar="ADDRESS", help="Ban this address at once, as `vllmwall ban` does.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def connections(which: str | None, local: bool, ban: str | None, as_json: bool) -> None:
-    """Show who is connected to which workload, with bytes."""
+@click.option("--local", is_flag=True, help="Include clients on this host.")
+@click.option("--ban", metavar="ADDRESS", help="Ban this address, as `vllmwall ban` does.")
+def connections(which: str | None, local: bool, ban: str | None) -> None:
+    """List the clients connected to workloads, with their traffic."""
     if ban is not None:
-        _ban(ban, as_json)
+        answer = ask("bans.add", {"networks": [ban], "ssh_client": ssh_client()})
+        print_answer(answer, lambda out, _: _draw_ban(out, ban))
     else:
-        answer = _asked(which, local=local)
-        if as_json:
-            print_json(answer)
-        else:
-            show(console(), answer)
+        print_answer(_listed(which, local=local), _draw)
 
 
-def _ban(address: str, as_json: bool) -> None:
-    answer = ask("bans.add", {"networks": [address], "ssh_client": ssh_client()})
-    if as_json:
-        print_json(answer)
-    else:
-        click.echo(f"{address} is banned. `vllmwall bans` shows all, `vllmwall unban` ends it.")
+def _draw_ban(out: Console, address: str) -> None:
+    out.print(f"{address} is banned. List bans: vllmwall bans. Undo: vllmwall unban {address}")
 
 
-def _asked(which: str | None, *, local: bool) -> ConnectionsJson:
+def _listed(which: str | None, *, local: bool) -> ConnectionsJson:
     answer = cast("ConnectionsJson", ask("connections"))
     if which is not None:
         _check(which, answer["workloads"])
@@ -65,38 +59,32 @@ def _check(which: str, workloads: Iterable[str]) -> None:
     known = {*workloads, *(role.value for role in Role), *(stack.value for stack in Stack)}
     if which not in known:
         names = ", ".join(workloads) or "none runs"
-        fail(f"{which!r} is no workload and no role. Workloads: {names}", Exit.BAD_CONFIG)
+        fail(f"{which!r} is no workload and no role", "usage", f"Workloads: {names}")
 
 
-def show(out: Console, answer: ConnectionsJson) -> None:
-    """Draw it for a person."""
-    from rich.table import Table
-
+def _draw(out: Console, answer: ConnectionsJson) -> None:
     for problem in answer["problems"]:
         out.print(f"! {problem}", style="red")
     clients = answer["clients"]
     total = count(sum(one["connections"] for one in clients), "connection")
     who = count(len({one["client"] for one in clients}), "client")
-    out.print(f"{total} of {who}" if clients else "Nobody is connected.", style="bold")
+    out.print(f"{total} of {who}" if clients else "No client is connected.", style="bold")
     if not answer["complete"]:
         out.print("! there are more connections than could be read", style="yellow")
     wide = out.width >= _WIDE
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("CLIENT", overflow="fold", min_width=15)
-    table.add_column("PORT", justify="right", no_wrap=True)
-    table.add_column("ROLE", overflow="fold")
-    table.add_column("WORKLOAD", overflow="fold" if wide else "ellipsis", no_wrap=not wide)
-    for title in ("CONNS", "IN", "OUT"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in ("STATE", "WHERE") if wide else ():
-        table.add_column(title, no_wrap=True)
-    for one in clients:
-        table.add_row(*_row(one), *((one["state"], one["namespace"]) if wide else ()))
+    columns = [
+        Column("CLIENT", width=15),
+        Column("PORT", "whole", right=True),
+        Column("ROLE"),
+        Column("WORKLOAD", "fold" if wide else "cut"),
+        *(Column(title, "whole", right=True) for title in ("CONNS", "IN", "OUT")),
+        *(Column(title, "whole") for title in (("STATE", "WHERE") if wide else ())),
+    ]
     if clients:
-        out.print(table)
+        out.print(table(columns, (_row(one, wide=wide) for one in clients)))
 
 
-def _row(one: ClientJson) -> list[str]:
+def _row(one: ClientJson, *, wide: bool) -> list[str]:
     state = "" if one["state"] == "established" else f"\n  {one['state']}"
     return [
         f"{one['client']}{' (here)' if one['here'] else ''}{state}",
@@ -106,4 +94,5 @@ def _row(one: ClientJson) -> list[str]:
         str(one["connections"]),
         how_much(one["bytes_received"]),
         how_much(one["bytes_sent"]),
+        *((one["state"], one["namespace"]) if wide else ()),
     ]

@@ -1,20 +1,19 @@
-"""`vllmwall doctor`: what this node lacks, or has, that matters to the wall."""
+"""`vllmwall doctor`: checks of everything on this node that the wall depends on."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vllmwall.api.client import request
 from vllmwall.api.errors import ControlError
+from vllmwall.cli.ask import put
+from vllmwall.cli.command_line import Command, common
 from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.parameters import config_option
 from vllmwall.cli.terminal import console, print_json, printable
 from vllmwall.cli.units import count
-from vllmwall.cli.without_daemon import config_option
 
 if TYPE_CHECKING:
     from vllmwall.inspect.doctor import Diagnosis
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red")}
 
 
-@click.command()
+@click.command(cls=Command)
 @config_option
-@click.option("--all", "everything", is_flag=True, help="Also what is in order.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def doctor(config: str, everything: bool, as_json: bool) -> None:
-    """Look at the kernel, the daemon and the other firewalls, and say what to do.
+@click.option("--all", "everything", is_flag=True, help="Also print checks that are ok.")
+def doctor(config: str, everything: bool) -> None:
+    """Check the kernel, the daemon and other firewalls.
 
-    Everything is tried in a network namespace that is thrown away; nothing here is changed.
+    Each failure and warning comes with a remedy. Tests run in a temporary network namespace;
+    nothing on this node is changed. Exits with 5 when a check fails.
     """
     from vllmwall.inspect.doctor import Health, examination, examine
 
@@ -37,11 +36,11 @@ def doctor(config: str, everything: bool, as_json: bool) -> None:
     found = []
     for one in examine(status, why, config):
         found.append(one)
-        if not as_json and (everything or one.state is not Health.OK):
+        if not common().as_json and (everything or one.state is not Health.OK):
             _draw(one)
     failed = any(one.state is Health.FAIL for one in found)
-    if as_json:
-        print_json(asdict(examination(found)))
+    if common().as_json:
+        print_json(examination(found))
     else:
         counts = {state: sum(one.state is state for one in found) for state in Health}
         console().print(
@@ -53,9 +52,8 @@ def doctor(config: str, everything: bool, as_json: bool) -> None:
 
 
 def _status() -> tuple[dict[str, object] | None, str]:
-    socket_path = Path(click.get_current_context().find_root().params["socket"])
     try:
-        return request("status", None, socket_path), ""
+        return put("status"), ""
     except ControlError as error:
         return None, str(error)
 

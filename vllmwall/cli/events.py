@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.api.client import request
 from vllmwall.api.errors import ControlError
-from vllmwall.cli.exit_codes import exit_of
+from vllmwall.cli.ask import ask, put
+from vllmwall.cli.command_line import Command, common
+from vllmwall.cli.failures import fail_as
 from vllmwall.cli.follow import print_line, ticks, until_enough
-from vllmwall.cli.terminal import ask, console, fail, printable
+from vllmwall.cli.terminal import console
+from vllmwall.cli.units import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from vllmwall.api.events_shapes import EventJson, EventsJson
 
 _EVERY_SECONDS = 0.5
-STYLES = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": "bold red"}
+_STYLES = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": "bold red"}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--follow", "-f", is_flag=True, help="Print new events as they come, until Ctrl-C.")
 @click.option(
     "--last",
@@ -36,48 +37,41 @@ STYLES = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": 
     metavar="NUMBER",
     help="How many of the newest events to print.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def events(follow: bool, last: int, as_json: bool) -> None:
-    """Show events: workloads, listeners, walls, guards, modified tables, peers, failures.
+def events(follow: bool, last: int) -> None:
+    """Print events of workloads, listeners, walls and peers.
 
-    The daemon keeps its newest 2,000 events while it runs; the journal keeps more.
+    With --json, each line is an object. The daemon keeps its newest 2,000 events while it runs; the
+    journal keeps more.
     """
     answer = cast("EventsJson", ask("events", {"most": last}))
     with until_enough():
-        _print(answer["events"], as_json=as_json)
+        _print(answer["events"])
         if follow:
-            _follow(answer, as_json=as_json)
+            _follow(answer)
 
 
-def _follow(answer: EventsJson, *, as_json: bool) -> None:
+def _follow(answer: EventsJson) -> None:
     """Print a line of its own when the daemon ends, and when another one answers."""
     epoch, after, is_there = answer["epoch"], answer["next"], True
     for _ in ticks(_EVERY_SECONDS):
         try:
-            found = more(after, epoch)
+            found = cast("EventsJson", put("events", {"after": after, "epoch": epoch}))
         except ControlError as error:
             if error.code == "denied":
-                fail(str(error), exit_of(error))
+                fail_as(error)
             if is_there:
-                _print([_own("daemon_gone", f"{error}; trying again")], as_json=as_json)
+                _print([_own("daemon_gone", f"{error}; trying again")])
             is_there = False
             continue
         if not is_there or found["epoch"] != epoch:
             words = "the same as before" if found["epoch"] == epoch else "it has restarted"
-            _print([_own("daemon_back", f"a daemon answers: {words}")], as_json=as_json)
+            _print([_own("daemon_back", f"a daemon answers: {words}")])
         is_there = True
         if found["lost"]:
-            words = f"{found['lost']} events were dropped before they were asked for"
-            _print([_own("gap", words)], as_json=as_json)
-        _print(found["events"], as_json=as_json)
+            words = f"{count(found['lost'], 'event')} dropped before the follower asked"
+            _print([_own("gap", words)])
+        _print(found["events"])
         epoch, after = found["epoch"], found["next"]
-
-
-def more(after: int, epoch: str) -> EventsJson:
-    """The events after a number. Raises ControlError."""
-    socket_path = Path(click.get_current_context().find_root().params["socket"])
-    found = request("events", {"after": after, "epoch": epoch}, socket_path)
-    return cast("EventsJson", printable(found))
 
 
 def _own(kind: str, detail: str) -> EventJson:
@@ -94,12 +88,12 @@ def _own(kind: str, detail: str) -> EventJson:
     }
 
 
-def line(one: EventJson) -> Text:
+def _line(one: EventJson) -> Text:
     """An event in one line for a person."""
     from rich.text import Text
 
     text = Text(time.strftime("%H:%M:%S ", time.localtime(one["time"])), style="dim")
-    text.append(f"{_words(one['kind'])} ", style=STYLES.get(one["level"], "bold"))
+    text.append(f"{_words(one['kind'])} ", style=_STYLES.get(one["level"], "bold"))
     where = " ".join(filter(None, (one["namespace"], one["workload"])))
     text.append(f"{where} " if where else "", style="cyan")
     return text.append(one["detail"], style="dim" if one["level"] == "debug" else "")
@@ -113,11 +107,11 @@ def _words(kind: str) -> str:
     return known.words if known else kind.replace("_", " ")
 
 
-def _print(events: Iterable[EventJson], *, as_json: bool) -> None:
-    if as_json:
+def _print(events: Iterable[EventJson]) -> None:
+    if common().as_json:
         for one in events:
             print_line(one)
         return
     out: Console = console()
     for one in events:
-        out.print(line(one))
+        out.print(_line(one))

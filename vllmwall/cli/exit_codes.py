@@ -1,14 +1,12 @@
-"""Exit statuses: stable, so that scripts can rely on them. Imports nothing of ours."""
+"""Exit statuses and the codes of errors: stable, so that scripts can rely on them."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from vllmwall.api.errors import ControlError
-
 
 class Exit(IntEnum):
-    """What a command ended with."""
+    """The exit status of a command."""
 
     OK = 0
     FAILED = 1
@@ -26,24 +24,34 @@ class Exit(IntEnum):
 
 
 MEANINGS = {
-    Exit.OK: "done; for `status`: every wall stands as wanted; for `explain`: all is open",
-    Exit.FAILED: "it was tried and failed; the message says why",
-    Exit.BAD_CONFIG: "the command line or the configuration is wrong",
+    Exit.OK: "done; `status`: every wall is active as wanted; `explain`: everything is open",
+    Exit.FAILED: "the command failed; the message says why",
+    Exit.BAD_CONFIG: "the command line or the configuration is invalid",
     Exit.NOT_RUNNING: "no daemon answers",
-    Exit.DENIED: "permission denied: ask as root",
-    Exit.NOT_SAFE: "`status`: a wall does not stand as wanted, is not known, or drops nothing",
-    Exit.FINDINGS: "`audit`: a finding is as bad as `--fail-on` says, or worse",
-    Exit.DISPROVED: "`prove`: a try met something else than it must, or proves nothing",
-    Exit.CLOSED: "`explain`: a door that was asked about is closed",
-    Exit.UNDECIDED: "`explain`: it depends on a limit, or the table is not understood",
+    Exit.DENIED: "permission denied; run the command as root",
+    Exit.NOT_SAFE: "`status`, `up`, `reload`: a wall is not active as wanted, is unknown, or drops "
+    "nothing; `doctor`: a check failed",
+    Exit.FINDINGS: "`audit`: a finding has the severity of `--fail-on` or a higher one",
+    Exit.DISPROVED: "`prove`: a probe had an unexpected or inconclusive result",
+    Exit.CLOSED: "`explain`: a port that was asked about is closed",
+    Exit.UNDECIDED: "`explain`: a limit decides, or the rules were not understood",
     Exit.OPEN: "`run`: the job cannot be guarded, so it was not started",
     Exit.NOT_EXECUTABLE: "`run`: the command cannot be executed",
-    Exit.NO_SUCH_COMMAND: "`run`: there is no such command; else `run` ends as the command does",
+    Exit.NO_SUCH_COMMAND: "`run`: the command does not exist; otherwise `run` ends with the "
+    "status of the command",
 }
 
-_BY_CODE = {"not-running": Exit.NOT_RUNNING, "denied": Exit.DENIED}
-
-
-def exit_of(error: ControlError) -> Exit:
-    """The exit status for a request that did not succeed."""
-    return _BY_CODE.get(error.code, Exit.FAILED)
+ERRORS = {
+    "failed": Exit.FAILED,
+    "bad-request": Exit.FAILED,
+    "internal": Exit.FAILED,
+    "usage": Exit.BAD_CONFIG,
+    "config": Exit.BAD_CONFIG,
+    "not-running": Exit.NOT_RUNNING,
+    "denied": Exit.DENIED,
+    "not-guarded": Exit.OPEN,
+    "not-executable": Exit.NOT_EXECUTABLE,
+    "no-such-command": Exit.NO_SUCH_COMMAND,
+}
+"""The exit status that belongs to the ``code`` of an error under ``--json``. A code that is not
+listed (a newer daemon's) ends the command with 1."""

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from vllmwall.api.errors import ControlError
 from vllmwall.cidr import host_port
-from vllmwall.cli.exit_codes import Exit, exit_of
-from vllmwall.cli.terminal import console, fail, print_json, printable
-from vllmwall.cli.without_daemon import (
-    asked,
-    config_option,
-    errors_in_words,
-    only_option,
-    runtime_dir,
-)
+from vllmwall.cli.ask import ask_if_running
+from vllmwall.cli.command_line import Command
+from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.failures import fail, fail_as
+from vllmwall.cli.parameters import config_option, only_option
+from vllmwall.cli.terminal import print_answer, printable
+from vllmwall.cli.without_daemon import failing_in_words, runtime_dir
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,14 +39,13 @@ _MOST = 256  # answers
 Row = tuple[str, str]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="SRC[:PORT]")
 @click.argument("target", metavar="DPORT|ROLE|WORKLOAD[/ROLE]")
 @click.option("--namespace", metavar="NAME", help="Only in this network namespace.")
 @click.option("--proto", type=click.Choice(["tcp", "udp"]), help="Only over this protocol.")
 @click.option("--to", metavar="ADDRESS", help="The address of this node that it connects to.")
 @click.option("--way", is_flag=True, help="Show every rule on the packet's way.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
 @config_option
 @only_option
 def explain(
@@ -58,11 +56,10 @@ def explain(
     proto: str | None,
     to: str | None,
     way: bool,
-    as_json: bool,
     config: str,
     only_namespace: tuple[str, ...],
 ) -> None:
-    """Say whether a port is open to a source, and what decides it.
+    """Explain whether a source can connect to a port, and why.
 
     SRC is an address ([v6]:PORT with a port), a host name, or the words peer or stranger, which
     stand for any of them. The table in the kernel is read back and evaluated for the first
@@ -80,10 +77,7 @@ def explain(
         "to": to,
     }
     found = _with_hooks(_answered(config, only_namespace, arguments))
-    if as_json:
-        print_json(found)
-    else:
-        show(console(), found, way=way)
+    print_answer(found, partial(_draw, way=way))
     sys.exit(_EXITS.get(found["verdict"], Exit.UNDECIDED))
 
 
@@ -94,7 +88,7 @@ def _answered(config: str, only: tuple[str, ...], arguments: dict[str, object]) 
     whole: ExplainJson | None = None
     while whole is None or len(whole["answers"]) < min(whole["total"], _MOST):
         skip = {"skip": len(whole["answers"]) if whole else 0}
-        answer = asked("explain", {**arguments, **skip})
+        answer = ask_if_running("explain", {**arguments, **skip})
         if answer is None:
             answer = _by_ourselves(config, only, {**arguments, **skip})
         part = cast("ExplainJson", answer)
@@ -120,12 +114,11 @@ def source_of(text: str) -> tuple[list[str], int | None]:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        fail(f"{text}: {port} is no port; write 10.0.0.5:40000 or [fd00::5]:40000", Exit.BAD_CONFIG)
+        fail(f"{text}: {port} is not a port", "usage", "Write 10.0.0.5:40000 or [fd00::5]:40000.")
     return [host], int(port) if port else None
 
 
-def show(out: Console, answer: ExplainJson, *, way: bool) -> None:
-    """Draw an answer for a person."""
+def _draw(out: Console, answer: ExplainJson, *, way: bool) -> None:
     for problem in answer["problems"]:
         out.print(f"! {problem}", style="yellow")
     for one in answer["answers"]:
@@ -226,7 +219,8 @@ def _addresses(names: Iterable[str]) -> list[str]:
         try:
             answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            fail(f"{name}: no address, no host name that resolves ({error}), not peer or stranger")
+            message = f"{name}: not an IP address, and the name does not resolve ({error})"
+            fail(message, hint="Use an address, a host name, `peer` or `stranger`.")
         found.update((str(one[4][0]).partition("%")[0], None) for one in answers)
     return list(found)
 
@@ -240,12 +234,12 @@ def _by_ourselves(
     from vllmwall.api.explain.question import explain_once
 
     if os.geteuid() != 0:
-        fail("no daemon answers, and without one only root can read the table", Exit.DENIED)
-    with errors_in_words():
+        fail("no daemon answers", "denied", "Run this as root: only root can read the table.")
+    with failing_in_words():
         try:
             found = explain_once(Path(config), runtime_dir(), only, arguments)
         except ControlError as error:
-            fail(str(error), exit_of(error))
+            fail_as(error)
     found["problems"].insert(0, "no daemon answers: the table in the kernel was read by itself")
     return cast("dict[str, object]", printable(found))
 

@@ -1,4 +1,4 @@
-"""Asking again every second, until somebody has seen enough."""
+"""Commands that ask again and again until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def ticks(seconds: float = SECONDS) -> Iterator[float]:
         time.sleep(max(0.0, due - time.monotonic()))
 
 
-def say_started() -> None:
-    """After the first look: what comes from now on is shown."""
-    click.echo("Watching; Ctrl-C ends it.", err=True)
+def report_start() -> None:
+    """Tell a person that the first answer is there: every change from now on is printed."""
+    click.echo("Watching. Press Ctrl-C to stop.", err=True)
 
 
 def print_line(value: object) -> None:
-    """One JSON object a line, at once."""
+    """One JSON object in a line, flushed."""
     click.echo(json.dumps(value))
     sys.stdout.flush()
 
 
 @contextmanager
 def until_enough() -> Iterator[None]:
-    """Ctrl-C and a reader that went away end the command well."""
+    """End the command with status 0 at Ctrl-C, and when the reader of a pipe has gone."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""``install-units``: systemd's units for who installed us with pip or pipx, not from a package."""
+"""`vllmwall install-units`: systemd units for an installation by pip or pipx."""
 
 from __future__ import annotations
 
@@ -7,53 +7,63 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from vllmwall.cli.exit_codes import Exit
-from vllmwall.cli.terminal import console, fail, print_json
+from vllmwall.cli.command_line import Command
+from vllmwall.cli.failures import fail
+from vllmwall.cli.terminal import print_answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _DESTINATION = "/etc/systemd/system"
 _PACKAGED = Path("/usr/lib/systemd/system/vllmwall.service")
 _SOURCE = Path(__file__).parent / "units"
 _UNITS = ("vllmwall.service", "vllmwall-boot.service", "vllmwall.slice")
-# What the daemon wrote; what people wrote, in /etc/vllmwall, is theirs.
+# Written by the daemon; /etc/vllmwall is written by people and stays.
 _WRITTEN = ("/run/vllmwall", "/var/lib/vllmwall")
 _TRACES = Path("/sys/kernel/tracing/instances/vllmwall")
 _SLICE = Path("/sys/fs/cgroup/vllmwall.slice/cgroup.events")
 
 
-@click.command("install-units")
-@click.option("--directory", default=_DESTINATION, show_default=True, help="Where units go.")
-@click.option("--enable", is_flag=True, help="Enable and start them, too.")
-@click.option("--remove", is_flag=True, help="Remove them, the wall, and all but /etc/vllmwall.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def install_units(directory: str, enable: bool, remove: bool, as_json: bool) -> None:
-    """Write systemd's units for this installation (pip, pipx); packages bring their own."""
+@click.command("install-units", cls=Command)
+@click.option("--directory", default=_DESTINATION, show_default=True, help="Folder of the units.")
+@click.option("--enable", is_flag=True, help="Also enable and start the units.")
+@click.option("--remove", is_flag=True, help="Remove units, walls and state. /etc/vllmwall stays.")
+def install_units(directory: str, enable: bool, remove: bool) -> None:
+    """Install systemd units for a pip or pipx installation.
+
+    The packages (deb, rpm) have units of their own.
+    """
     folder = Path(directory)
     if _PACKAGED.exists():
-        fail(f"{_PACKAGED} is there: a package is installed, and that one's units are used")
+        fail(f"a package is installed: its units are in {_PACKAGED.parent}")
     try:
         if remove:
-            written = taken_away(folder)
+            written = removed_from(folder)
         else:
             written = written_to(folder, program())
             if enable:
                 _systemctl("daemon-reload")
                 _systemctl("enable", "--now", *_UNITS)
     except PermissionError as error:
-        fail(f"{error}: only root may do this", Exit.DENIED)
+        fail(str(error), "denied", "Run this as root.")
     except (OSError, subprocess.CalledProcessError) as error:
         fail(str(error))
-    if as_json:
-        print_json({"version": 1, "files": [str(one) for one in written], "removed": remove})
-        return
-    for one in written:
-        console().print(f"{'Removed' if remove else 'Written'}: {one}", highlight=False)
-    if not (remove or enable):
+    answer = {"version": 1, "files": [str(one) for one in written], "removed": remove}
+    print_answer(answer, partial(_draw, files=written, removed=remove, enabled=enable))
+
+
+def _draw(out: Console, _: object, *, files: list[Path], removed: bool, enabled: bool) -> None:
+    for one in files:
+        out.print(f"{'Removed' if removed else 'Written'}: {one}")
+    if not (removed or enabled):
         units = " ".join(_UNITS)
-        console().print(f"Next: systemctl daemon-reload && systemctl enable --now {units}")
+        out.print(f"Next: systemctl daemon-reload && systemctl enable --now {units}")
 
 
 def written_to(folder: Path, command: str) -> list[Path]:
@@ -65,8 +75,8 @@ def written_to(folder: Path, command: str) -> list[Path]:
     return [folder / name for name in _UNITS]
 
 
-def taken_away(folder: Path) -> list[Path]:
-    """Stop what runs, take the walls down, remove the files. Raises OSError, CalledProcessError."""
+def removed_from(folder: Path) -> list[Path]:
+    """Stop the service, remove walls and files. Raises OSError, CalledProcessError."""
     found = [folder / name for name in _UNITS if (folder / name).exists()]
     is_real = bool(found) and str(folder) == _DESTINATION
     if is_real:
@@ -82,7 +92,7 @@ def taken_away(folder: Path) -> list[Path]:
 
 
 def _forget() -> None:
-    """Take away what the daemon wrote, and the slice where no job is in it that would end."""
+    """Remove what the daemon wrote, and the slice if it has no job, which would end with it."""
     for folder in _WRITTEN:
         shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
@@ -93,7 +103,7 @@ def _forget() -> None:
 
 
 def program() -> str:
-    """How a unit starts us, as systemd.service(5) reads it."""
+    """The command of a unit that starts this installation, as systemd.service(5) reads it."""
     return " ".join(map(_quoted, _command()))
 
 
@@ -106,7 +116,7 @@ def _command() -> list[str]:
 
 
 def _quoted(word: str) -> str:
-    """A home can have a blank in its name; % and $ mean something to systemd."""
+    """With blanks quoted and systemd's own % and $ escaped."""
     plain = word.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$")
     return f'"{plain}"' if " " in plain else plain
 

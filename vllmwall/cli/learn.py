@@ -1,22 +1,26 @@
-"""`vllmwall learn`: watch who uses the internal ports, and propose the peers."""
+"""`vllmwall learn`: peers proposed from the connections to internal ports."""
 
 from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.ask import ask
+from vllmwall.cli.command_line import Command
+from vllmwall.cli.failures import fail
 from vllmwall.cli.follow import ticks
-from vllmwall.cli.peers import Duration
-from vllmwall.cli.terminal import ask, console, fail, print_json
+from vllmwall.cli.parameters import Duration
+from vllmwall.cli.terminal import Column, print_answer, table
 from vllmwall.cli.units import count, how_long
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from vllmwall.inspect.learn.proposal import Watching
     from vllmwall.inspect.learn.shape import LearnedSourceJson, LearnFactsJson, LearnJson
@@ -25,31 +29,32 @@ if TYPE_CHECKING:
 _ROWS = 40
 
 
-@click.command()
-@click.option("--for", "seconds", type=Duration(), default="60s", show_default=True)
-@click.option("--now", is_flag=True, help="Look once.")
-@click.option("--exact", is_flag=True, help="Only what was seen; no network in its place.")
+@click.command(cls=Command)
 @click.option(
-    "--write", "file", metavar="FILE", help="Write the proposal there; nothing else does."
+    "--for", "seconds", type=Duration(), default="60s", show_default=True, help="Watch this long."
 )
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def learn(seconds: float, now: bool, exact: bool, file: str | None, as_json: bool) -> None:
-    """Watch who is connected to internal ports, and propose the peers as a diff.
+@click.option("--now", is_flag=True, help="Look once instead.")
+@click.option("--exact", is_flag=True, help="Propose only addresses that were seen.")
+@click.option(
+    "--write",
+    "file",
+    metavar="FILE",
+    help="Write the proposal to FILE. Nothing is written without this option.",
+)
+def learn(seconds: float, now: bool, exact: bool, file: str | None) -> None:
+    """Propose peers from the connections to internal ports.
 
-    In audit mode those count, too, that the wall would have refused. Addresses are joined to a
-    network when at least three, and half, of it were seen, and nobody in it shall stay out.
-    Nothing is applied.
+    In audit mode, sources that would have been blocked are included. Addresses are merged into a
+    network if at least three of them, and half of the network, were seen and none of it must stay
+    blocked. The proposal is printed as a diff; nothing is applied.
     """
     watching, facts, watched = _watch(0.0 if now else seconds)
     place = Path(file) if file else Path(facts["conf_d"]) / _file_name()
-    old, text = _standing(place, must_be_readable=file is not None)
+    old, text = _present(place, must_be_readable=file is not None)
     answer = watching.answer(old, text, str(place), watched, exact=exact)
     if file and answer["text"]:
         _write(place, answer["text"])
-    if as_json:
-        print_json(answer)
-    else:
-        show(console(), answer, written=file is not None)
+    print_answer(answer, partial(_draw, written=file is not None))
 
 
 def _file_name() -> str:
@@ -59,14 +64,14 @@ def _file_name() -> str:
 
 
 def _watch(seconds: float) -> tuple[Watching, LearnFactsJson, float]:
-    """Look each second. Ctrl-C ends it early, and what was seen counts."""
+    """Ask each second. Ctrl-C ends the watch early; what was seen counts."""
     from vllmwall.inspect.learn.proposal import Watching
 
     watching, begun = Watching(), time.monotonic()
     facts = cast("LearnFactsJson", ask("learn"))
     watching.take(facts)
     if seconds and sys.stderr.isatty():
-        click.echo(f"Watching for {how_long(seconds)}; Ctrl-C ends it early.", err=True)
+        click.echo(f"Watching for {how_long(seconds)}. Press Ctrl-C to stop early.", err=True)
     try:
         for _ in ticks() if seconds else ():
             facts = cast("LearnFactsJson", ask("learn"))
@@ -78,9 +83,9 @@ def _watch(seconds: float) -> tuple[Watching, LearnFactsJson, float]:
     return watching, facts, time.monotonic() - begun
 
 
-def _standing(place: Path, *, must_be_readable: bool) -> tuple[tuple[Network, ...], str]:
-    """What the file holds already; it is ours, or it is not there. What we may not read is as
-    nothing where it is only shown."""
+def _present(place: Path, *, must_be_readable: bool) -> tuple[tuple[Network, ...], str]:
+    """The networks and the text of the file: none where it does not exist. A file that cannot be
+    read is an error only where it is to be written."""
     from vllmwall.inspect.learn.proposal import MARK
     from vllmwall.networks.errors import PeerError
     from vllmwall.networks.saved import read_saved
@@ -88,13 +93,13 @@ def _standing(place: Path, *, must_be_readable: bool) -> tuple[tuple[Network, ..
     try:
         text = place.read_text()
         if not text.startswith(MARK):
-            fail(f"{place} is none of ours: name another file", Exit.BAD_CONFIG)
+            fail(f"{place} was not written by learn", "usage", "Name another file.")
         return read_saved(place), text
     except FileNotFoundError:
         return (), ""
     except (OSError, PeerError, UnicodeDecodeError) as error:
         if must_be_readable:
-            fail(f"{place} stays as it is: {error}")
+            fail(f"{place} is left unchanged: {error}")
         return (), ""
 
 
@@ -107,14 +112,14 @@ def _write(place: Path, text: str) -> None:
         fail(f"{place} cannot be written: {error.strerror or error}")
 
 
-def show(out: Console, answer: LearnJson, *, written: bool) -> None:
-    """Draw it for a person: who was seen, the diff, and what to do with it."""
-    out.print(headline(answer), style="bold")
+def _draw(out: Console, answer: LearnJson, *, written: bool) -> None:
+    """The sources, the diff, and how to apply it."""
+    out.print(_headline(answer), style="bold")
     for note in answer["notes"]:
         out.print(f"! {note}", style="yellow")
     told = [one for one in answer["sources"] if one["roles"]]
     if told:
-        _table(out, told[:_ROWS])
+        out.print(_table(told[:_ROWS]))
     if len(told) > _ROWS:
         out.print(f"… and {len(told) - _ROWS} more (--json)", style="dim")
     if not answer["diff"]:
@@ -123,15 +128,14 @@ def show(out: Console, answer: LearnJson, *, written: bool) -> None:
     click.echo(answer["diff"], nl=False)
     out.print()
     if written:
-        out.print(f"Written to {answer['file']}. It counts from now on with:")
+        out.print(f"Written to {answer['file']}. To apply it:")
         out.print("  vllmwall reload", style="bold")
     else:
-        out.print("Nothing was applied. To use it, run this again with")
+        out.print("Nothing was applied. To write the proposal, run this again with")
         out.print(f"  --write {answer['file']}", style="bold", soft_wrap=True)
 
 
-def headline(answer: LearnJson) -> str:
-    """How much was seen, and what follows."""
+def _headline(answer: LearnJson) -> str:
     decisions = [one["decision"] for one in answer["sources"] if one["roles"]]
     api = len(answer["sources"]) - len(decisions)
     parts = [
@@ -141,24 +145,29 @@ def headline(answer: LearnJson) -> str:
     ]
     watched = "Looked once" if answer["seconds"] < 1 else f"Watched {how_long(answer['seconds'])}"
     head = f"{watched}, mode {answer['mode']}: {count(len(decisions), 'source')}"
-    others = f"; {count(api, 'other')} need no entry" if api else ""
+    verb = "needs" if api == 1 else "need"
+    others = f"; {count(api, 'other')} {verb} no entry" if api else ""
     return f"{head} at internal ports: {', '.join(parts)}{others}"
 
 
-def _table(out: Console, sources: list[LearnedSourceJson]) -> None:
-    from rich.table import Table
+def _table(sources: list[LearnedSourceJson]) -> Table:
+    columns = (
+        Column("SOURCE", width=15),
+        Column("ROLES"),
+        Column("CONNS", "whole", right=True),
+        Column("PACKETS", "whole", right=True),
+        Column("", "whole"),
+        Column("WHY"),
+    )
+    return table(columns, map(_row, sources))
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("SOURCE", overflow="fold", min_width=15)
-    table.add_column("ROLES", overflow="fold")
-    for title in ("CONNS", "PACKETS"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("WHY", overflow="fold")
-    for one in sources:
-        mark = {"proposed": "+", "peer": "="}.get(one["decision"], "-")
-        public = "\n  public" if one["public"] else ""
-        roles, why = ", ".join(one["roles"]), one["why"]
-        numbers = (str(one["connections"]), str(one["packets"]))
-        table.add_row(f"{one['address']}{public}", roles, *numbers, mark, why)
-    out.print(table)
+
+def _row(one: LearnedSourceJson) -> tuple[str, ...]:
+    return (
+        one["address"] + ("\n  public" if one["public"] else ""),
+        ", ".join(one["roles"]),
+        str(one["connections"]),
+        str(one["packets"]),
+        {"proposed": "+", "peer": "="}.get(one["decision"], "-"),
+        one["why"],
+    )

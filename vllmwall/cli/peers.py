@@ -1,89 +1,68 @@
-"""`vllmwall peers`: who may reach the internal ports."""
+"""`vllmwall peers`: the trusted peers, which may connect to internal ports."""
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.terminal import ask, console, print_json
+from vllmwall.cli.ask import ask
+from vllmwall.cli.command_line import Group
+from vllmwall.cli.parameters import Duration, cidrs_argument
+from vllmwall.cli.terminal import Column, print_answer, table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vllmwall.api.shapes import PeersJson, PeerSourceJson
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
-
-class Duration(click.ParamType):  # type: ignore[type-arg]
-    """``90s``, ``30m``, ``1h``, ``2d``, ``1h30m``: as seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Seconds. Fails with what is allowed."""
-        text = str(value)
-        parts = re.findall(r"(\d+)([smhdw])", text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
-            self.fail(f"{text!r} is no duration; write 90s, 30m, 1h, 2d or 1h30m", param, ctx)
-        return float(sum(int(number) * _UNITS[unit] for number, unit in parts))
-
-
-@click.group()
+@click.group(cls=Group)
 def peers() -> None:
     """List, add and remove trusted peers."""
 
 
 @peers.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def list_(as_json: bool) -> None:
-    """Show the peers and where each of them comes from."""
-    _show(ask("peers.list"), as_json)
+def list_() -> None:
+    """List the trusted peers and where each comes from."""
+    _print(ask("peers.list"))
 
 
 @peers.command()
-@click.argument("cidrs", nargs=-1, required=True)
-@click.option("--for", "seconds", type=Duration(), help="Trust them only so long, e.g. 1h.")
-@click.option("--save", is_flag=True, help="Write them into conf.d, so that they outlive a reboot.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def add(cidrs: tuple[str, ...], seconds: float | None, save: bool, as_json: bool) -> None:
-    """Trust CIDRS at once."""
+@cidrs_argument
+@click.option("--for", "seconds", type=Duration(), help="Trust CIDRS only for this time, e.g. 1h.")
+@click.option("--save", is_flag=True, help="Write CIDRS to conf.d, to keep them after a reboot.")
+def add(cidrs: tuple[str, ...], seconds: float | None, save: bool) -> None:
+    """Trust CIDRS from now on."""
     if seconds is not None and save:
-        raise click.UsageError("--for and --save exclude each other: a file does not expire")
+        raise click.UsageError("--for and --save cannot be combined: a saved peer does not expire")
     arguments = {"networks": list(cidrs), "seconds": seconds, "save": save}
-    _show(ask("peers.add", arguments), as_json)
+    _print(ask("peers.add", arguments))
 
 
 @peers.command()
-@click.argument("cidrs", nargs=-1, required=True)
-@click.option("--save", is_flag=True, help="Take them out of what `add --save` wrote, too.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def remove(cidrs: tuple[str, ...], save: bool, as_json: bool) -> None:
-    """Trust CIDRS no longer."""
-    _show(ask("peers.remove", {"networks": list(cidrs), "save": save}), as_json)
+@cidrs_argument
+@click.option("--save", is_flag=True, help="Also remove CIDRS from the file of `add --save`.")
+def remove(cidrs: tuple[str, ...], save: bool) -> None:
+    """Stop trusting CIDRS."""
+    _print(ask("peers.remove", {"networks": list(cidrs), "save": save}))
 
 
-def _show(answer: dict[str, object], as_json: bool) -> None:
-    found = cast("PeersJson", answer["peers"])
-    if as_json:
-        print_json(found)
-        return
-    from rich.table import Table
+def _print(answer: dict[str, object]) -> None:
+    print_answer(cast("PeersJson", answer["peers"]), _draw)
 
-    out = console()
+
+def _draw(out: Console, found: PeersJson) -> None:
     if not found["networks"]:
         out.print("No peers: internal ports are closed to every other host.", style="yellow")
-        out.print("Add some with: vllmwall peers add 10.0.0.0/24 --save")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("PEERS", "FROM", "UNTIL"):
-        table.add_column(title, overflow="fold")
-    for source in found["sources"]:
-        table.add_row("\n".join(source["networks"]) or "-", _origin(source), _until(source))
-    if table.row_count:
-        out.print(table)
+        out.print("Add a network: vllmwall peers add 10.0.0.0/24 --save")
+    rows = [
+        ("\n".join(source["networks"]) or "-", _origin(source), _until(source))
+        for source in found["sources"]
+    ]
+    if rows:
+        out.print(table([Column("PEERS"), Column("FROM"), Column("UNTIL")], rows))
     for source in found["sources"]:
         if source["error"]:
             out.print(f"! {source['name']}: {source['error']}", style="red")

@@ -1,4 +1,4 @@
-"""`vllmwall plan`: what a pass would change now, as a diff."""
+"""`vllmwall plan`: a diff of the active walls and the configuration on disk."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from vllmwall.cidr import host_port
+from vllmwall.cli.ask import ask_if_running
+from vllmwall.cli.command_line import Command
+from vllmwall.cli.parameters import config_option, only_option
 from vllmwall.cli.ssh import ssh_connection
-from vllmwall.cli.terminal import console, print_json
-from vllmwall.cli.without_daemon import (
-    asked,
-    config_option,
-    errors_in_words,
-    only_option,
-    runtime_dir,
-)
+from vllmwall.cli.terminal import print_answer
+from vllmwall.cli.without_daemon import failing_in_words, runtime_dir
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,30 +23,28 @@ if TYPE_CHECKING:
 _MARKS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow")}
 
 
-@click.command()
+@click.command(cls=Command)
 @config_option
 @only_option
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def plan(config: str, only_namespace: tuple[str, ...], as_json: bool) -> None:
-    """Show what the configuration on disk would change in the wall that stands."""
-    answer = asked("plan", {"ssh": ssh_connection()})
+def plan(config: str, only_namespace: tuple[str, ...]) -> None:
+    """Show what the configuration on disk would change.
+
+    Prints a diff from the active walls; changes nothing.
+    """
+    answer = ask_if_running("plan", {"ssh": ssh_connection()})
     if answer is None:
         from vllmwall.api.without_daemon import plan_once
 
-        with errors_in_words():
+        with failing_in_words():
             answer = dict(plan_once(Path(config), runtime_dir(), only_namespace))
-    if as_json:
-        print_json(answer)
-    else:
-        show(console(), cast("PlanJson", answer))
+    print_answer(cast("PlanJson", answer), _draw)
 
 
-def show(out: Console, answer: PlanJson) -> None:
-    """Draw a plan for a person."""
+def _draw(out: Console, answer: PlanJson) -> None:
     for problem in answer["problems"]:
         out.print(f"! {problem}", style="red")
     if not answer["changes"]:
-        out.print("Nothing to change: what stands is what is wanted.")
+        out.print("Nothing to change: the active walls are as configured.")
     for space in answer["namespaces"]:
         if space["action"] == "none":
             continue
@@ -71,5 +66,5 @@ def show(out: Console, answer: PlanJson) -> None:
 def _entry(entry: EntryChangeJson) -> str:
     now, was = ", ".join(entry["audience"]), ", ".join(entry["was"])
     audience = f"{was} → {now}" if entry["change"] == "change" else now or was
-    where = f"{entry['proto']} {host_port(entry['addr'], entry['port'])}"
-    return f"{where}  {audience}  ({entry['note']})"
+    place = host_port(entry["addr"], entry["port"])
+    return f"{entry['proto']} {place}  {audience}  ({entry['note']})"

@@ -1,4 +1,4 @@
-"""`vllmwall prove`: real packets against the walls that stand."""
+"""`vllmwall prove`: real packets against the active walls."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
+from vllmwall.cli.ask import ask
+from vllmwall.cli.command_line import Command
 from vllmwall.cli.exit_codes import Exit
-from vllmwall.cli.terminal import ask, console, fail, print_json, printable
+from vllmwall.cli.failures import fail
+from vllmwall.cli.terminal import Column, print_answer, printable, table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from vllmwall.api.shapes import StatusJson
     from vllmwall.inspect.prove import ProbeReport, Proof
@@ -31,10 +34,17 @@ _COLOURS = {
     "unproven": "bold yellow",
     "gone": "dim",
 }
+_COLUMNS = (
+    Column("", "whole"),
+    Column("LISTENER", width=21),
+    Column("ROLE"),
+    Column("FROM", "whole"),
+    Column("EXPECTED"),
+    Column("SEEN", width=16),
+)
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.command(cls=Command)
 @click.option(
     "--peer",
     multiple=True,
@@ -49,10 +59,10 @@ _COLOURS = {
     metavar="SECONDS",
     help="How long to wait for an answer.",
 )
-def prove(as_json: bool, peer: tuple[str, ...], patience: float) -> None:
-    """Send test packets to every listener from an untrusted address.
+def prove(peer: tuple[str, ...], patience: float) -> None:
+    """Send test packets to every listener from outside.
 
-    Creates a temporary network namespace with a documentation address (such as 198.51.100.77) and
+    Creates a temporary network namespace with an untrusted address (such as 198.51.100.77) and
     a veth pair into each network namespace with a workload, and removes them at the end. Workloads
     do not notice: only an API gets a full connection. With --peer, packets come from that address
     too; its own connections are not affected.
@@ -60,21 +70,16 @@ def prove(as_json: bool, peer: tuple[str, ...], patience: float) -> None:
     Exits with 0 when every probe was as expected, otherwise with 7. Needs root.
     """
     if os.geteuid() != 0:
-        fail("prove creates a network namespace and sends raw packets: run it as root", Exit.DENIED)
+        fail("prove creates a network namespace and raw packets", "denied", "Run this as root.")
     peers = _addresses(peer)
     status = cast("StatusJson", ask("status"))
     with _ending_in_order():
         answer = cast("Proof", printable(_proof(status, peers, patience)))
-    if as_json:
-        print_json(asdict(answer))
-    else:
-        show(console(), answer)
+    print_answer(answer, _draw)
     sys.exit(Exit.OK if answer.as_expected else Exit.DISPROVED)
 
 
-def show(out: Console, answer: Proof) -> None:
-    """Draw a proof as tables."""
-    from rich.table import Table
+def _draw(out: Console, answer: Proof) -> None:
     from rich.text import Text
 
     from vllmwall.inspect.prove import summary
@@ -86,24 +91,7 @@ def show(out: Console, answer: Proof) -> None:
     for name, owner, probes in _groups(answer.probes):
         out.print()
         out.print(Text(owner, style="bold cyan").append(f"  in {name}", style="dim"))
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("", no_wrap=True)
-        table.add_column("LISTENER", overflow="fold", min_width=21)
-        table.add_column("ROLE", overflow="fold")
-        table.add_column("FROM", no_wrap=True)
-        table.add_column("EXPECTED", overflow="fold")
-        table.add_column("SEEN", overflow="fold", min_width=16)
-        for alike in _alike(probes):
-            one, style = alike[0], _COLOURS[alike[0].outcome.value]
-            table.add_row(
-                Text(_MARKS[one.outcome.value], style=style),
-                _places(alike),
-                one.role,
-                one.source_kind,
-                _expected(one),
-                Text(one.met, style="" if one.outcome.value == "as expected" else style),
-            )
-        out.print(table)
+        out.print(_table(probes))
     for each in answer.skipped if answer.probes else ():
         reason = each.reason.partition(":")[0]
         out.print(f"not probed: {each.listener} ({each.role}): {reason}", style="dim")
@@ -112,6 +100,18 @@ def show(out: Console, answer: Proof) -> None:
     for space in answer.namespaces:
         for line in space.surroundings:
             out.print(f"{space.name}: {line}", style="dim")
+
+
+def _table(probes: Collection[ProbeReport]) -> Table:
+    from rich.text import Text
+
+    rows = []
+    for alike in _alike(probes):
+        one, style = alike[0], _COLOURS[alike[0].outcome.value]
+        mark = Text(_MARKS[one.outcome.value], style=style)
+        met = Text(one.met, style="" if one.outcome.value == "as expected" else style)
+        rows.append((mark, _places(alike), one.role, one.source_kind, _expected(one), met))
+    return table(_COLUMNS, rows)
 
 
 def _alike(probes: Collection[ProbeReport]) -> Collection[list[ProbeReport]]:
@@ -165,7 +165,7 @@ def _proof(status: StatusJson, peers: tuple[Address, ...], patience: float) -> P
     try:
         return proof_of(proved(question), status, begun, question.problems)
     except PermissionError as error:
-        fail(f"{error}: prove needs every right of root", Exit.DENIED)
+        fail(f"prove needs all capabilities of root: {error}", "denied")
     except (OSError, EnforceError, ProveError) as error:
         fail(f"no probes were sent: {error}")
 

@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.command_line import Command, common
+from vllmwall.cli.failures import fail
 from vllmwall.cli.jobs import NAME, NotGuardedError, become, enter_guarded, program
-from vllmwall.cli.terminal import fail, printable
+from vllmwall.cli.terminal import printable
 
-_ANYWAY = "To start it all the same: vllmwall run --anyway"
+_ANYWAY = "To start it without a guard: vllmwall run --anyway"
 
 
 def _named(context: click.Context, parameter: click.Parameter, value: str) -> str:
     if value and not NAME.fullmatch(value):
-        raise click.BadParameter("letters, digits and _ . : - only, at most 100 of them")
+        raise click.BadParameter("only letters, digits and _ . : - are allowed, at most 100")
     return value
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--name", default="", callback=_named, help="What systemd calls it: run-NAME.scope.")
-@click.option("--anyway", is_flag=True, help="Start it also where it cannot be guarded.")
+@click.command(cls=Command, context_settings={"allow_interspersed_args": False})
+@click.option("--name", default="", callback=_named, help="Name of the systemd scope: run-NAME.")
+@click.option("--anyway", is_flag=True, help="Start COMMAND even if it cannot be guarded.")
 @click.argument(
     "command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARGS]..."
 )
 def run(name: str, anyway: bool, command: tuple[str, ...]) -> None:
-    """Run COMMAND with its ports closed to strangers before they exist.
+    """Run COMMAND with its ports closed before they exist.
 
-    The job gets a systemd scope below vllmwall.slice (a plain cgroup where there is no systemd)
-    and the daemon guards it; then COMMAND takes the place of this process, so that its pid,
-    terminal, signals and exit status are its own. Unless it can be guarded, it is not started.
+    The job gets a systemd scope below vllmwall.slice (a plain cgroup where systemd does not run)
+    and the daemon guards it. Then COMMAND replaces this process, so that its pid, terminal, signals
+    and exit status are its own. If the job cannot be guarded, it is not started.
     """
-    socket_path = Path(click.get_current_context().find_root().params["socket"])
     try:
         file = program(command[0])
         try:
-            enter_guarded(name, socket_path)
+            enter_guarded(name, common().socket)
         except NotGuardedError as error:
             _unguarded(str(printable(str(error))), anyway=anyway)
         become(file, command)
     except FileNotFoundError as error:
-        fail(str(error), Exit.NO_SUCH_COMMAND)
+        fail(str(error), "no-such-command")
     except OSError as error:
-        fail(f"{command[0]} cannot be run: {error}", Exit.NOT_EXECUTABLE)
+        fail(f"{command[0]} cannot be run: {error}", "not-executable")
 
 
 def _unguarded(why: str, *, anyway: bool) -> None:
     if not anyway:
-        fail(f"the job was not started, strangers could reach it: {why}. {_ANYWAY}", Exit.OPEN)
-    click.echo(f"vllmwall: warning: strangers can reach the job: {why}", err=True)
+        fail(f"the job was not started: it cannot be guarded: {why}", "not-guarded", _ANYWAY)
+    click.echo(f"vllmwall: warning: untrusted sources can reach the job: {why}", err=True)

@@ -20,6 +20,7 @@ from vllmwall.api.events_shapes import EventJson
 from vllmwall.api.explain.shape import ExplainJson
 from vllmwall.api.recognition import RecognitionOut
 from vllmwall.api.shapes import PlanJson, StatusJson
+from vllmwall.cli.failures import ErrorAnswer
 from vllmwall.inspect.audit.shape import AuditJson
 from vllmwall.inspect.doctor import Examination
 from vllmwall.inspect.learn.shape import LearnJson
@@ -35,6 +36,7 @@ SHAPES: Mapping[str, type] = {
     "connections": ConnectionsJson,
     "doctor": Examination,
     "down": DownJson,
+    "error": ErrorAnswer,
     "events": EventJson,
     "explain": ExplainJson,
     "learn": LearnJson,
@@ -44,8 +46,8 @@ SHAPES: Mapping[str, type] = {
     "recognize": RecognitionOut,
     "status": StatusJson,
 }
-"""By the command whose ``--json`` has that shape. `reload` and `up` answer with a status, `ban` and
-`unban` with the bans, all of `peers` with the peers."""
+"""By the command whose ``--json`` has that shape; ``error`` is that of every failure. `reload` and
+`up` answer with a status, `ban` and `unban` with the bans, all of `peers` with the peers."""
 
 
 def schema_of(command: str) -> str:

@@ -1,55 +1,58 @@
-"""Commands that start, check and change the service: daemon, check, reload, up, down."""
+"""Commands that run and change the service: `daemon`, `reload`, `up` and `down`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.api.change_shapes import CHANGES_VERSION
-from vllmwall.cli.confirm import confirm_option, on_trial
+from vllmwall.cli.ask import ask, ask_if_running
+from vllmwall.cli.command_line import Command, CommandLine
+from vllmwall.cli.confirm import on_trial
 from vllmwall.cli.exit_codes import Exit
+from vllmwall.cli.parameters import config_option, confirm_option, force_option, only_option
 from vllmwall.cli.ssh import ssh_connection
-from vllmwall.cli.terminal import ask, console, print_json
-from vllmwall.cli.without_daemon import (
-    CONFIG,
-    asked,
-    config_option,
-    ended_a_hung_daemon,
-    errors_in_words,
-    only_option,
-    runtime_dir,
-)
+from vllmwall.cli.terminal import print_answer
+from vllmwall.cli.units import count
+from vllmwall.cli.without_daemon import failing_in_words, runtime_dir, take_down
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vllmwall.api.change_shapes import DownJson
     from vllmwall.api.shapes import StatusJson
     from vllmwall.engine.options import Options
 
-force_option = click.option(
-    "--force", is_flag=True, help="Even if it would end the ssh connection that asks."
-)
 RUNTIME_DIR = "/run/vllmwall"
 STATE_DIR = "/var/lib/vllmwall"
 
 
-@click.command()
+@click.command(cls=Command)
 @config_option
-@click.option("--runtime-dir", default=RUNTIME_DIR, show_default=True, help="Socket, lock, state.")
+@click.option(
+    "--runtime-dir", default=RUNTIME_DIR, show_default=True, help="Folder of socket, lock, state."
+)
 @only_option
 @click.option(
     "--state-dir",
     default=STATE_DIR,
     show_default=True,
-    help="Where the wall for the next boot is kept; with --only-namespace only if given.",
+    help="Folder of the wall for the next boot. With --only-namespace it is written only if this "
+    "option is given.",
 )
-@click.option("--log", type=click.Choice(["auto", "journal", "json", "console"]))
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option(
+    "--log", type=click.Choice(["auto", "journal", "json", "console"]), help="Form of the log."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Lowest level to log.",
+)
 @click.pass_obj
 def daemon(
-    begin: Callable[[Options], None] | None,
+    line: CommandLine,
     *,
     config: str,
     runtime_dir: str,
@@ -58,13 +61,18 @@ def daemon(
     log: str | None,
     log_level: str | None,
 ) -> None:
-    """Guard this node until SIGTERM. The walls stay up when it ends."""
+    """Run the daemon until SIGTERM; the walls stay up after it.
+
+    The daemon makes its control socket in the folder of --runtime-dir.
+    """
     from vllmwall.engine.options import Options
 
+    if line.socket != CommandLine().socket:
+        raise click.UsageError("--socket names a running daemon; here use --runtime-dir")
     is_ours = not only_namespace or state_dir != STATE_DIR
     state_file = Path(state_dir) / "boot.nft" if is_ours else None
     options = Options(Path(config), Path(runtime_dir), only_namespace, log, log_level, state_file)
-    (begin or _run)(options)
+    (line.begin or _run)(options)
 
 
 def _run(options: Options) -> None:
@@ -76,97 +84,61 @@ def _run(options: Options) -> None:
     sys.exit(run(options, reading.settings))
 
 
-@click.command()
-@click.argument("path", default=CONFIG)
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def check(path: str, as_json: bool) -> None:
-    """Validate the configuration at PATH (and conf.d beside it) without touching anything."""
-    from vllmwall.config import ConfigError, load
-
-    try:
-        config = load(Path(path))
-    except ConfigError as error:
-        if as_json:
-            fields = ("file", "line", "key", "message")
-            problems = [{key: getattr(one, key) for key in fields} for one in error.problems]
-            print_json({"version": CHANGES_VERSION, "ok": False, "files": [], "problems": problems})
-        else:
-            for problem in error.problems:
-                console().print(str(problem), style="red")
-        sys.exit(Exit.BAD_CONFIG)
-    files = [str(file) for file in config.files]
-    if as_json:
-        print_json({"version": CHANGES_VERSION, "ok": True, "files": files, "problems": []})
-    else:
-        console().print(f"Good: {', '.join(files) or f'{path} is not there; defaults'}")
-
-
-@click.command()
+@click.command(cls=Command)
 @confirm_option
 @force_option
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def reload(confirm: float | None, force: bool, as_json: bool) -> None:
-    """Take the configuration anew; a bad one changes nothing."""
+def reload(confirm: float | None, force: bool) -> None:
+    """Reload the configuration.
+
+    If it is invalid, the current one stays in force.
+    """
     asker = {"ssh": ssh_connection(), "force": force}
-    with on_trial("reload", confirm, as_json=as_json) as trial:
-        answer = cast("StatusJson", ask("reload", {**trial, **asker}))
-    _verdict(answer, as_json)
+    with on_trial("reload", confirm) as trial:
+        answer = ask("reload", {**trial, **asker})
+    _print_verdict(cast("StatusJson", answer))
 
 
-@click.command()
+@click.command(cls=Command)
 @config_option
 @only_option
 @confirm_option
 @force_option
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def up(
-    *,
-    config: str,
-    only_namespace: tuple[str, ...],
-    confirm: float | None,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Put the walls up: through the daemon, or once and by itself where none runs."""
+def up(config: str, only_namespace: tuple[str, ...], confirm: float | None, force: bool) -> None:
+    """Put the walls up.
+
+    Where no daemon runs, the walls are put up once, from the configuration file.
+    """
     asker = {"ssh": ssh_connection(), "force": force}
-    with on_trial("up", confirm, only_namespace, as_json=as_json) as trial:
-        answer = asked("up", {**trial, **asker})
+    with on_trial("up", confirm, only_namespace) as trial:
+        answer = ask_if_running("up", {**trial, **asker})
         if answer is None:
             from vllmwall.api.without_daemon import up_once
 
-            with errors_in_words():
+            with failing_in_words():
                 answer = dict(up_once(Path(config), runtime_dir(), only_namespace, asker))
-    _verdict(cast("StatusJson", answer), as_json)
+    _print_verdict(cast("StatusJson", answer))
 
 
-@click.command()
+@click.command(cls=Command)
 @only_option
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def down(only_namespace: tuple[str, ...], as_json: bool) -> None:
-    """Take every wall of ours down, until `vllmwall up` or the next boot.
+def down(only_namespace: tuple[str, ...]) -> None:
+    """Remove every wall until `vllmwall up` or the next boot.
 
-    Works without a daemon, with one that hangs, and with a broken configuration.
+    Works without a daemon, with one that hangs, and with an invalid configuration.
     """
-    answer = None if ended_a_hung_daemon() else asked("down")
-    if answer is None:
-        from vllmwall.api.without_daemon import down_once
-
-        with errors_in_words():
-            answer = {
-                "version": CHANGES_VERSION,
-                "removed": down_once(runtime_dir(), only_namespace),
-            }
-    if as_json:
-        print_json(answer)
-        return
-    removed = cast("list[int]", answer["removed"])
-    what = f"taken down in {len(removed)} network namespace{'' if len(removed) == 1 else 's'}"
-    console().print(f"The wall is {what if removed else 'down: none stood'}.", style="yellow")
+    print_answer(cast("DownJson", take_down(only_namespace)), _draw_removed)
 
 
-def _verdict(answer: StatusJson, as_json: bool) -> None:
-    if as_json:
-        print_json(answer)
-    else:
-        console().print(answer["verdict"], style="green" if answer["safe"] else "bold red")
+def _draw_removed(out: Console, answer: DownJson) -> None:
+    removed = len(answer["removed"])
+    what = f"Removed the wall in {count(removed, 'network namespace')}."
+    out.print(what if removed else "No wall was active.", style="yellow")
+
+
+def _print_verdict(answer: StatusJson) -> None:
+    print_answer(answer, _draw_verdict)
     sys.exit(Exit.OK if answer["safe"] else Exit.NOT_SAFE)
+
+
+def _draw_verdict(out: Console, answer: StatusJson) -> None:
+    out.print(answer["verdict"], style="green" if answer["safe"] else "bold red")

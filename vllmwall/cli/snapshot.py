@@ -1,4 +1,4 @@
-"""`vllmwall snapshot` and `vllmwall recognize`: what was observed, as a file, and back again."""
+"""`vllmwall snapshot` and `vllmwall recognize`: observations as a file, and their recognition."""
 
 from __future__ import annotations
 
@@ -8,30 +8,42 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from vllmwall.cli.terminal import ask, console, fail, print_json, printable
+from vllmwall.cli.ask import ask
+from vllmwall.cli.command_line import Command
+from vllmwall.cli.failures import fail
+from vllmwall.cli.terminal import Column, print_answer, printable, table
+from vllmwall.cli.units import count
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vllmwall.api.recognition import ListenerOut, RecognitionOut
 
+_COLUMNS = tuple(map(Column, ("LISTENER", "ROLE", "AUDIENCE", "CONFIDENCE", "EVIDENCE")))
 
-@click.command()
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write here, not to stdout.")
+
+@click.command(cls=Command)
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file.")
 def snapshot(output: str | None) -> None:
-    """Write what is observed on this node, secrets removed, for a bug report."""
-    found = ask("snapshot")["snapshot"]
-    text = json.dumps(found, indent=1)
+    """Save what vllmwall observes here, for a bug report.
+
+    Secrets are left out: only flags and variables that recognition reads are included.
+    """
+    text = json.dumps(ask("snapshot")["snapshot"], indent=1)
     if output is None:
         click.echo(text)
         return
-    Path(output).write_text(text + "\n")
-    click.echo(f"{output}: written; flags and variables that recognition does not read are out")
+    try:
+        Path(output).write_text(text + "\n")
+    except OSError as error:
+        fail(f"{output} cannot be written: {error.strerror or error}")
+    click.echo(f"Written to {output}. Flags and variables that recognition does not read are out.")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def recognize(file: str, as_json: bool) -> None:
-    """Show the workloads and roles that vllmwall recognizes in FILE, a snapshot."""
+def recognize(file: str) -> None:
+    """Show what vllmwall recognizes in FILE, a snapshot."""
     from vllmwall import recognize as recognition
     from vllmwall.api.recognition import recognition_json
     from vllmwall.model import Policy, Role
@@ -41,28 +53,17 @@ def recognize(file: str, as_json: bool) -> None:
         node = load(Path(file))
     except (OSError, ValueError) as error:
         fail(str(error))
-    policy = Policy({Role.API: ("public",)})
-    answer = recognition_json(recognition.recognize(node), policy)
-    if as_json:
-        print_json(answer)
-    else:
-        _show(cast("RecognitionOut", printable(answer)))
+    answer = recognition_json(recognition.recognize(node), Policy({Role.API: ("public",)}))
+    print_answer(cast("RecognitionOut", printable(answer)), _draw)
 
 
-def _show(answer: RecognitionOut) -> None:
-    from rich.table import Table
-
-    out = console()
+def _draw(out: Console, answer: RecognitionOut) -> None:
     for workload in answer["workloads"]:
         title = f"{workload['stack']} {workload['name']} (pid {workload['root_pid']})"
         out.print(title, style="bold")
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
-        for column in ("LISTENER", "ROLE", "WHO", "SURE", "BECAUSE"):
-            table.add_column(column, overflow="fold")
-        for one in workload["listeners"]:
-            table.add_row(*_cells(one))
-        out.print(table)
-    out.print(f"{len(answer['unclaimed'])} listeners belong to no workload", style="dim")
+        out.print(table(_COLUMNS, map(_cells, workload["listeners"])))
+    others = count(len(answer["unclaimed"]), "other listener")
+    out.print(f"{others} outside any workload", style="dim")
 
 
 def _cells(one: ListenerOut) -> tuple[str, ...]:

@@ -1,21 +1,26 @@
-"""`vllmwall status`: am I safe, and who may connect to what."""
+"""`vllmwall status`: whether this node is safe, and who may connect to what."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from vllmwall.cidr import host_port
+from vllmwall.cli.ask import ask_if_running
+from vllmwall.cli.command_line import Command, common
 from vllmwall.cli.exit_codes import Exit
-from vllmwall.cli.terminal import console, fail, print_json
-from vllmwall.cli.without_daemon import asked
+from vllmwall.cli.failures import fail
+from vllmwall.cli.terminal import Column, print_answer, problem_line, table
+from vllmwall.cli.units import count
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
     from vllmwall.api.shapes import (
@@ -27,70 +32,62 @@ if TYPE_CHECKING:
         WorkloadJson,
     )
 
-_RULES = {
-    "stands": ("stands", "green"),
-    "missing": ("MISSING", "bold red"),
+_ACTIVE = {
+    "stands": ("yes", "green"),
+    "missing": ("NO", "bold red"),
     "unknown": ("unknown", "yellow"),
     "none": ("-", "dim"),
 }
 _AUDIENCES = {"public": "yellow", "peers": "green", "node": "cyan"}
 _NO_WALL = "the walls are down, or its network namespace cannot be read"
+_START = "Start the daemon: systemctl start vllmwall. Without it new ports stay open."
 _NARROW = 100
 _MODIFICATIONS = 3
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.command(cls=Command)
 @click.option("--why", is_flag=True, help="Show the evidence for every role.")
-@click.option("--all", "everything", is_flag=True, help="One line a listener, unix sockets too.")
-def status(as_json: bool, why: bool, everything: bool) -> None:
-    """Answer "am I safe?", then show workloads and their listeners.
+@click.option("--all", "everything", is_flag=True, help="One row a listener, unix sockets too.")
+def status(why: bool, everything: bool) -> None:
+    """Answer "am I safe?" and list workloads with their listeners.
 
-    Exits with 0 when every wall stands as wanted, else with 5.
+    Exits with 0 when every wall is active as wanted, else with 5.
     """
-    found = asked("status")
+    found = ask_if_running("status")
     if found is None:
-        fail(f"{_without_daemon()}", Exit.NOT_RUNNING)
+        fail(f"no daemon answers at {common().socket}. {_own_wall()}", "not-running", _START)
     answer = cast("StatusJson", found)
-    if as_json:
-        print_json(answer)
-    else:
-        show(console(), answer, why=why, everything=everything or why)
+    print_answer(answer, partial(_draw, why=why, everything=everything or why))
     sys.exit(Exit.OK if answer["safe"] else Exit.NOT_SAFE)
 
 
-def _without_daemon() -> str:
-    """What can still be said for sure: whether a wall stands in this network namespace."""
+def _own_wall() -> str:
+    """Whether a wall is active in this network namespace, which the kernel knows."""
     from vllmwall.api.without_daemon import standing_here
     from vllmwall.enforce.backend import EnforceError
 
-    socket_path = click.get_current_context().find_root().params["socket"]
-    start = f"no daemon answers at {socket_path}: new ports stay open."
     try:
         wall = standing_here()
     except (OSError, EnforceError):
-        return f"{start} Whether a wall stands is not known (ask as root)"
+        return "Only root can read whether a wall is active"
     if wall is None:
-        return f"{start} NOT safe: no wall stands in this network namespace"
+        return "NOT safe: no wall is active in this network namespace"
     ports = len({(entry.proto, entry.port) for entry in wall.entries})
-    what = f"{ports} port" if ports == 1 else f"{ports} ports"
-    return f"{start} A wall over {what} still stands in this network namespace"
+    return f"A wall over {count(ports, 'port')} is still active in this network namespace"
 
 
-def show(out: Console, answer: StatusJson, *, why: bool = False, everything: bool = False) -> None:
-    """Draw a status for a person."""
+def _draw(out: Console, answer: StatusJson, *, why: bool, everything: bool) -> None:
     colour = {True: "bold green", False: "bold red"}.get(answer["safe"] is True, "bold yellow")
     out.print(answer["verdict"], style=colour if answer["safe"] is not None else "bold yellow")
     for problem in answer["problems"]:
         out.print(f"! {problem}", style="red")
     for error in answer["config"]["error"] or ():
-        line = "" if error["line"] is None else f":{error['line']}"
-        out.print(f"! {error['file']}{line}: {error['key']}: {error['message']}", style="red")
+        out.print(f"! {problem_line(error)}", style="red")
     for one in answer["daemon"]["modifications"][-_MODIFICATIONS:] if answer["daemon"] else ():
         out.print(f"! {_modification_line(one)}", style="yellow")
     out.print(_facts_line(answer), style="dim")
     for workload in answer["workloads"]:
-        _show_workload(out, workload, answer, why=why, everything=everything)
+        _draw_workload(out, workload, answer, why=why, everything=everything)
 
 
 def _modification_line(one: ModificationJson) -> str:
@@ -109,7 +106,7 @@ def _facts_line(answer: StatusJson) -> str:
         answer["backend"]["name"],
         _events_part(daemon) if daemon else "no daemon",
         f"peers: {', '.join(networks[:3]) or 'none'}{' …' if len(networks) > 3 else ''}",
-        f"refused: {refused} packets",
+        f"blocked: {count(refused, 'packet')}",
         *_orders_parts(answer["orders"]),
     ]
     return " · ".join(parts)
@@ -131,10 +128,9 @@ def _events_part(daemon: DaemonJson) -> str:
     return f"events: {daemon['events']}{lost}{why}"
 
 
-def _show_workload(
+def _draw_workload(
     out: Console, workload: WorkloadJson, answer: StatusJson, *, why: bool, everything: bool
 ) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     spaces = {space["inode"]: space["name"] for space in answer["namespaces"]}
@@ -144,35 +140,41 @@ def _show_workload(
     heading.append(f"  pid {workload['root_pid']}, {workload['user']}", style="dim")
     out.print(heading)
     out.print(_guard_line(workload), style="dim")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("  LISTENER", overflow="fold", min_width=22)
-    table.add_column("ROLE", no_wrap=True)
-    table.add_column("WHO MAY CONNECT", overflow="fold")
-    table.add_column("RULE", no_wrap=True)
-    wide = out.width >= _NARROW
-    if wide:
-        table.add_column("SURE", justify="right")
-        table.add_column("WHERE", overflow="ellipsis", no_wrap=True)
-    for group in _groups(workload["listeners"], everything):
+    if groups := list(_groups(workload["listeners"], everything)):
+        out.print(_listeners(groups, spaces, wide=out.width >= _NARROW, why=why))
+    else:
+        out.print("  no listener yet", style="dim")
+
+
+def _listeners(
+    groups: Iterable[list[ListenerJson]], spaces: Mapping[int, str], *, wide: bool, why: bool
+) -> Table:
+    from rich.text import Text
+
+    columns = [
+        Column("  LISTENER", width=22),
+        Column("ROLE", "whole"),
+        Column("WHO MAY CONNECT"),
+        Column("ACTIVE", "whole"),
+    ]
+    columns += [Column("CONFIDENCE", right=True), Column("WHERE", "cut")] if wide else []
+    rows = []
+    for group in groups:
         cells = _row(group)
         if wide:
             one = group[0]
             where = spaces.get(one["namespace"], f"net:{one['namespace']}")
             cells += [Text(f"{one['confidence']:.0%}"), Text(where, style="dim")]
-        table.add_row(*cells)
-        for line in _evidence(group[0]) if why else ():
-            table.add_row(Text(line, style="dim"))
-    if table.row_count:
-        out.print(table)
-    else:
-        out.print("  no listener yet", style="dim")
+        rows.append(cells)
+        rows += [[Text(line, style="dim")] for line in (_evidence(group[0]) if why else ())]
+    return table(columns, rows)
 
 
 def _guard_line(workload: WorkloadJson) -> str:
     guard = workload["guard"]
     if guard["state"] == "stands":
         part = " in part" if guard["reason"] else ""
-        return f"  closed before it opens{part}: {', '.join(guard['cgroups'])}"
+        return f"  guarded{part}: {', '.join(guard['cgroups'])}"
     if guard["state"] == "none":
         return f"  no guard: {guard['reason'] or _NO_WALL}"
     return f"  guard {guard['state']}: {', '.join(guard['cgroups'])}"
@@ -198,7 +200,7 @@ def _row(group: list[ListenerJson]) -> list[Text]:
     from rich.text import Text
 
     one = group[0]
-    rule, colour = _RULES[one["rule"]]
+    rule, colour = _ACTIVE[one["rule"]]
     audience = ", ".join(one["audience"])
     if one["rule"] == "none" and one["reason"]:
         who = Text(_short(one["reason"]), style="dim")
@@ -215,7 +217,7 @@ def _row(group: list[ListenerJson]) -> list[Text]:
 
 
 def _short(reason: str) -> str:
-    """``loopback only: no packet …`` without what explains it: the table has no room."""
+    """``loopback only: no packet …`` without the explanation: the table has no room for it."""
     return reason.partition(":")[0]
 
 
@@ -224,8 +226,8 @@ def _place(group: list[ListenerJson]) -> str:
     if one["proto"] == "unix":
         return f"unix {one['path']}"
     ports = sorted(item["port"] for item in group)
-    where = f"{one['proto']} {host_port(one['addr'], ports[0])}"
-    return where if len(ports) == 1 else f"{where}…{ports[-1]} ({len(ports)})"
+    first = f"{one['proto']} {host_port(one['addr'], ports[0])}"
+    return first if len(ports) == 1 else f"{first}…{ports[-1]} ({len(ports)})"
 
 
 def _evidence(one: ListenerJson) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Where a command writes: colours, width, JSON, errors.
+"""Output of a command: JSON for programs, tables and colours for people.
 
 rich is imported only when something is drawn for a person.
 """
@@ -8,34 +8,69 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from vllmwall.api.client import request
-from vllmwall.api.errors import ControlError
-from vllmwall.cli.exit_codes import Exit, exit_of
+from vllmwall.cli.command_line import common
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.table import Table
 
-_PIPED_WIDTH = 200  # nobody wraps a pipe; cutting its lines would lose data
+    from vllmwall.api.shapes import ConfigProblemJson
+
+PIPED_WIDTH = 200
+"""Columns where no terminal says how many: cutting the lines of a pipe would lose data."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. A cell that does not fit is folded, or cut with an ellipsis; ``whole``
+    never gives way. ``width`` is the
+    least and ``most`` the greatest width, in characters."""
+
+    title: str
+    fit: Literal["fold", "cut", "whole"] = "fold"
+    width: int | None = None
+    most: int | None = None
+    right: bool = False
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[RenderableType]]) -> Table:
+    """A table for people, in the one style of this program."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for one in columns:
+        made.add_column(
+            one.title,
+            justify="right" if one.right else "left",
+            overflow="ellipsis" if one.fit == "cut" else "fold",
+            no_wrap=one.fit != "fold",
+            min_width=one.width,
+            max_width=one.most,
+        )
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def console() -> Console:
     """A console as wide as the terminal, with colour only where it is wanted."""
     from rich.console import Console
 
-    choice = click.get_current_context().find_root().params.get("color", "auto")
-    colour = {"always": True, "never": False}.get(choice, _wants_colour())
+    colour = {"always": True, "never": False}.get(common().color, _wants_colour())
     return Console(
         force_terminal=True if colour else None,
         no_color=not colour,
         color_system="standard" if colour else None,
-        width=None if sys.stdout.isatty() else _PIPED_WIDTH,
+        width=None if sys.stdout.isatty() else PIPED_WIDTH,
         highlight=False,
         markup=False,
         soft_wrap=False,
@@ -48,9 +83,24 @@ def _wants_colour() -> bool:
     )
 
 
+def print_answer(answer: Answer, draw: Callable[[Console, Answer], None]) -> None:
+    """For machines where ``--json`` was given, else drawn for people."""
+    if common().as_json:
+        print_json(answer)
+    else:
+        draw(console(), answer)
+
+
 def print_json(value: object) -> None:
     """For machines."""
-    click.echo(json.dumps(value, indent=2))
+    made = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    click.echo(json.dumps(made, indent=2))
+
+
+def problem_line(one: ConfigProblemJson) -> str:
+    """``vllmwall.toml:3: peers.cidrs: …``."""
+    where = one["file"] if one["line"] is None else f"{one['file']}:{one['line']}"
+    return ": ".join(part for part in (where, one["key"], one["message"]) if part)
 
 
 def printable(value: object) -> object:
@@ -68,21 +118,3 @@ def printable(value: object) -> object:
     if isinstance(value, dict):
         return {key: printable(one) for key, one in value.items()}
     return value
-
-
-def ask(command: str, arguments: Mapping[str, object] | None = None) -> dict[str, object]:
-    """Ask the daemon; end the command with words and a status when that fails."""
-    from pathlib import Path
-
-    socket_path = Path(click.get_current_context().find_root().params["socket"])
-    try:
-        answer = request(command, arguments, socket_path)
-    except ControlError as error:
-        fail(str(error), exit_of(error))
-    return cast("dict[str, object]", printable(answer))
-
-
-def fail(message: str, status: Exit = Exit.FAILED) -> NoReturn:
-    """Say what is wrong on stderr and end."""
-    click.echo(f"vllmwall: {message}", err=True)
-    sys.exit(status)

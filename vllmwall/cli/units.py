@@ -10,11 +10,8 @@ def how_much(number: int) -> str:
     """Bytes: ``812 B``, ``20 kB``, ``1.4 GB``."""
     for unit, size in _BYTES:
         if number >= size:
-            return (
-                f"{number / size:.3g} {unit}"
-                if number < 999.5 * size
-                else f"{number / size:.0f} {unit}"
-            )
+            digits = ".3g" if number < 999.5 * size else ".0f"
+            return f"{number / size:{digits}} {unit}"
     return f"{number} B"
 
 
@@ -26,6 +23,6 @@ def how_long(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def count(number: int, noun: str) -> str:
-    """``1 packet``, ``2 packets``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 packet``, ``2 packets``; ``plural`` where it is not made with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -1,55 +1,50 @@
-"""What commands share that work with a daemon and, by themselves, without one."""
+"""Commands that work with a daemon and also without one."""
 
 from __future__ import annotations
 
 import os
 import select
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import click
 
+from vllmwall.api.change_shapes import CHANGES_VERSION
 from vllmwall.api.client import listening_pid, request
 from vllmwall.api.errors import ControlError
-from vllmwall.cli.exit_codes import Exit, exit_of
-from vllmwall.cli.terminal import fail, printable
+from vllmwall.cli.ask import ask_if_running
+from vllmwall.cli.command_line import common
+from vllmwall.cli.failures import fail, fail_as
 
 _PATIENCE_SECONDS = 5.0
-CONFIG = "/etc/vllmwall/vllmwall.toml"
-
-config_option = click.option(
-    "--config", default=CONFIG, show_default=True, help="Configuration file."
-)
-only_option = click.option(
-    "--only-namespace",
-    multiple=True,
-    metavar="NAME",
-    help="Only this network namespace (a name under /run/netns or a path); repeatable.",
-)
 
 
-def asked(command: str, arguments: Mapping[str, object] | None = None) -> dict[str, object] | None:
-    """The daemon's answer; None when no daemon runs."""
-    socket_path = Path(click.get_current_context().find_root().params["socket"])
-    try:
-        return cast("dict[str, object]", printable(request(command, arguments, socket_path)))
-    except ControlError as error:
-        if error.code == "not-running":
-            return None
-        fail(str(error), exit_of(error))
+def runtime_dir() -> Path:
+    """The folder of the control socket, where a daemon keeps its state."""
+    return common().socket.parent
 
 
-def ended_a_hung_daemon() -> bool:
-    """Kill the daemon if it takes connections and answers none; only its end frees its tables."""
-    socket_path = Path(click.get_current_context().find_root().params["socket"])
+def take_down(only: tuple[str, ...]) -> dict[str, object]:
+    """Remove every wall through the daemon; without it where none runs or the daemon hangs."""
+    answer = None if _killed_a_hung_daemon() else ask_if_running("down")
+    if answer is not None:
+        return answer
+    from vllmwall.api.without_daemon import down_once
+
+    with failing_in_words():
+        return {"version": CHANGES_VERSION, "removed": down_once(runtime_dir(), only)}
+
+
+def _killed_a_hung_daemon() -> bool:
+    """Kill the daemon if it accepts connections and answers none: only then are its tables free."""
+    socket_path = common().socket
     try:
         request("status", None, socket_path, _PATIENCE_SECONDS)
     except ControlError as error:
         if isinstance(error.__cause__, TimeoutError) and (pid := listening_pid(socket_path)):
-            click.echo(f"vllmwall: the daemon (pid {pid}) does not answer: it is killed", err=True)
+            click.echo(f"vllmwall: killing the daemon (pid {pid}): it does not answer", err=True)
             _kill(pid)
             return True
     return False
@@ -57,32 +52,30 @@ def ended_a_hung_daemon() -> bool:
 
 def _kill(pid: int) -> None:
     try:
-        ended = os.pidfd_open(pid)
-        signal.pidfd_send_signal(ended, signal.SIGKILL)
-        select.select([ended], [], [], _PATIENCE_SECONDS)
-        os.close(ended)
+        process = os.pidfd_open(pid)
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        select.select([process], [], [], _PATIENCE_SECONDS)
+        os.close(process)
     except ProcessLookupError:
         return
     except PermissionError as error:
-        fail(f"{error}: only root can end pid {pid}", Exit.DENIED)
+        fail(f"the daemon (pid {pid}) cannot be killed: {error}", "denied", "Run this as root.")
 
 
 @contextmanager
-def errors_in_words() -> Iterator[None]:
-    """End the command with words and a status for what can go wrong without a daemon."""
+def failing_in_words() -> Iterator[None]:
+    """End the command with a message and a hint for the errors of work without a daemon."""
     from vllmwall.config import ConfigError
     from vllmwall.enforce.backend import EnforceError
 
     try:
         yield
     except ConfigError as error:
-        fail(f"the configuration cannot be used; what stands stays\n{error}", Exit.BAD_CONFIG)
+        message = f"the configuration is invalid; the active walls are unchanged\n{error}"
+        fail(message, "config", "Fix the lines above, then run: vllmwall check")
     except PermissionError as error:
-        fail(f"{error}; without a daemon only root can do this", Exit.DENIED)
-    except (ControlError, OSError, EnforceError) as error:
+        fail(str(error), "denied", "Run this as root: no daemon answers that could do it.")
+    except ControlError as error:
+        fail_as(error)
+    except (OSError, EnforceError) as error:
         fail(str(error))
-
-
-def runtime_dir() -> Path:
-    """Beside the control socket, where a daemon would keep its things."""
-    return Path(click.get_current_context().find_root().params["socket"]).parent

@@ -38,9 +38,9 @@ def test_up_guards_once_and_down_takes_all_away(node: Guarded) -> None:
     assert "timeout" == node.lab.stranger.connect(node_ip, 29500)
     assert "open" == node.lab.peer.connect(node_ip, 29500)
     done = vllmwall(node, "down")
-    assert "taken down in 1 network namespace" in done.stdout
+    assert "Removed the wall in 1 network namespace." in done.stdout
     assert "open" == node.lab.stranger.connect(node_ip, 29500)
-    assert "none stood" in vllmwall(node, "down").stdout
+    assert "No wall was active." in vllmwall(node, "down").stdout
 
 
 def test_up_with_a_broken_configuration_changes_nothing(node: Guarded) -> None:
@@ -63,10 +63,10 @@ def test_down_works_with_a_broken_configuration(node: Guarded) -> None:
 def test_status_without_a_daemon_says_whether_a_wall_stands(node: Guarded) -> None:
     """What can be said for sure, and no more."""
     done = status(node)
-    assert (done.returncode, "no wall stands" in done.stderr) == (3, True)
+    assert (done.returncode, "no wall is active" in done.stderr) == (3, True)
     vllmwall(node, "up", "--config", str(node.config))
     done = status(node)
-    assert (done.returncode, "A wall over 1 port still stands" in done.stderr) == (3, True)
+    assert (done.returncode, "A wall over 1 port is still active" in done.stderr) == (3, True)
 
 
 def test_plan_without_a_daemon_changes_nothing(node: Guarded) -> None:

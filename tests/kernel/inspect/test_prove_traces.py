@@ -183,7 +183,7 @@ def test_who_is_not_root_is_told(node: Guarded) -> None:
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
     )
     assert 4 == done.returncode
-    assert "ask as root" in done.stderr
+    assert "Run this as root." in done.stderr
 
 
 def test_the_table_fits_a_terminal(node: Guarded) -> None:

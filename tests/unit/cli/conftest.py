@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from vllmwall.api.commands import COMMANDS
 from vllmwall.api.errors import ControlError
 from vllmwall.api.server import allowed
+from vllmwall.cli import command, terminal
 
 
 @dataclass
@@ -75,14 +77,33 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run ``vllmwall ARGUMENTS`` against the fixture's socket."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``vllmwall ARGUMENTS`` in this process, against the fixture's socket.
+
+    ``width`` is that of the pipe that it writes to; other keywords are environment variables.
+    """
+
+    def call(
+        *arguments: str, width: int = 200, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(terminal, "PIPED_WIDTH", width)
+        env = {"VLLMWALL_SOCKET": str(tmp_path / "control.sock"), **variables}
+        done = CliRunner().invoke(command, arguments, prog_name="vllmwall", env=env)
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Run:
+    """Run ``vllmwall ARGUMENTS`` as a process of its own, against the fixture's socket."""
 
     def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         path = str(tmp_path / "control.sock")
         return subprocess.run(
             [sys.executable, "-m", "vllmwall", *arguments],
             env={**os.environ, "VLLMWALL_SOCKET": path, **variables},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,

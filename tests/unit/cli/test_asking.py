@@ -103,7 +103,7 @@ def test_a_full_memory_and_an_error_are_said(daemon: Daemon, run: Run) -> None:
     shown = run("blocked").stdout
     assert "lower bounds" in shown
     assert "! host: it burns" in shown
-    assert "7 packets of sources that are not remembered" in shown
+    assert "7 packets from sources that the kernel does not remember" in shown
 
 
 def test_nobody_refused_says_since_when(daemon: Daemon, run: Run) -> None:
@@ -111,7 +111,7 @@ def test_nobody_refused_says_since_when(daemon: Daemon, run: Run) -> None:
     made = blocked_answer()
     made["sources"], made["namespaces"] = [], []
     daemon.answers("blocked", made)
-    assert run("blocked").stdout.startswith("Nobody was refused since 1970-")
+    assert run("blocked").stdout.startswith("Nothing was blocked since 1970-")
 
 
 def test_what_is_new_is_the_difference() -> None:
@@ -126,10 +126,10 @@ def test_what_is_new_is_the_difference() -> None:
     assert [] == list(new_refusals(new, new, 1.0))  # type: ignore[arg-type]
     (line,) = new_refusals({}, new, 1.0)  # type: ignore[arg-type]
     assert 5 == line["more_packets"]
-    assert "10.0.0.9 refused at tcp 29500 (nccl, tiny): 5 packets" in line_of(line)
+    assert "10.0.0.9 blocked at tcp 29500 (nccl, tiny): 5 packets" in line_of(line)
     assert "vllmwall peers add 10.0.0.9/32 --save" in line_of(line)
     line["refused"]["mode"] = "audit"
-    assert "would be refused" in line_of(line)
+    assert "would be blocked" in line_of(line)
 
 
 def test_ban_hands_the_address_to_the_daemon(daemon: Daemon, run: Run) -> None:

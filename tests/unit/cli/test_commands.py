@@ -197,7 +197,6 @@ def test_status_imports_nothing_heavy() -> None:
     assert set() == heavy & set(loaded.stdout.split())
 
 
-def test_the_reference_page_is_what_the_commands_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_page_is_what_the_commands_say() -> None:
     """`make docs` after a change of the command line."""
-    monkeypatch.setenv("COLUMNS", "90")
     assert reference_markdown() == (DOCS / "cli.md").read_text()

@@ -198,11 +198,11 @@ def test_a_port_that_is_none_ends_the_command_with_words(run: Run, text: str) ->
     """Before anybody is asked."""
     done = run("explain", text, "80")
     assert 2 == done.returncode
-    assert "is no port" in done.stderr
+    assert "is not a port" in done.stderr
 
 
 def test_a_name_that_does_not_resolve_is_said(run: Run) -> None:
     """With the words that would do."""
     done = run("explain", "no-such-host.invalid", "80")
     assert 1 == done.returncode
-    assert "not peer or stranger" in done.stderr
+    assert "`peer` or `stranger`" in done.stderr
