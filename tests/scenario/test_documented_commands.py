@@ -69,7 +69,9 @@ def follow(node: DocumentedNode, command: Command) -> None:
         assert 0 != done.returncode, shown
         return
     assert done.returncode in expected(command.text), shown
-    assert headings(command.sample) <= headings(done.stdout), shown
+    printed = headings(done.stdout)
+    for columns in headings(command.sample):  # a terminal of 80 columns shows the first ones
+        assert any(one[: len(columns)] == columns for one in printed), shown
 
 
 def expected(shell: str) -> set[int]:
