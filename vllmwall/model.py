@@ -237,7 +237,7 @@ class Evidence:
     """One reason for a label: ``kind`` is a fixed word, ``detail`` is free text.
 
     Kinds: ``flag config default-port backlog threads title tree address environment
-    session-file library order taught lockdown forwarder``.
+    session-file library order defined lockdown forwarder``.
     """
 
     kind: str

@@ -88,7 +88,7 @@ def check_everyone(files: list[TomlFile]) -> Iterator[Problem]:
 
 
 def check_workload_names(files: list[TomlFile]) -> Iterator[Problem]:
-    """No two taught workloads of one name."""
+    """Names of workload definitions are unique."""
     first: dict[str, str] = {}
     for file in files:
         workloads = file.tree.get("workload")

@@ -11,7 +11,7 @@ from textwrap import wrap
 
 from pydantic.fields import FieldInfo
 
-from vllmwall.config.models import Config, MatchSection, TaughtWorkload
+from vllmwall.config.models import Config, MatchSection, WorkloadSection
 from vllmwall.config.section import Section
 from vllmwall.config.toml import toml_value
 from vllmwall.config.values import ROLE_NAMES
@@ -65,9 +65,9 @@ def reference_markdown() -> str:
 def _sample_part(key: str, name: str) -> Iterator[str]:
     field = Config.model_fields[name]
     if key == "workload":
-        yield from _comment(_purpose(TaughtWorkload))
+        yield from _comment(_purpose(WorkloadSection))
         yield "#[[workload]]"
-        yield from _sample_keys(TaughtWorkload)
+        yield from _sample_keys(WorkloadSection)
     elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
         yield from _comment(_purpose(field.annotation))
         yield f"[{key}]"
@@ -117,8 +117,8 @@ def _plain(default: object) -> object:
 def _reference_part(key: str, name: str) -> Iterator[str]:
     field = Config.model_fields[name]
     if key == "workload":
-        yield from (f"## `[[{key}]]`", "", _purpose(TaughtWorkload), "")
-        yield from _table(TaughtWorkload.model_fields)
+        yield from (f"## `[[{key}]]`", "", _purpose(WorkloadSection), "")
+        yield from _table(WorkloadSection.model_fields)
         yield from ("", "### `match`", "", _purpose(MatchSection), "")
         yield from _table(MatchSection.model_fields)
     elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):

@@ -38,7 +38,7 @@ from vllmwall.config.values import (
     WorkloadName,
 )
 from vllmwall.model import PEERS, PUBLIC, Mode, Network, Policy, Role
-from vllmwall.recognize.definitions import Lesson, Match
+from vllmwall.recognize.definitions import Match, WorkloadDefinition
 
 
 class PeersSection(Section):
@@ -89,7 +89,7 @@ class PeersSection(Section):
 
 
 class MatchSection(Section):
-    """How a taught workload's first process is found. Every key that is given must match."""
+    """Finds the first process of the workload. Every key that is set must match."""
 
     exe: Pattern | None = Field(
         default=None, title="glob", description="Its executable.", examples=["/opt/my-server/*"]
@@ -120,23 +120,28 @@ class MatchSection(Section):
 _MATCH_KEYS = tuple(MatchSection.model_fields)
 
 
-class TaughtWorkload(Section):
-    """Software that vllmwall does not know by itself; one [[workload]] for each."""
+class WorkloadSection(Section):
+    """A workload definition: software that vllmwall does not recognize by itself."""
 
     name: WorkloadName = Field(
-        title="name", description="What status calls it. No two alike.", examples=["my-server"]
+        title="name", description="Its name in the status. Must be unique.", examples=["my-server"]
     )
     match: MatchSection = Field(
         title=f"table with {', '.join(_MATCH_KEYS)}",
-        description="How to find its first process; its children belong to it.",
+        description="How to find its first process. The children belong to it too.",
         examples=[{"unit": "my-llm.service"}],
     )
     api_ports: tuple[PortValue, ...] = Field(
         default=(),
         title="list of ports",
-        description="Ports of its API. Whatever else it opens is internal.",
+        description="Ports of its API. All its other ports are internal.",
         examples=[[9000]],
     )
+
+    def definition(self) -> WorkloadDefinition:
+        """As `recognize` takes it."""
+        match = Match(**self.match.model_dump())
+        return WorkloadDefinition(self.name, match, frozenset(self.api_ports))
 
 
 class GuardsSection(Section):
@@ -317,7 +322,7 @@ class Config(Section):
         ),
         examples=[{"monitoring": ["10.9.0.5/32"]}],
     )
-    taught: tuple[TaughtWorkload, ...] = Field(default=(), alias="workload")
+    workloads: tuple[WorkloadSection, ...] = Field(default=(), alias="workload")
     host: HostSection = Field(default_factory=HostSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)
     log: LogSection = Field(default_factory=LogSection)
@@ -352,15 +357,12 @@ class Config(Section):
         )
 
     def _api_units(self) -> tuple[str, ...]:
-        taught = (each.match.unit for each in self.taught)
-        return (*self.guards.units, *filter(None, taught))
+        named = (each.match.unit for each in self.workloads)
+        return (*self.guards.units, *filter(None, named))
 
-    def lessons(self) -> tuple[Lesson, ...]:
-        """The taught workloads, as `recognize` takes them."""
-        return tuple(
-            Lesson(each.name, Match(**each.match.model_dump()), frozenset(each.api_ports))
-            for each in self.taught
-        )
+    def definitions(self) -> tuple[WorkloadDefinition, ...]:
+        """The workload definitions, as `recognize` takes them."""
+        return tuple(each.definition() for each in self.workloads)
 
     def settings(self) -> Settings:
         """What the daemon takes from it."""
@@ -368,7 +370,7 @@ class Config(Section):
         return Settings(
             files=self.files,
             policy=self.policy(),
-            lessons=self.lessons(),
+            definitions=self.definitions(),
             peers=PeerSettings(peers.by_file, peers.files, peers.dns, peers.allow_everyone),
             metrics=MetricsSettings(metrics.listen, metrics.textfile),
             guards=self.guards.enabled,

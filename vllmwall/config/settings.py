@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllmwall.model import Network, Policy
-from vllmwall.recognize.definitions import Lesson
+from vllmwall.recognize.definitions import WorkloadDefinition
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Settings:
 
     files: tuple[Path, ...]
     policy: Policy
-    lessons: tuple[Lesson, ...]
+    definitions: tuple[WorkloadDefinition, ...]
     peers: PeerSettings
     metrics: MetricsSettings
     guards: bool

@@ -178,7 +178,7 @@ def read_metrics_file(value: object) -> str:
 
 
 def read_workload_name(value: object) -> str:
-    """The name of a taught workload."""
+    """The name of a workload definition."""
     text = _string(value, "a name")
     if not _WORKLOAD_NAME.fullmatch(text):
         raise ValueError(

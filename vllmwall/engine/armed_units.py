@@ -17,7 +17,7 @@ from pathlib import Path
 from vllmwall.linux.cgroups import SLICE, comes_again
 from vllmwall.linux.files import replace_file
 from vllmwall.model import Guard
-from vllmwall.recognize.definitions import Lesson
+from vllmwall.recognize.definitions import WorkloadDefinition
 
 _MOST = 4096
 
@@ -35,9 +35,9 @@ class Armed:
         self._seen: dict[str, frozenset[int]] = _read(file) if file else {}
         self._globs: tuple[re.Pattern[str], ...] = ()
 
-    def configure(self, units: Iterable[str], lessons: Iterable[Lesson]) -> None:
+    def configure(self, units: Iterable[str], definitions: Iterable[WorkloadDefinition]) -> None:
         """Arm also what the configuration names: globs over units' names and cgroups' paths."""
-        matches = [lesson.match for lesson in lessons]
+        matches = [definition.match for definition in definitions]
         globs = [*units, *(one.unit for one in matches), *(one.cgroup for one in matches)]
         self._globs = tuple(re.compile(translate(glob)) for glob in globs if glob)
 

@@ -93,8 +93,8 @@ class Reconciler:
         """Take another configuration; it counts from the next pass on."""
         self.config = config
         self.policy = config.policy
-        self._lessons = config.lessons
-        self.armed.configure(config.guarded_units, self._lessons)
+        self._definitions = config.definitions
+        self.armed.configure(config.guarded_units, self._definitions)
 
     def full_pass(self, catch_up: Callable[[], None] = lambda: None) -> None:
         """Read everything, put every wall right, and read each of them back.
@@ -172,8 +172,8 @@ class Reconciler:
         return self.backend.why_no_guards
 
     def is_claimed(self, process: Process) -> bool:
-        """Whether a stack or a lesson says that this process begins a workload. Cheap."""
-        return is_claimed(process, self._lessons)
+        """Whether a stack or a definition says that this process begins a workload. Cheap."""
+        return is_claimed(process, self._definitions)
 
     def take_down(self) -> list[int]:
         """Remove every wall of ours from every namespace; the inodes where one stood."""
@@ -185,7 +185,7 @@ class Reconciler:
         """What stands, and what would stand with this configuration; changes nothing."""
         node = self.observer.observe()
         policy = config.policy
-        recognition = self._in_scope(recognize(node, config.lessons), node, policy)
+        recognition = self._in_scope(recognize(node, config.definitions), node, policy)
         guards = self._guarding(recognition, node, policy).guards
         wanted = self._walls(
             decide(recognition, policy, peers, guards, self._silent(guards)), policy, peers
@@ -243,7 +243,7 @@ class Reconciler:
         """The pure half. A namespace that could not be read keeps the wall it has."""
         own = self.observer.namespaces.own
         self.blind = why_blind(one for one in node.listeners if one.namespace == own)
-        self.recognition = self._in_scope(recognize(node, self._lessons), node, self.policy)
+        self.recognition = self._in_scope(recognize(node, self._definitions), node, self.policy)
         self.observer.keep(self.recognition)
         before = self.members
         self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)

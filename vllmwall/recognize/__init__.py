@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from vllmwall.model import Node, Process, Recognition
 from vllmwall.recognize import custom, kv, lmdeploy, ray, sglang, torch, vllm
-from vllmwall.recognize.claims import StackRules
-from vllmwall.recognize.definitions import Lesson
-from vllmwall.recognize.survey import is_claimed_alone, survey_node
+from vllmwall.recognize.definitions import WorkloadDefinition
+from vllmwall.recognize.recognition import is_claimed_alone, recognize_node
+from vllmwall.recognize.stack_rules import StackRules
 
 # The order decides where two stacks could claim one process: the more specific comes first.
 _STACKS: tuple[StackRules, ...] = (
@@ -29,15 +29,15 @@ _STACKS: tuple[StackRules, ...] = (
 )
 
 
-def is_claimed(process: Process, lessons: Sequence[Lesson] = ()) -> bool:
+def is_claimed(process: Process, definitions: Sequence[WorkloadDefinition] = ()) -> bool:
     """Whether a process belongs to a workload by itself: for one that has just been started."""
-    return is_claimed_alone(process, lessons, _STACKS)
+    return is_claimed_alone(process, definitions, _STACKS)
 
 
-def recognize(node: Node, lessons: Sequence[Lesson] = ()) -> Recognition:
+def recognize(node: Node, definitions: Sequence[WorkloadDefinition] = ()) -> Recognition:
     """Every workload of the node with a role for each of its listeners, and all other listeners.
 
     A workload without listeners is there too. Whatever is missing (backlogs, threads, command
     lines) makes roles less exact, never public.
     """
-    return survey_node(node, lessons, _STACKS)
+    return recognize_node(node, definitions, _STACKS)

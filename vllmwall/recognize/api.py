@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vllmwall.model import Evidence, Label, Listener, Proto, Role
-from vllmwall.recognize.claims import Sighting
 from vllmwall.recognize.fingerprints import GRPC_BACKLOG, SOMAXCONN_BACKLOG, UVICORN_BACKLOG
+from vllmwall.recognize.stack_rules import ListenerContext
 
 _TWO_OF_THREE = 2
 _LEAST_SOMAXCONN = 128
@@ -40,15 +40,15 @@ class ApiCase:
     wide_v6: bool = False
 
 
-def api_label(sighting: Sighting, case: ApiCase) -> Label | None:
+def api_label(context: ListenerContext, case: ApiCase) -> Label | None:
     """``api`` when the evidence is strong enough, else None."""
-    listener = sighting.listener
-    if _speaks_against(listener, case, sighting.queue_cap):
+    listener = context.listener
+    if _speaks_against(listener, case, context.queue_cap):
         return None
     evidence = []
     if case.ports is not None:
         evidence.append(Evidence(case.ports[listener.port], f"port {listener.port}"))
-    if _is_uvicorn(listener, sighting.queue_cap) and UVICORN_BACKLOG in case.backlogs:
+    if _is_uvicorn(listener, context.queue_cap) and UVICORN_BACKLOG in case.backlogs:
         evidence.append(Evidence("backlog", str(UVICORN_BACKLOG)))
     if case.serves:
         evidence.append(Evidence("tree", case.serves))

@@ -1,7 +1,7 @@
-"""Software that the configuration taught us: ``[[workload]]`` entries.
+"""The stack ``custom``: workload definitions of the configuration (``[[workload]]``).
 
-A lesson comes from the administrator, so the ports it names are ``api``; but only for
-listeners that the processes it matches, or their children, own.
+A definition comes from the administrator, so the ports that it names are ``api``, but only for
+listeners of the processes that it matches and of their children.
 """
 
 from __future__ import annotations
@@ -11,38 +11,45 @@ from collections.abc import Sequence
 from fnmatch import translate
 
 from vllmwall.model import Label, Process, Proto, Role, Stack
-from vllmwall.recognize.claims import Candidate, Scene, Sighting, StackRules, label, unknown
-from vllmwall.recognize.definitions import Lesson
+from vllmwall.recognize.definitions import WorkloadDefinition
 from vllmwall.recognize.fingerprints import library_label
+from vllmwall.recognize.stack_rules import (
+    Candidate,
+    ListenerContext,
+    StackRules,
+    WorkloadTree,
+    label,
+    unknown,
+)
 
 _UNIT_ENDINGS = (".service", ".scope")
 
 
-class Lessons:
-    """All lessons, their globs compiled once."""
+class CompiledDefinitions:
+    """All definitions, their globs compiled once."""
 
-    def __init__(self, lessons: Sequence[Lesson]) -> None:
-        self._tests = [(lesson, _tests(lesson)) for lesson in lessons]
+    def __init__(self, definitions: Sequence[WorkloadDefinition]) -> None:
+        self._tests = [(definition, _tests(definition)) for definition in definitions]
 
-    def matching(self, process: Process) -> tuple[Lesson, ...]:
-        """The lessons that match a process; a lesson whose match says nothing never does."""
+    def matching(self, process: Process) -> tuple[WorkloadDefinition, ...]:
+        """The definitions that match a process. An empty match matches none."""
         return tuple(
-            lesson
-            for lesson, tests in self._tests
+            definition
+            for definition, tests in self._tests
             if tests and all(glob.match(_field(process, name)) for name, glob in tests)
         )
 
 
-def _tests(lesson: Lesson) -> list[tuple[str, re.Pattern[str]]]:
+def _tests(definition: WorkloadDefinition) -> list[tuple[str, re.Pattern[str]]]:
     return [
         (name, re.compile(translate(glob)))
         for name in ("exe", "argv", "unit", "image", "cgroup")
-        if (glob := getattr(lesson.match, name)) is not None
+        if (glob := getattr(definition.match, name)) is not None
     ]
 
 
 def _field(process: Process, name: str) -> str:
-    """What a glob is held against."""
+    """The text that a glob is matched with."""
     if name == "argv":
         return " ".join(process.started_as)
     if name == "unit":
@@ -56,34 +63,34 @@ def unit_of(cgroup: str) -> str:
     return next((part for part in reversed(parts) if part.endswith(_UNIT_ENDINGS)), "")
 
 
-def taught_label(sighting: Sighting) -> Label | None:
-    """``api`` where a lesson on the owner or on an ancestor of it names the port."""
-    listener, scene = sighting.listener, sighting.scene
+def defined_label(context: ListenerContext) -> Label | None:
+    """``api`` where a definition on the owner or on an ancestor of it names the port."""
+    listener, tree = context.listener, context.tree
     if listener.proto is Proto.UNIX:
         return None
-    for pid in scene.line(sighting.owner):
-        for lesson in scene.taught.get(pid, ()):
-            if listener.port in lesson.api_ports:
-                detail = f"workload {lesson.name!r} names port {listener.port}"
-                return label(Role.API, 0.99, ("taught", detail))
+    for pid in tree.line(context.owner):
+        for definition in tree.defined.get(pid, ()):
+            if listener.port in definition.api_ports:
+                detail = f"workload {definition.name!r} names port {listener.port}"
+                return label(Role.API, 0.99, ("defined", detail))
     return None
 
 
-def name(scene: Scene) -> str:
-    """The name of the lesson, or of the unit that the operator put into our slice."""
-    unit = unit_of(scene.processes[scene.root].cgroup)
-    return next((lesson.name for lesson in scene.taught.get(scene.root, ())), unit or "custom")
+def name(tree: WorkloadTree) -> str:
+    """The name of the definition, or of the unit that the operator put into our slice."""
+    names = (one.name for one in tree.defined.get(tree.root, ()))
+    return next(names, unit_of(tree.processes[tree.root].cgroup) or "custom")
 
 
-def label_listener(sighting: Sighting) -> Label:
-    """A listener of taught software that no lesson names: internal."""
-    if sighting.is_unix:
-        return unknown(sighting)
-    return library_label(sighting) or unknown(sighting)
+def label_listener(context: ListenerContext) -> Label:
+    """A listener of a custom workload that no definition names: internal."""
+    if context.is_unix:
+        return unknown(context)
+    return library_label(context) or unknown(context)
 
 
 def _claims_nothing(_: Candidate) -> None:
-    """Lessons claim, not the stack's own look at a process."""
+    """Definitions claim processes, before any stack."""
 
 
 RULES = StackRules(Stack.CUSTOM, _claims_nothing, label_listener, name)

@@ -1,4 +1,4 @@
-"""What the configuration teaches about software that vllmwall does not know by itself."""
+"""Workload definitions: software that vllmwall does not recognize by itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Match:
-    """How a taught workload is found. Every field that is set must hold.
+    """Finds the first process of a workload. Every field that is set must match.
 
-    ``exe`` and ``cgroup`` and ``unit`` and ``image`` are globs; ``argv`` is a glob over the
-    command line joined by spaces.
+    All are globs; ``argv`` is matched with the command line, joined by spaces.
     """
 
     exe: str | None = None
@@ -21,8 +20,8 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """One ``[[workload]]`` of the configuration: software that vllmwall does not know by itself."""
+class WorkloadDefinition:
+    """One ``[[workload]]`` of the configuration."""
 
     name: str
     match: Match

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vllmwall.model import Label, Listener, Role, Stack
-from vllmwall.recognize.claims import Candidate, Scene, Sighting, label
+from vllmwall.recognize.stack_rules import Candidate, ListenerContext, WorkloadTree, label
 
 UVICORN_BACKLOG = 2048
 ZMQ_BACKLOG = 100
@@ -38,12 +38,12 @@ def asked(listener: Listener, backlog: int) -> bool:
     return seen == backlog
 
 
-def asked_for_most(sighting: Sighting) -> bool:
+def asked_for_most(context: ListenerContext) -> bool:
     """The accept queue is as long as the kernel allows: -1, or more than somaxconn."""
-    listener = sighting.listener
+    listener = context.listener
     if listener.backlog is not None:
         return listener.backlog == SOMAXCONN_BACKLOG or listener.backlog >= GRPC_BACKLOG
-    return is_longest(listener, sighting.queue_cap)
+    return is_longest(listener, context.queue_cap)
 
 
 def is_longest(listener: Listener, cap: int) -> bool:
@@ -51,18 +51,18 @@ def is_longest(listener: Listener, cap: int) -> bool:
     return listener.queue_limit is not None and listener.queue_limit >= max(cap, ASYNCIO_BACKLOG)
 
 
-def library_label(sighting: Sighting) -> Label | None:
+def library_label(context: ListenerContext) -> Label | None:
     """What the library that opened this TCP listener is used for; None: not recognized."""
-    owner = sighting.scene.candidate(sighting.owner)
+    owner = context.tree.candidate(context.owner)
     for test in _TESTS:
-        found = test(sighting, owner)
+        found = test(context, owner)
         if found is not None:
             return found
     return None
 
 
-def _tensorpipe(sighting: Sighting, owner: Candidate) -> Label | None:
-    listener = sighting.listener
+def _tensorpipe(context: ListenerContext, owner: Candidate) -> Label | None:
+    listener = context.listener
     if not asked(listener, ASYNCIO_BACKLOG) or listener.is_wildcard:
         return None
     if not owner.has_thread("TP_"):
@@ -70,14 +70,14 @@ def _tensorpipe(sighting: Sighting, owner: Candidate) -> Label | None:
     return _TENSORPIPE
 
 
-def _worker_server(sighting: Sighting, owner: Candidate) -> Label | None:
-    if asked(sighting.listener, PROMETHEUS_BACKLOG) and owner.has_thread("pt_workerserver"):
+def _worker_server(context: ListenerContext, owner: Candidate) -> Label | None:
+    if asked(context.listener, PROMETHEUS_BACKLOG) and owner.has_thread("pt_workerserver"):
         return label(Role.DEBUG, 0.8, ("backlog", "5"), ("threads", "pt_workerserver"))
     return None
 
 
-def _zmq(sighting: Sighting, owner: Candidate) -> Label | None:
-    if not asked(sighting.listener, ZMQ_BACKLOG):
+def _zmq(context: ListenerContext, owner: Candidate) -> Label | None:
+    if not asked(context.listener, ZMQ_BACKLOG):
         return None
     if owner.has_thread("ZMQbg/"):
         return label(Role.ZMQ, 0.95, ("backlog", "100"), ("threads", "ZMQbg"))
@@ -86,14 +86,14 @@ def _zmq(sighting: Sighting, owner: Candidate) -> Label | None:
     return label(Role.ZMQ, 0.7, ("backlog", "100"))
 
 
-def _nccl(sighting: Sighting, owner: Candidate) -> Label | None:
-    if sighting.listener.backlog != NCCL_BACKLOG:
+def _nccl(context: ListenerContext, owner: Candidate) -> Label | None:
+    if context.listener.backlog != NCCL_BACKLOG:
         return None
     return label(Role.NCCL, 0.9, ("backlog", "16384"), ("address", "one interface"))
 
 
-def _ucx(sighting: Sighting, owner: Candidate) -> Label | None:
-    listener = sighting.listener
+def _ucx(context: ListenerContext, owner: Candidate) -> Label | None:
+    listener = context.listener
     if listener.backlog != GRPC_BACKLOG or listener.is_wildcard:
         return None
     if not (owner.has_thread("async") or owner.has("ucx", "nixl")):
@@ -101,10 +101,10 @@ def _ucx(sighting: Sighting, owner: Candidate) -> Label | None:
     return label(Role.KV_TRANSFER, 0.85, ("backlog", "4096"), ("threads", "UCX async"))
 
 
-def _wide_store(sighting: Sighting, owner: Candidate) -> Label | None:
+def _wide_store(context: ListenerContext, owner: Candidate) -> Label | None:
     """A TCPStore listens on ``[::]`` whatever host it was given; nothing else of torch does."""
-    listener = sighting.listener
-    if not _is_wide_v6(listener) or not asked_for_most(sighting):
+    listener = context.listener
+    if not _is_wide_v6(listener) or not asked_for_most(context):
         return None
     if listener.backlog not in (None, SOMAXCONN_BACKLOG):
         return None
@@ -114,17 +114,17 @@ def _wide_store(sighting: Sighting, owner: Candidate) -> Label | None:
         return None
     if listener.backlog == SOMAXCONN_BACKLOG and owner.may_have("torch"):
         return label(Role.TCPSTORE, 0.8, ("address", "[::]"), ("backlog", "-1"))
-    if not owner.process.threads and not sighting.scene.has_stack(Stack.RAY):
+    if not owner.process.threads and not context.tree.has_stack(Stack.RAY):
         return label(Role.TCPSTORE, 0.5, ("address", "[::]"))
     return None
 
 
-def _one_address(sighting: Sighting, owner: Candidate) -> Label | None:
+def _one_address(context: ListenerContext, owner: Candidate) -> Label | None:
     """Gloo, a TCPStore on a socket bound beforehand, UCX or NCCL: all ask for the longest."""
-    listener, scene = sighting.listener, sighting.scene
-    if not _may_be_collective(listener, sighting.queue_cap):
+    listener, tree = context.listener, context.tree
+    if not _may_be_collective(listener, context.queue_cap):
         return None
-    group = scene.once(_collectives, sighting.owner)
+    group = tree.once(_collectives, context.owner)
     if group.stores and listener in group.stores:
         return label(Role.TCPSTORE, 0.85, ("threads", "pt_tcpstore"), ("order", "opened first"))
     if listener.backlog == SOMAXCONN_BACKLOG:
@@ -143,10 +143,10 @@ class _Collectives:
     ages: Mapping[Listener, int]
 
 
-def _collectives(scene: Scene, pid: int) -> _Collectives:
-    owned = scene.listeners[pid]
-    group = [one for one in owned if _may_be_collective(one, scene.queue_caps[one.namespace])]
-    stores = _prebound_stores(owned, group, scene.candidate(pid))
+def _collectives(tree: WorkloadTree, pid: int) -> _Collectives:
+    owned = tree.listeners[pid]
+    group = [one for one in owned if _may_be_collective(one, tree.queue_caps[one.namespace])]
+    stores = _prebound_stores(owned, group, tree.candidate(pid))
     rest = [one for one in group if one.backlog is None and one not in stores]
     return _Collectives(stores, {one: age for age, one in enumerate(rest)})
 
@@ -207,7 +207,7 @@ def _is_wide_v6(listener: Listener) -> bool:
     return listener.is_wildcard and listener.address is not None and listener.address.version == 6
 
 
-_Test = Callable[[Sighting, Candidate], Label | None]
+_Test = Callable[[ListenerContext, Candidate], Label | None]
 _TESTS: tuple[_Test, ...] = (
     _tensorpipe,
     _worker_server,

@@ -21,7 +21,7 @@ from vllmwall.model import (
     Role,
     Workload,
 )
-from vllmwall.recognize.definitions import Lesson
+from vllmwall.recognize.definitions import WorkloadDefinition
 
 _FORWARDER = "rootlessport"
 _GUESSED = 0.6
@@ -48,15 +48,15 @@ class _Way:
 def with_forwarded(
     recognition: Recognition,
     processes: Mapping[int, Process],
-    taught: Mapping[int, tuple[Lesson, ...]],
+    defined: Mapping[int, tuple[WorkloadDefinition, ...]],
 ) -> Recognition:
-    """Give each workload the ports of the host that lead to it. ``taught``: lessons by pid."""
+    """Give each workload the ports of the host that lead to it. ``defined``: definitions by pid."""
     leads_to = _namespaces(processes)
     if not leads_to:
         return recognition
     added: dict[Listener, tuple[Workload, Label]] = {}
     for way in _ways(recognition, processes, leads_to):
-        added.update(_labelled(way, taught))
+        added.update(_labelled(way, defined))
     return Recognition(
         tuple(_with(one, added) for one in recognition.workloads),
         tuple(one for one in recognition.unclaimed if one not in added),
@@ -89,10 +89,10 @@ def _ways(
 
 
 def _labelled(
-    way: _Way, taught: Mapping[int, tuple[Lesson, ...]]
+    way: _Way, defined: Mapping[int, tuple[WorkloadDefinition, ...]]
 ) -> Iterator[tuple[Listener, tuple[Workload, Label]]]:
-    """A port leads to the same one inside. Where another has another number a lesson may name it;
-    else nobody tells us, but one port and the API alone that are left belong together."""
+    """A port leads to the same number inside. A port with another number may be named by a workload
+    definition; otherwise, if one port and one API are left, they belong together."""
     inner = way.inner()
     same = {(one.listener.proto, one.listener.port): (workload, one) for workload, one in inner}
     outer = {(one.proto, one.port) for one in way.listeners}
@@ -103,7 +103,7 @@ def _labelled(
         if key in same:
             workload, found = same[key]
             yield listener, (workload, _behind(found.label, found.listener))
-        elif named := _taught(way.workloads, listener, taught):
+        elif named := _defined(way.workloads, listener, defined):
             yield listener, named
         elif len(left) == len(apis) == 1:
             workload, found = apis[0]
@@ -113,14 +113,16 @@ def _labelled(
             yield listener, (way.workloads[0], _unknown())
 
 
-def _taught(
-    workloads: Sequence[Workload], listener: Listener, taught: Mapping[int, tuple[Lesson, ...]]
+def _defined(
+    workloads: Sequence[Workload],
+    listener: Listener,
+    defined: Mapping[int, tuple[WorkloadDefinition, ...]],
 ) -> tuple[Workload, Label] | None:
     for workload in workloads:
-        for lesson in taught.get(workload.id.root_pid, ()):
-            if listener.port in lesson.api_ports:
-                detail = f"workload {lesson.name!r} names port {listener.port}"
-                return workload, Label(Role.API, 0.99, (Evidence("taught", detail),))
+        for definition in defined.get(workload.id.root_pid, ()):
+            if listener.port in definition.api_ports:
+                detail = f"workload {definition.name!r} names port {listener.port}"
+                return workload, Label(Role.API, 0.99, (Evidence("defined", detail),))
     return None
 
 
@@ -129,12 +131,12 @@ def _is_api(one: LabelledListener) -> bool:
 
 
 def _behind(label: Label, listener: Listener) -> Label:
-    where = f"{_FORWARDER} hands it on to {listener.proto.value} port {listener.port} inside"
+    where = f"{_FORWARDER} forwards it to {listener.proto.value} port {listener.port} inside"
     return replace(label, evidence=(*label.evidence, Evidence("forwarder", where)))
 
 
 def _unknown() -> Label:
-    where = f"{_FORWARDER} hands it on to some port inside"
+    where = f"{_FORWARDER} forwards it to an unknown port inside"
     return Label(Role.UNKNOWN, 0.3, (Evidence("forwarder", where),))
 
 

@@ -9,15 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vllmwall.model import Label, Listener, Process, Role, Stack
-from vllmwall.recognize.claims import (
-    Candidate,
-    Claim,
-    Scene,
-    Sighting,
-    StackRules,
-    label,
-    unknown,
-)
 from vllmwall.recognize.commandline import read_flags, whole_number
 from vllmwall.recognize.fingerprints import (
     ASYNCIO_BACKLOG,
@@ -27,6 +18,15 @@ from vllmwall.recognize.fingerprints import (
     library_label,
 )
 from vllmwall.recognize.names import script_name, short_name
+from vllmwall.recognize.stack_rules import (
+    Candidate,
+    Claim,
+    ListenerContext,
+    StackRules,
+    WorkloadTree,
+    label,
+    unknown,
+)
 
 _PROGRAMS = {
     "mooncake_master": Stack.MOONCAKE,
@@ -96,9 +96,9 @@ def _is_on_each_interface(listeners: Sequence[Listener]) -> bool:
     return {one.is_loopback for one in ucx} == {True, False}
 
 
-def in_transfer_range(sighting: Sighting) -> bool:
+def in_transfer_range(context: ListenerContext) -> bool:
     """A port of Mooncake's transfer engine: all addresses, backlog 128, its range."""
-    return _in_range(sighting.listener, sighting.process.env)
+    return _in_range(context.listener, context.process.env)
 
 
 def _in_range(listener: Listener, env: Mapping[str, str]) -> bool:
@@ -108,34 +108,34 @@ def _in_range(listener: Listener, env: Mapping[str, str]) -> bool:
     return listener.is_wildcard and listener.port in ports and asked(listener, ASYNCIO_BACKLOG)
 
 
-def name(scene: Scene) -> str:
+def name(tree: WorkloadTree) -> str:
     """The program, or the script that holds the engine."""
-    command = scene.candidate(scene.root).command
-    fallback = scene.claims[scene.root].stack.value
-    if scene.part_of(scene.root) == "store":
+    command = tree.candidate(tree.root).command
+    fallback = tree.claims[tree.root].stack.value
+    if tree.part_of(tree.root) == "store":
         return short_name(command.name, fallback)
     return script_name((command.script,), fallback)
 
 
-def label_listener(sighting: Sighting) -> Label:
+def label_listener(context: ListenerContext) -> Label:
     """The role of one listener of a store or transfer engine."""
-    if sighting.is_unix:
-        return unknown(sighting)
-    claim = sighting.scene.claim_of(sighting.owner)
+    if context.is_unix:
+        return unknown(context)
+    claim = context.tree.claim_of(context.owner)
     if claim.part == "store":
-        return _metrics(sighting, claim.stack) or label(
+        return _metrics(context, claim.stack) or label(
             Role.KV_TRANSFER, 0.9, ("tree", f"{claim.stack.value} store")
         )
-    found = library_label(sighting)
+    found = library_label(context)
     if found is not None and found.role is not Role.ZMQ:
         return found
     return label(Role.KV_TRANSFER, 0.7, ("tree", f"{claim.stack.value} in a Python process"))
 
 
-def _metrics(sighting: Sighting, stack: Stack) -> Label | None:
+def _metrics(context: ListenerContext, stack: Stack) -> Label | None:
     """Prometheus of a store, unless the store itself was told to use that port."""
-    command = sighting.scene.candidate(sighting.owner).command
-    port = sighting.listener.port
+    command = context.tree.candidate(context.owner).command
+    port = context.listener.port
     flags = read_flags(command.args, (*_METRICS_FLAGS, "port", "rpc-port", "http-port"))
     if port in (flags.number(one) for one in ("port", "rpc-port", "http-port")):
         return None
@@ -143,7 +143,7 @@ def _metrics(sighting: Sighting, stack: Stack) -> Label | None:
         return label(Role.METRICS, 0.95, ("flag", f"metrics port {port}"))
     if port == _METRICS_PORTS[stack] and str(port) not in command.args:
         return label(Role.METRICS, 0.85, ("default-port", f"metrics port {port}"))
-    if asked(sighting.listener, PROMETHEUS_BACKLOG):
+    if asked(context.listener, PROMETHEUS_BACKLOG):
         return label(Role.METRICS, 0.8, ("backlog", "5"))
     return None
 

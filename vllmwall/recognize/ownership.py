@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vllmwall.model import Listener, Node, Process
-from vllmwall.recognize.family import ancestors
+from vllmwall.recognize.process_tree import ancestors
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,6 @@ import re
 
 from vllmwall.model import Label, Listener, Role, Stack
 from vllmwall.recognize.api import GRPC, HTTP, ApiCase, api_label
-from vllmwall.recognize.claims import (
-    Candidate,
-    Claim,
-    Scene,
-    Sighting,
-    StackRules,
-    label,
-    unknown,
-)
 from vllmwall.recognize.commandline import Flags, read_flags
 from vllmwall.recognize.fingerprints import (
     GRPC_BACKLOG,
@@ -28,6 +19,15 @@ from vllmwall.recognize.fingerprints import (
     library_label,
 )
 from vllmwall.recognize.names import script_name
+from vllmwall.recognize.stack_rules import (
+    Candidate,
+    Claim,
+    ListenerContext,
+    StackRules,
+    WorkloadTree,
+    label,
+    unknown,
+)
 
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_[\d_-]+")
 _NATIVE = {"gcs_server": "gcs", "raylet": "raylet"}
@@ -99,82 +99,82 @@ def _session(candidate: Candidate) -> str:
     return ""
 
 
-def name(scene: Scene) -> str:
+def name(tree: WorkloadTree) -> str:
     """``head``, ``node``, or the driver's script."""
-    if scene.part_of(scene.root) in ("driver", "front"):
-        return script_name((scene.candidate(scene.root).command.script,), "driver")
-    parts = {claim.part for claim in scene.claims.values()}
-    starts_head = scene.once(_flags, scene.root).says("head")
+    if tree.part_of(tree.root) in ("driver", "front"):
+        return script_name((tree.candidate(tree.root).command.script,), "driver")
+    parts = {claim.part for claim in tree.claims.values()}
+    starts_head = tree.once(_flags, tree.root).says("head")
     return "head" if "gcs" in parts or starts_head else "node"
 
 
-def label_listener(sighting: Sighting) -> Label:
+def label_listener(context: ListenerContext) -> Label:
     """The role of one listener of a Ray process."""
-    if sighting.is_unix:
-        return unknown(sighting)
-    part = sighting.scene.claim_of(sighting.owner).part
-    return _LABELS.get(part, _worker)(sighting)
+    if context.is_unix:
+        return unknown(context)
+    part = context.tree.claim_of(context.owner).part
+    return _LABELS.get(part, _worker)(context)
 
 
-def _flags(scene: Scene, pid: int) -> Flags:
-    return read_flags(scene.candidate(pid).command.args, _KNOWN)
+def _flags(tree: WorkloadTree, pid: int) -> Flags:
+    return read_flags(tree.candidate(pid).command.args, _KNOWN)
 
 
-def _session_says(sighting: Sighting, kind: str) -> bool:
-    sessions = sighting.scene.ray_sessions
-    return any(sighting.listener.port in session.ports.get(kind, ()) for session in sessions)
+def _session_says(context: ListenerContext, kind: str) -> bool:
+    sessions = context.tree.ray_sessions
+    return any(context.listener.port in session.ports.get(kind, ()) for session in sessions)
 
 
-def _gcs(sighting: Sighting) -> Label:
-    port = sighting.listener.port
-    if _session_says(sighting, "gcs_server_port"):
+def _gcs(context: ListenerContext) -> Label:
+    port = context.listener.port
+    if _session_says(context, "gcs_server_port"):
         return label(Role.RAY_GCS, 0.99, ("session-file", f"gcs_server_port {port}"))
-    if port == sighting.scene.once(_flags, sighting.owner).number("gcs-server-port"):
+    if port == context.tree.once(_flags, context.owner).number("gcs-server-port"):
         return label(Role.RAY_GCS, 0.99, ("flag", f"gcs_server_port {port}"))
     return label(Role.RAY_GCS, 0.9, ("tree", "gcs_server"))
 
 
-def _raylet(sighting: Sighting) -> Label:
+def _raylet(context: ListenerContext) -> Label:
     """Object manager and node manager: by flag, by what its children were told, by age."""
-    port, scene = sighting.listener.port, sighting.scene
-    flags = scene.once(_flags, sighting.owner)
+    port, tree = context.listener.port, context.tree
+    flags = tree.once(_flags, context.owner)
     if port == flags.number("object-manager-port"):
         return label(Role.RAY_OBJECT_MANAGER, 0.97, ("flag", f"object_manager_port {port}"))
     if port == flags.number("node-manager-port"):
         return label(Role.RAY_NODE_MANAGER, 0.97, ("flag", f"node_manager_port {port}"))
-    told = scene.once(_node_manager_ports, sighting.owner)
+    told = tree.once(_node_manager_ports, context.owner)
     if port in told:
         return label(Role.RAY_NODE_MANAGER, 0.97, ("tree", "its workers were told this port"))
-    first = next((one for one in sighting.siblings if one.address and one.port not in told), None)
-    if first == sighting.listener:
+    first = next((one for one in context.siblings if one.address and one.port not in told), None)
+    if first == context.listener:
         return label(Role.RAY_OBJECT_MANAGER, 0.85, ("order", "the raylet's first listener"))
     return label(Role.RAY_NODE_MANAGER, 0.85, ("order", "the raylet's later listener"))
 
 
-def _node_manager_ports(scene: Scene, raylet: int) -> frozenset[int]:
-    children = (pid for pid, parent in scene.parents.items() if parent == raylet)
+def _node_manager_ports(tree: WorkloadTree, raylet: int) -> frozenset[int]:
+    children = (pid for pid, parent in tree.parents.items() if parent == raylet)
     ports = (
-        scene.once(_flags, pid).number("node-manager-port")
+        tree.once(_flags, pid).number("node-manager-port")
         for pid in children
-        if pid in scene.members
+        if pid in tree.members
     )
     return frozenset(port for port in ports if port)
 
 
-def _dashboard(sighting: Sighting) -> Label:
-    if asked(sighting.listener, PROMETHEUS_BACKLOG) or sighting.listener.port == 44227:
+def _dashboard(context: ListenerContext) -> Label:
+    if asked(context.listener, PROMETHEUS_BACKLOG) or context.listener.port == 44227:
         return label(Role.RAY_METRICS, 0.95, ("tree", "dashboard"), ("backlog", "5"))
-    port = sighting.listener.port
-    if port == sighting.scene.once(_flags, sighting.owner).number("port"):
+    port = context.listener.port
+    if port == context.tree.once(_flags, context.owner).number("port"):
         return label(Role.RAY_DASHBOARD, 0.97, ("flag", f"port {port}"), ("tree", "dashboard"))
     return label(Role.RAY_DASHBOARD, 0.8, ("tree", "dashboard"))
 
 
-def _agent(sighting: Sighting) -> Label:
+def _agent(context: ListenerContext) -> Label:
     """The dashboard agent: by session file, flag, backlog, and last by address."""
-    flags, listener = sighting.scene.once(_flags, sighting.owner), sighting.listener
+    flags, listener = context.tree.once(_flags, context.owner), context.listener
     for role, file, flag, _ in _AGENT_PORTS:
-        if _session_says(sighting, file):
+        if _session_says(context, file):
             return label(role, 0.97, ("session-file", f"{file} {listener.port}"))
         if listener.port == flags.number(flag):
             return label(role, 0.97, ("flag", f"{flag} {listener.port}"))
@@ -200,61 +200,61 @@ def _agent_by_address(listener: Listener) -> Label:
     return label(Role.RAY_METRICS_EXPORT, 0.7, evidence)
 
 
-def _runtime_env_agent(sighting: Sighting) -> Label:
+def _runtime_env_agent(context: ListenerContext) -> Label:
     return label(Role.RAY_RUNTIME_ENV_AGENT, 0.95, ("title", "RuntimeEnvAgent"))
 
 
-def _monitor(sighting: Sighting) -> Label:
+def _monitor(context: ListenerContext) -> Label:
     return label(Role.RAY_METRICS, 0.95, ("tree", "autoscaler monitor"))
 
 
-def _client_server(sighting: Sighting) -> Label:
+def _client_server(context: ListenerContext) -> Label:
     return label(Role.RAY_CLIENT_SERVER, 0.95, ("tree", "ray.util.client.server"))
 
 
-def _proxy(sighting: Sighting) -> Label:
+def _proxy(context: ListenerContext) -> Label:
     """Serve's proxy: HTTP on 8000 unless its configuration says so; gRPC on 9000 if asked for.
 
     Its own core worker listens on a port of the raylet's range, which is never the API.
     """
-    is_http = asked(sighting.listener, UVICORN_BACKLOG)
-    if sighting.listener.port in _worker_ports(sighting) and not is_http:
-        return _worker(sighting)
-    if not _is_child_of_raylet(sighting):
-        return _worker(sighting)
-    is_grpc = sighting.listener.port == _SERVE_GRPC_PORT
-    ports = _SERVE_PORTS if sighting.listener.port in _SERVE_PORTS else None
+    is_http = asked(context.listener, UVICORN_BACKLOG)
+    if context.listener.port in _worker_ports(context) and not is_http:
+        return _worker(context)
+    if not _is_child_of_raylet(context):
+        return _worker(context)
+    is_grpc = context.listener.port == _SERVE_GRPC_PORT
+    ports = _SERVE_PORTS if context.listener.port in _SERVE_PORTS else None
     case = ApiCase(ports, "Serve proxy started by a raylet", GRPC if is_grpc else HTTP, is_grpc)
-    return api_label(sighting, case) or _worker(sighting)
+    return api_label(context, case) or _worker(context)
 
 
-def _is_child_of_raylet(sighting: Sighting) -> bool:
-    scene = sighting.scene
-    parent = scene.parents.get(sighting.owner, 0)
-    claim = scene.claims.get(parent)
+def _is_child_of_raylet(context: ListenerContext) -> bool:
+    tree = context.tree
+    parent = tree.parents.get(context.owner, 0)
+    claim = tree.claims.get(parent)
     return claim is not None and claim.part == "raylet" and claim.launched
 
 
-def _worker_ports(sighting: Sighting) -> range:
-    for pid in sighting.scene.line(sighting.owner):
-        if sighting.scene.part_of(pid) == "raylet":
-            flags = sighting.scene.once(_flags, pid)
+def _worker_ports(context: ListenerContext) -> range:
+    for pid in context.tree.line(context.owner):
+        if context.tree.part_of(pid) == "raylet":
+            flags = context.tree.once(_flags, pid)
             first, last = flags.number("min-worker-port"), flags.number("max-worker-port")
             return range(first or 10002, (last or 19999) + 1)
     return range(0)
 
 
-def _worker(sighting: Sighting) -> Label:
+def _worker(context: ListenerContext) -> Label:
     """Workers, actors and drivers: the core worker's gRPC, and what user code opens."""
-    listener = sighting.listener
-    if listener.port in _worker_ports(sighting) and listener.is_wildcard:
+    listener = context.listener
+    if listener.port in _worker_ports(context) and listener.is_wildcard:
         return label(Role.RAY_WORKER, 0.95, ("title", "Ray worker"), ("flag", "worker ports"))
-    if found := library_label(sighting):
+    if found := library_label(context):
         return found
     nothing_seen = listener.backlog is None and listener.queue_limit is None
     if listener.is_wildcard and (nothing_seen or asked(listener, GRPC_BACKLOG)):
         return label(Role.RAY_WORKER, 0.9, ("tree", "Ray worker"), ("address", "wildcard"))
-    return unknown(sighting)
+    return unknown(context)
 
 
 _LABELS = {

@@ -10,18 +10,18 @@ import re
 
 from vllmwall.model import Label, Role, Stack
 from vllmwall.recognize.api import HTTP, TOKIO, ApiCase, api_label
-from vllmwall.recognize.claims import (
-    Candidate,
-    Claim,
-    Scene,
-    Sighting,
-    StackRules,
-    label,
-    unknown,
-)
 from vllmwall.recognize.commandline import Flags, read_flags
 from vllmwall.recognize.fingerprints import GRPC_BACKLOG, library_label
 from vllmwall.recognize.names import script_name, short_name
+from vllmwall.recognize.stack_rules import (
+    Candidate,
+    Claim,
+    ListenerContext,
+    StackRules,
+    WorkloadTree,
+    label,
+    unknown,
+)
 
 _TITLE = re.compile(r"(?:sglang|sgl_diffusion)::([a-z_]+)")
 _ROUTER_SCRIPTS = frozenset({"sglang-router", "sglang_router", "smg", "amg", "vllm-router"})
@@ -78,48 +78,48 @@ def _launched_part(candidate: Candidate) -> str:
     return command.pick(_MODULES) or ""
 
 
-def name(scene: Scene) -> str:
+def name(tree: WorkloadTree) -> str:
     """The model, or ``router``."""
-    if "router" in (part := scene.part_of(scene.root)):
+    if "router" in (part := tree.part_of(tree.root)):
         return "router"
     if part == "front":
-        return script_name((scene.candidate(scene.root).command.script,), "sglang")
-    flags = _flags(scene, scene.root)
+        return script_name((tree.candidate(tree.root).command.script,), "sglang")
+    flags = _flags(tree, tree.root)
     return short_name(flags.text("model-path") or flags.text("model") or "", "sglang")
 
 
-def _flags(scene: Scene, pid: int) -> Flags:
-    candidate = scene.candidate(pid)
+def _flags(tree: WorkloadTree, pid: int) -> Flags:
+    candidate = tree.candidate(pid)
     return read_flags(candidate.command.args, _KNOWN, settings=candidate.process.settings)
 
 
-def label_listener(sighting: Sighting) -> Label:
+def label_listener(context: ListenerContext) -> Label:
     """The role of one listener of an SGLang tree."""
-    if sighting.is_unix:
-        return unknown(sighting)
-    found = _server(sighting) if sighting.part in _PORTS else None
-    return found or library_label(sighting) or _bootstrap(sighting) or unknown(sighting)
+    if context.is_unix:
+        return unknown(context)
+    found = _server(context) if context.part in _PORTS else None
+    return found or library_label(context) or _bootstrap(context) or unknown(context)
 
 
-def _server(sighting: Sighting) -> Label | None:
+def _server(context: ListenerContext) -> Label | None:
     """API and metrics: only what the launched process itself owns."""
-    scene, listener = sighting.scene, sighting.listener
-    if not scene.claims[sighting.owner].launched:
+    tree, listener = context.tree, context.listener
+    if not tree.claims[context.owner].launched:
         return None
-    flags = _flags(scene, sighting.owner)
-    if listener.port == _metrics_port(flags, sighting.part):
+    flags = _flags(tree, context.owner)
+    if listener.port == _metrics_port(flags, context.part):
         return label(Role.METRICS, 0.9, ("default-port", f"metrics on {listener.port}"))
-    is_router, grpc = sighting.part == "router", flags.says("smg-grpc-mode")
+    is_router, grpc = context.part == "router", flags.says("smg-grpc-mode")
     backlogs = TOKIO if is_router else frozenset({GRPC_BACKLOG}) if grpc else HTTP | TOKIO
     wide_v6 = grpc or ":" in (flags.text("host") or "")
-    case = ApiCase(_api_ports(scene, sighting.owner), _serves(sighting), backlogs, wide_v6)
-    return api_label(sighting, case)
+    case = ApiCase(_api_ports(tree, context.owner), _serves(context), backlogs, wide_v6)
+    return api_label(context, case)
 
 
-def _serves(sighting: Sighting) -> str:
+def _serves(context: ListenerContext) -> str:
     """The topmost launched process of the owner's line serves, not what it forked."""
-    parts = (sighting.scene.part_of(pid) for pid in sighting.scene.line(sighting.owner)[1:])
-    return "" if any(part in _PORTS for part in parts) else f"the {sighting.part} process itself"
+    parts = (context.tree.part_of(pid) for pid in context.tree.line(context.owner)[1:])
+    return "" if any(part in _PORTS for part in parts) else f"the {context.part} process itself"
 
 
 def _metrics_port(flags: Flags, part: str) -> int:
@@ -130,22 +130,22 @@ def _metrics_port(flags: Flags, part: str) -> int:
     return 0
 
 
-def _api_ports(scene: Scene, pid: int) -> dict[int, str] | None:
-    flags, settings = _flags(scene, pid), scene.processes[pid].settings
+def _api_ports(tree: WorkloadTree, pid: int) -> dict[int, str] | None:
+    flags, settings = _flags(tree, pid), tree.processes[pid].settings
     port = flags.number("port")
     if port is None and flags.text("config") is not None and not settings:
         return None
-    own = read_flags(scene.candidate(pid).command.args, _KNOWN)
+    own = read_flags(tree.candidate(pid).command.args, _KNOWN)
     kind = "flag" if own.text("port") else "config" if flags.text("port") else "default-port"
-    first = port or _PORTS[scene.part_of(pid)]
+    first = port or _PORTS[tree.part_of(pid)]
     return {first + 10000 if flags.says("smg-grpc-mode") else first: kind}
 
 
-def _bootstrap(sighting: Sighting) -> Label | None:
-    flags = _flags(sighting.scene, sighting.scene.root)
+def _bootstrap(context: ListenerContext) -> Label | None:
+    flags = _flags(context.tree, context.tree.root)
     for flag, (default, role) in _BOOTSTRAP.items():
-        if sighting.listener.port == (flags.number(flag) or default):
-            return label(role, 0.7, ("default-port", f"{flag} {sighting.listener.port}"))
+        if context.listener.port == (flags.number(flag) or default):
+            return label(role, 0.7, ("default-port", f"{flag} {context.listener.port}"))
     return None
 
 

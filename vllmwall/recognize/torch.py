@@ -9,15 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vllmwall.model import Label, Listener, Role, Stack
-from vllmwall.recognize.claims import (
-    Candidate,
-    Claim,
-    Scene,
-    Sighting,
-    StackRules,
-    label,
-    unknown,
-)
 from vllmwall.recognize.fingerprints import (
     SOMAXCONN_BACKLOG,
     TORCH_THREADS,
@@ -25,6 +16,15 @@ from vllmwall.recognize.fingerprints import (
     library_label,
 )
 from vllmwall.recognize.names import script_name
+from vllmwall.recognize.stack_rules import (
+    Candidate,
+    Claim,
+    ListenerContext,
+    StackRules,
+    WorkloadTree,
+    label,
+    unknown,
+)
 
 _AGENT_SCRIPTS = frozenset({"torchrun", "accelerate-launch", "deepspeed"})
 _AGENT_MODULES = (
@@ -75,35 +75,35 @@ def _is_agent(candidate: Candidate) -> bool:
     return any(command.runs(module) for module in _AGENT_MODULES)
 
 
-def name(scene: Scene) -> str:
+def name(tree: WorkloadTree) -> str:
     """The training script."""
-    command = scene.candidate(scene.root).command
+    command = tree.candidate(tree.root).command
     return script_name((command.script, *command.args), "torch")
 
 
-def label_listener(sighting: Sighting) -> Label:
+def label_listener(context: ListenerContext) -> Label:
     """The role of one listener of a torch job."""
-    if sighting.is_unix:
-        return unknown(sighting)
-    return library_label(sighting) or _store(sighting) or _debug(sighting) or unknown(sighting)
+    if context.is_unix:
+        return unknown(context)
+    return library_label(context) or _store(context) or _debug(context) or unknown(context)
 
 
-def _store(sighting: Sighting) -> Label | None:
+def _store(context: ListenerContext) -> Label | None:
     """A wildcard listener of a launcher, or on the port where the ranks meet."""
-    listener = sighting.listener
-    port = sighting.process.env.get("MASTER_PORT")
+    listener = context.listener
+    port = context.process.env.get("MASTER_PORT")
     if not listener.is_wildcard:
         return None
     if str(listener.port) == port:
         return label(Role.TCPSTORE, 0.8, ("environment", f"MASTER_PORT {port}"))
     nothing_seen = listener.backlog is None and listener.queue_limit is None
-    if sighting.part == "agent" and (nothing_seen or asked_for_most(sighting)):
+    if context.part == "agent" and (nothing_seen or asked_for_most(context)):
         return label(Role.TCPSTORE, 0.7, ("tree", "launcher"), ("address", "wildcard"))
     return None
 
 
-def _debug(sighting: Sighting) -> Label | None:
-    if sighting.listener.port == _DEBUG_PORT:
+def _debug(context: ListenerContext) -> Label | None:
+    if context.listener.port == _DEBUG_PORT:
         return label(Role.DEBUG, 0.6, ("default-port", f"{_DEBUG_PORT} torch debug server"))
     return None
 

@@ -12,16 +12,6 @@ from dataclasses import dataclass
 
 from vllmwall.model import Label, Process, Role, Stack
 from vllmwall.recognize.api import GRPC, HTTP, TOKIO, ApiCase, api_label
-from vllmwall.recognize.claims import (
-    CHILD,
-    Candidate,
-    Claim,
-    Scene,
-    Sighting,
-    StackRules,
-    label,
-    unknown,
-)
 from vllmwall.recognize.fingerprints import (
     ASYNCIO_BACKLOG,
     GRPC_BACKLOG,
@@ -34,6 +24,16 @@ from vllmwall.recognize.fingerprints import (
 )
 from vllmwall.recognize.kv import in_transfer_range
 from vllmwall.recognize.names import script_name, short_name
+from vllmwall.recognize.stack_rules import (
+    CHILD,
+    Candidate,
+    Claim,
+    ListenerContext,
+    StackRules,
+    WorkloadTree,
+    label,
+    unknown,
+)
 from vllmwall.recognize.vllm_flags import ServerFlags, server_kind
 
 _TITLE = re.compile(r"\S*::((?:DP)?EngineCor|Worker|APIServer|DPCoordin)")
@@ -70,11 +70,11 @@ def claim(candidate: Candidate) -> Claim | None:
     return None
 
 
-def name(scene: Scene) -> str:
+def name(tree: WorkloadTree) -> str:
     """The model's last path component, or the script of an offline engine."""
-    candidate = scene.candidate(scene.root)
-    if scene.part_of(scene.root) in _SERVERS:
-        return short_name(scene.once(_flags, scene.root).model, "vllm")
+    candidate = tree.candidate(tree.root)
+    if tree.part_of(tree.root) in _SERVERS:
+        return short_name(tree.once(_flags, tree.root).model, "vllm")
     return script_name((candidate.command.script,), "vllm")
 
 
@@ -82,84 +82,84 @@ def name(scene: Scene) -> str:
 class _Place:
     """A listener, and the server above its owner: its pid (0: none) and flags."""
 
-    sighting: Sighting
+    context: ListenerContext
     server: int
     kind: str
     flags: ServerFlags
 
     @property
     def owned_by_server(self) -> bool:
-        return self.sighting.owner == self.server
+        return self.context.owner == self.server
 
     @property
     def port(self) -> int:
-        return self.sighting.listener.port
+        return self.context.listener.port
 
     @property
     def serves(self) -> str:
         """Why the tree makes the owner an API server; empty: it does not."""
-        sighting = self.sighting
+        context = self.context
         if self.owned_by_server and self.kind not in ("batch", "preload"):
             return "" if self.flags.is_supervisor else "the server process itself"
-        parent = sighting.scene.parents.get(sighting.owner)
-        if sighting.part == "api-server" and parent == self.server:
+        parent = context.tree.parents.get(context.owner)
+        if context.part == "api-server" and parent == self.server:
             return "API server started by the server process"
-        return _front_that_died(sighting)
+        return _front_that_died(context)
 
     @property
     def speaks_zmq(self) -> bool:
         """Nothing speaks against a ZMQ socket."""
-        listener = self.sighting.listener
+        listener = self.context.listener
         nothing_seen = listener.backlog is None and listener.queue_limit is None
         return nothing_seen or asked(listener, ZMQ_BACKLOG)
 
 
-def label_listener(sighting: Sighting) -> Label:
+def label_listener(context: ListenerContext) -> Label:
     """The role of one listener of a vLLM tree."""
-    place = _place(sighting)
-    if sighting.is_unix:
+    place = _place(context)
+    if context.is_unix:
         return _unix(place)
     for test in (_api, _health, _zmq_of_part, _library, _late):
         if (found := test(place)) is not None:
             return found
-    return unknown(sighting)
+    return unknown(context)
 
 
 def _library(place: _Place) -> Label | None:
-    return library_label(place.sighting)
+    return library_label(place.context)
 
 
-def _place(sighting: Sighting) -> _Place:
-    scene = sighting.scene
-    server = scene.once(_server_above, sighting.owner)
-    return _Place(sighting, server, scene.part_of(server), scene.once(_flags, server))
+def _place(context: ListenerContext) -> _Place:
+    tree = context.tree
+    server = tree.once(_server_above, context.owner)
+    return _Place(context, server, tree.part_of(server), tree.once(_flags, server))
 
 
-def _server_above(scene: Scene, pid: int) -> int:
+def _server_above(tree: WorkloadTree, pid: int) -> int:
     """The topmost vLLM server on the way from a process to the root; 0: none."""
-    claims = [(one, scene.claims[one]) for one in scene.line(pid) if one in scene.claims]
+    claims = [(one, tree.claims[one]) for one in tree.line(pid) if one in tree.claims]
     mine = [one for one, claim in claims if claim.stack is Stack.VLLM and claim.part in _SERVERS]
     return mine[-1] if mine else 0
 
 
-def _flags(scene: Scene, server: int) -> ServerFlags:
+def _flags(tree: WorkloadTree, server: int) -> ServerFlags:
     """The flags of a server; without one there are none."""
-    return ServerFlags.of(scene.processes[server]) if server else ServerFlags((), {})
+    return ServerFlags.of(tree.processes[server]) if server else ServerFlags((), {})
 
 
-def _front_that_died(sighting: Sighting) -> str:
+def _front_that_died(context: ListenerContext) -> str:
     """Only a replay shows a dead owner; it opens nothing."""
-    process = sighting.process
+    process = context.process
     if process.alive or process.argv or process.comm != "vllm":
         return ""
-    parents = sighting.scene.parents
-    engines = (pid for pid, one in sighting.scene.claims.items() if one.part == "engine")
+    parents = context.tree.parents
+    engines = (pid for pid, one in context.tree.claims.items() if one.part == "engine")
     started = any(parents.get(pid) == process.pid for pid in engines)
     return "it started an engine" if started else ""
 
 
 def _unix(place: _Place) -> Label:
-    path = place.sighting.listener.path
+    path = place.context.listener.path
     if path and path == place.flags.uds and place.serves:
         kind = place.flags.kind_of("uds")
         return label(Role.API, 0.95, (kind, f"uds {path}"), ("tree", place.serves))
@@ -167,8 +167,8 @@ def _unix(place: _Place) -> Label:
 
 
 def _api(place: _Place) -> Label | None:
-    inner = place.sighting.part in _SERVERS and not place.owned_by_server
-    if inner or place.sighting.part in _NOT_API or place.kind in ("batch", "preload"):
+    inner = place.context.part in _SERVERS and not place.owned_by_server
+    if inner or place.context.part in _NOT_API or place.kind in ("batch", "preload"):
         return None
     if not place.server:
         return _api_without_server(place)
@@ -176,24 +176,24 @@ def _api(place: _Place) -> Label | None:
     backlogs = GRPC if is_grpc else _RUST if _is_rust(place) else HTTP
     wide_v6 = is_grpc or ":" in place.flags.host
     ports = place.flags.api_ports(place.kind)
-    return api_label(place.sighting, ApiCase(ports, place.serves, backlogs, wide_v6))
+    return api_label(place.context, ApiCase(ports, place.serves, backlogs, wide_v6))
 
 
 def _api_without_server(place: _Place) -> Label | None:
     if not place.serves:
         return None
-    return api_label(place.sighting, ApiCase(None, place.serves))
+    return api_label(place.context, ApiCase(None, place.serves))
 
 
 def _is_rust(place: _Place) -> bool:
-    processes = place.sighting.scene.processes
-    names = {processes[pid].comm for pid in place.sighting.owners}
+    processes = place.context.tree.processes
+    names = {processes[pid].comm for pid in place.context.owners}
     return place.kind == "rust" or "vllm-rs" in names
 
 
 def _health(place: _Place) -> Label | None:
     """Metrics of a batch run, health of a data-parallel supervisor."""
-    listener = place.sighting.listener
+    listener = place.context.listener
     if not place.owned_by_server:
         return None
     if place.flags.is_supervisor and place.port == place.flags.supervisor_port:
@@ -209,7 +209,7 @@ def _health(place: _Place) -> Label | None:
 
 def _zmq_of_part(place: _Place) -> Label | None:
     """ZMQ sockets that have a name of their own."""
-    part = place.sighting.part
+    part = place.context.part
     if part == "coordinator":
         return label(Role.DP_COORDINATOR, 0.97, ("title", "DPCoordinator"))
     if part in ("engine", "worker") and place.speaks_zmq:
@@ -218,7 +218,7 @@ def _zmq_of_part(place: _Place) -> Label | None:
         return None
     if place.speaks_zmq and place.port == place.flags.rpc_port:
         return label(Role.DP_RPC, 0.95, ("flag", f"data-parallel-rpc-port {place.port}"))
-    if asked(place.sighting.listener, ASYNCIO_BACKLOG) and _has_zmq(place):
+    if asked(place.context.listener, ASYNCIO_BACKLOG) and _has_zmq(place):
         # bound beforehand and handed to the API servers: network_utils.make_zmq_listener
         return label(Role.ZMQ, 0.9, ("backlog", "128"), ("threads", "ZMQbg"))
     return None
@@ -226,30 +226,30 @@ def _zmq_of_part(place: _Place) -> Label | None:
 
 def _has_zmq(place: _Place) -> bool:
     """Some owner runs ZMQ threads: an API server to whom the server handed the socket."""
-    sighting = place.sighting
-    owners = [sighting.scene.candidate(pid) for pid in sighting.owners]
-    return any(one.has_thread("ZMQbg/") for one in owners) or not sighting.process.threads
+    context = place.context
+    owners = [context.tree.candidate(pid) for pid in context.owners]
+    return any(one.has_thread("ZMQbg/") for one in owners) or not context.process.threads
 
 
 def _side_channel(place: _Place) -> Label | None:
     kind = place.flags.side_channel(place.port, _environment(place))
     if kind:
         return label(Role.KV_TRANSFER, 0.9, (kind, f"side channel port {place.port}"))
-    if place.sighting.part == "engine":
+    if place.context.part == "engine":
         return _kv_events(place)
     return None
 
 
 def _environment(place: _Place) -> Process:
     """Who still has the environment: the server, else the root."""
-    scene = place.sighting.scene
-    return scene.processes[place.server or scene.root]
+    tree = place.context.tree
+    return tree.processes[place.server or tree.root]
 
 
 def _kv_events(place: _Place) -> Label | None:
     if place.port in place.flags.kv_event_ports:
         return label(Role.KV_EVENTS, 0.95, ("flag", f"kv-events-config port {place.port}"))
-    address = place.sighting.listener.address
+    address = place.context.listener.address
     if address is not None and address.version == 4 and address.is_unspecified:
         # the only ZMQ socket that an engine binds to all addresses; --grpc opens it unasked
         return label(Role.KV_EVENTS, 0.7, ("address", "wildcard"), ("tree", "engine"))
@@ -258,14 +258,12 @@ def _kv_events(place: _Place) -> Label | None:
 
 def _late(place: _Place) -> Label | None:
     """What no library fingerprint tells: Ray inside, Mooncake, LMCache, plain ZMQ."""
-    sighting, listener = place.sighting, place.sighting.listener
-    in_ray = sighting.scene.has_stack(Stack.RAY) or sighting.scene.candidate(sighting.owner).has(
-        "ray"
-    )
-    grpc = asked(listener, GRPC_BACKLOG) or asked_for_most(sighting)
+    context, listener = place.context, place.context.listener
+    in_ray = context.tree.has_stack(Stack.RAY) or context.tree.candidate(context.owner).has("ray")
+    grpc = asked(listener, GRPC_BACKLOG) or asked_for_most(context)
     if in_ray and listener.is_wildcard and grpc:
         return label(Role.RAY_WORKER, 0.8, ("backlog", "4096"), ("tree", "runs with Ray"))
-    if sighting.part == "worker" and in_transfer_range(sighting):
+    if context.part == "worker" and in_transfer_range(context):
         return label(Role.KV_TRANSFER, 0.8, ("default-port", "Mooncake 15000-17000"))
     if place.flags.bootstrap(place.port, _environment(place)):
         return label(Role.KV_TRANSFER, 0.8, ("environment", "Mooncake bootstrap"))

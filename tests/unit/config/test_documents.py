@@ -12,7 +12,7 @@ import pytest
 
 from vllmwall.config.__main__ import main
 from vllmwall.config.documents import reference_markdown, sample_toml
-from vllmwall.config.models import Config, MatchSection, TaughtWorkload
+from vllmwall.config.models import Config, MatchSection, WorkloadSection
 from vllmwall.config.values import ROLE_NAMES
 from vllmwall.config.wording import keys_of
 
@@ -40,7 +40,7 @@ def test_the_sample_is_the_default_configuration(loaded: Callable[[str], Config]
 def test_the_sample_works_with_every_example_in_it(loaded: Callable[[str], Config]) -> None:
     """Each commented line can be taken as it is, and together they are a configuration."""
     config = loaded(re.sub(r"^#(?=\S)", "", sample_toml(), flags=re.MULTILINE))
-    assert [lesson.name for lesson in config.lessons()] == ["my-server"]
+    assert [definition.name for definition in config.definitions()] == ["my-server"]
     assert config.policy().groups.keys() == {"monitoring"}
     assert len(config.peers.cidrs) == 2
 
@@ -48,7 +48,7 @@ def test_the_sample_works_with_every_example_in_it(loaded: Callable[[str], Confi
 def test_the_reference_names_every_key_and_role() -> None:
     """No key without a line of its own."""
     text = reference_markdown()
-    sections = [Config, TaughtWorkload, MatchSection]
+    sections = [Config, WorkloadSection, MatchSection]
     sections += [type(value) for value in (Config().peers, Config().host, Config().daemon)]
     for key in (key for section in sections for key in keys_of(section)):
         assert re.search(rf"^(\| `{key}` \||## `\[+{key}\]+`|### `{key}`)", text, re.MULTILINE), key

@@ -9,7 +9,7 @@ from pathlib import Path
 from vllmwall.config import DEFAULT_PATH, load
 from vllmwall.config.models import Config
 from vllmwall.model import Mode, Proto, Role
-from vllmwall.recognize.definitions import Lesson, Match
+from vllmwall.recognize.definitions import Match, WorkloadDefinition
 
 
 def test_a_missing_configuration_works(etc: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_internal_role_is_public_only_by_its_own_name(loaded: Callable[[str],
 
 
 def test_workloads_become_lessons(loaded: Callable[[str], Config]) -> None:
-    """Every [[workload]] is a lesson for recognition, in the order of the file."""
+    """Every [[workload]] is a definition for recognition, in the order of the file."""
     config = loaded(
         """
         [[workload]]
@@ -108,9 +108,11 @@ def test_workloads_become_lessons(loaded: Callable[[str], Config]) -> None:
         match = { argv = "*serve*" }
         """
     )
-    assert config.lessons() == (
-        Lesson("one", Match(unit="my-llm.service", exe="/opt/*"), frozenset({9000, 9001})),
-        Lesson("two", Match(argv="*serve*")),
+    assert config.definitions() == (
+        WorkloadDefinition(
+            "one", Match(unit="my-llm.service", exe="/opt/*"), frozenset({9000, 9001})
+        ),
+        WorkloadDefinition("two", Match(argv="*serve*")),
     )
 
 
@@ -145,7 +147,7 @@ def test_drop_ins_merge_in_the_order_of_their_names(write: Callable[..., Path]) 
     ]
     assert config.mode is Mode.ENFORCE
     assert list(map(str, config.peers.cidrs)) == ["10.0.0.0/24", "10.1.0.0/24", "10.2.0.0/24"]
-    assert [lesson.name for lesson in config.lessons()] == ["a", "b"]
+    assert [definition.name for definition in config.definitions()] == ["a", "b"]
     assert list(map(str, config.groups["x"])) == ["10.9.0.1/32", "10.9.0.2/32"]
     assert {port for _, port in config.policy().failsafe} == {22, 23, 24}
 

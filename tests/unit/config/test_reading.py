@@ -45,7 +45,7 @@ def test_the_sample_with_every_key_comes_over(write: Write) -> None:
     path = write(EVERYTHING)
     settings = Reading(path).settings()
     assert load(path).settings() == settings
-    assert settings.lessons
+    assert settings.definitions
     assert settings.policy.limits
     assert settings.peers.by_file
 

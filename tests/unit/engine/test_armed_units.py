@@ -10,7 +10,7 @@ import pytest
 from vllmwall.engine.armed_units import Armed
 from vllmwall.linux.cgroups import SLICE
 from vllmwall.model import Guard
-from vllmwall.recognize.definitions import Lesson, Match
+from vllmwall.recognize.definitions import Match, WorkloadDefinition
 
 HOME, AWAY = 4026531840, 4026532008
 UNIT = "/system.slice/vllm.service"
@@ -61,7 +61,7 @@ def test_lessons_arm_their_units_and_cgroups() -> None:
     """Software that the operator taught us has no other sign before it listens."""
     armed = Armed({HOME})
     matches = Match(unit="mine.service"), Match(cgroup="/ml/*"), Match(exe="*")
-    armed.configure((), [Lesson("mine", match) for match in matches])
+    armed.configure((), [WorkloadDefinition("mine", match) for match in matches])
     assert armed.namespaces("/system.slice/mine.service")
     assert armed.namespaces("/ml/a")
     assert not armed.namespaces(UNIT)

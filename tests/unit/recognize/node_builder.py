@@ -12,7 +12,7 @@ from itertools import count
 
 from vllmwall.model import Listener, Node, Process, Proto, RaySession, Recognition, Role
 from vllmwall.recognize import recognize
-from vllmwall.recognize.definitions import Lesson
+from vllmwall.recognize.definitions import WorkloadDefinition
 
 NAMESPACE = 4026531840
 SPAWN = (
@@ -81,9 +81,11 @@ def node(*parts: Process | Listener | RaySession) -> Node:
     )
 
 
-def seen(*parts: Process | Listener | RaySession, lessons: tuple[Lesson, ...] = ()) -> Recognition:
-    """What is recognized on a node of these parts."""
-    return recognize(node(*parts), lessons)
+def seen(
+    *parts: Process | Listener | RaySession, definitions: tuple[WorkloadDefinition, ...] = ()
+) -> Recognition:
+    """The recognition of a node with these parts."""
+    return recognize(node(*parts), definitions)
 
 
 def roles(recognition: Recognition) -> dict[int | str, str]:

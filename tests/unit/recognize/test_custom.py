@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.recognize.node_builder import api_ports, process, roles, seen, stacks, tcp, unix
-from vllmwall.recognize.definitions import Lesson, Match
+from vllmwall.recognize.definitions import Match, WorkloadDefinition
 
 UNIT = "/system.slice/my-llm.service"
 
 
-def lesson(*ports: int, **match: str) -> Lesson:
-    """A lesson called mine."""
-    return Lesson("mine", Match(**match), frozenset(ports))
+def definition(*ports: int, **match: str) -> WorkloadDefinition:
+    """A definition called mine."""
+    return WorkloadDefinition("mine", Match(**match), frozenset(ports))
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_every_field_that_is_set_must_hold(match: dict[str, str], matches: bool)
     """Globs over exe, command line, unit, cgroup and image; an empty match never holds."""
     server = process(10, "/opt/llm/bin/serve-llm --x --fast yes", cgroup=f"{UNIT}/app")
     server = replace(server, image="registry.local/my-llm:2")
-    found = seen(server, tcp(9000, "0.0.0.0", 10), lessons=(lesson(9000, **match),))
+    found = seen(server, tcp(9000, "0.0.0.0", 10), definitions=(definition(9000, **match),))
     assert stacks(found) == ([("custom", "mine", 10)] if matches else [])
 
 
 def test_taught_ports_are_public_for_the_matched_tree_only() -> None:
-    """The lesson's port in another process stays what it was; other ports are internal."""
+    """The definition's port in another process stays what it was; other ports are internal."""
     found = seen(
         process(10, "/opt/llm/serve", cgroup=UNIT),
         process(11, "/opt/llm/helper", 10),
@@ -52,22 +52,22 @@ def test_taught_ports_are_public_for_the_matched_tree_only() -> None:
         tcp(9001, "0.0.0.0", 10, backlog=100),
         tcp(9000, "127.0.0.1", 20),
         unix("/run/9000", 10),
-        lessons=(lesson(9000, unit="my-llm.service"),),
+        definitions=(definition(9000, unit="my-llm.service"),),
     )
     labels = [one.label for one in found.workloads[0].listeners]
     assert [one.role.value for one in labels] == ["api", "zmq", "unix"]
-    assert labels[0].evidence[0].kind == "taught"
+    assert labels[0].evidence[0].kind == "defined"
     assert [one.pids for one in found.unclaimed] == [(20,)]
 
 
 def test_lesson_declares_the_api_of_a_stack_we_know() -> None:
-    """A web server around an offline engine: the lesson adds its port, the stack stays."""
+    """A web server around an offline engine: the definition adds its port, the stack stays."""
     script = process(10, "/v/python3 app.py", libraries=frozenset({"vllm"}), cgroup=UNIT)
     found = seen(
         script,
         tcp(9000, "::", 10, backlog=100),
         tcp(9001, "::", 10, backlog=-1),
-        lessons=(lesson(9000, unit="my-llm.service"),),
+        definitions=(definition(9000, unit="my-llm.service"),),
     )
     assert stacks(found) == [("vllm", "app.py", 10)]
     assert roles(found) == {9000: "api", 9001: "tcpstore"}
@@ -79,7 +79,7 @@ def test_lesson_covers_its_whole_unit() -> None:
         process(9, "/bin/bash start.sh", cgroup=UNIT),
         process(10, "/v/python3 /v/bin/vllm serve m", 9, cgroup=UNIT),
         tcp(8000, "0.0.0.0", 10, backlog=2048),
-        lessons=(lesson(unit="my-llm.service"),),
+        definitions=(definition(unit="my-llm.service"),),
     )
     assert stacks(found) == [("custom", "mine", 9)]
     assert api_ports(found) == {8000}
@@ -92,7 +92,7 @@ def test_lesson_on_one_child_says_nothing_about_its_siblings() -> None:
         process(11, "/opt/llm/proxy", 10),
         process(12, "/opt/other", 10),
         tcp(9000, "0.0.0.0", 12),
-        lessons=(lesson(9000, exe="/opt/llm/proxy"),),
+        definitions=(definition(9000, exe="/opt/llm/proxy"),),
     )
     assert roles(found) == {9000: "unknown"}
 

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.recognize.node_builder import process, tcp
 from vllmwall.model import Node, Process, Role
 from vllmwall.recognize import recognize
-from vllmwall.recognize.definitions import Lesson, Match
+from vllmwall.recognize.definitions import Match, WorkloadDefinition
 
 INSIDE = 4026532821
 PORT = "/usr/lib/podman/rootlessport"
@@ -27,9 +27,9 @@ def published(*ports: int, exe: str = PORT, inner: tuple[int, ...] = (8000, 2950
     return Node(processes, (*behind, *before), ())
 
 
-def roles(node: Node, *lessons: Lesson) -> dict[int, Role]:
+def roles(node: Node, *definitions: WorkloadDefinition) -> dict[int, Role]:
     """Of the sockets of the host that are a workload's."""
-    (workload,) = recognize(node, lessons).workloads
+    (workload,) = recognize(node, definitions).workloads
     return {
         one.listener.port: one.label.role
         for one in workload.listeners
@@ -61,9 +61,9 @@ def test_before_the_api_listens_nothing_is_one() -> None:
 
 
 def test_the_operators_word_counts() -> None:
-    """A lesson that names the port of the host."""
-    lesson = Lesson("mine", Match(argv="*vllm serve*"), frozenset({8080}))
-    assert Role.API is roles(published(8080, 39500), lesson)[8080]
+    """A definition that names the port of the host."""
+    definition = WorkloadDefinition("mine", Match(argv="*vllm serve*"), frozenset({8080}))
+    assert Role.API is roles(published(8080, 39500), definition)[8080]
 
 
 def test_others_that_hold_sockets_elsewhere_are_left_alone() -> None:

@@ -75,7 +75,7 @@ def explain_once(
     keeper = Reconciler(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     keeper.down = (runtime_dir / DOWN_MARKER).exists()
     node = keeper.observer.observe()
-    keeper.recognition = recognize(node, config.lessons)
+    keeper.recognition = recognize(node, config.definitions)
     keeper.decision = decide(keeper.recognition, keeper.policy, peers.networks())
     return {**explained(keeper, asked_of(arguments)), "daemon": False}
 

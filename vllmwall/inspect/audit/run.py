@@ -53,10 +53,10 @@ def audit_node(
 
 def _look(config: Config, only: frozenset[int]) -> tuple[Node, list[Workload]]:
     """Twice: what belongs to a workload is read more closely the second time."""
-    observer, lessons = Observer(only), config.lessons()
-    observer.keep(recognize(observer.observe(), lessons))
+    observer, definitions = Observer(only), config.definitions()
+    observer.keep(recognize(observer.observe(), definitions))
     node = observer.observe()
-    found = recognize(node, lessons).workloads
+    found = recognize(node, definitions).workloads
     if not only:
         return node, list(found)
     roots = ((node.processes[one.id.root_pid], one) for one in found)

@@ -23,8 +23,8 @@ from vllmwall.inspect.audit.rules import cves
 from vllmwall.inspect.audit.types import CommandLine, Place, Subject
 from vllmwall.model import LabelledListener, Node, Process, Role, Stack, Workload
 from vllmwall.recognize import lmdeploy, ray, sglang, torch, vllm
-from vllmwall.recognize.claims import Candidate, Claim
 from vllmwall.recognize.commandline import read_command
+from vllmwall.recognize.stack_rules import Candidate, Claim
 from vllmwall.recognize.vllm_flags import ServerFlags
 
 _STACKS = (sglang.RULES, vllm.RULES, ray.RULES, lmdeploy.RULES, torch.RULES)

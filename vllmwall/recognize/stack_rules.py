@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from vllmwall.model import Evidence, Label, Listener, Process, Proto, RaySession, Role, Stack
 from vllmwall.recognize.commandline import Command, read_command
-from vllmwall.recognize.definitions import Lesson
+from vllmwall.recognize.definitions import WorkloadDefinition
 
 _Answer = TypeVar("_Answer")
 
@@ -74,11 +74,11 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Scene:
+class WorkloadTree:
     """One workload under examination: all that a label may depend on.
 
     ``parents`` leads from each member to its parent; ``claims`` holds the members that a
-    stack claimed; ``taught`` those that a lesson matched. ``listeners`` are by main owner.
+    stack claimed; ``defined`` those that a definition matched. ``listeners`` are by main owner.
     ``queue_caps`` is the longest accept queue seen in each network namespace: somaxconn, if
     anything there asked for more.
     """
@@ -90,12 +90,12 @@ class Scene:
     members: frozenset[int]
     listeners: Mapping[int, tuple[Listener, ...]]
     queue_caps: Mapping[int, int]
-    taught: Mapping[int, tuple[Lesson, ...]] = field(default_factory=dict)
+    defined: Mapping[int, tuple[WorkloadDefinition, ...]] = field(default_factory=dict)
     ray_sessions: tuple[RaySession, ...] = ()
     _answers: dict[tuple[object, int], object] = field(default_factory=dict, repr=False)
 
-    def once(self, question: Callable[[Scene, int], _Answer], pid: int) -> _Answer:
-        """The answer of a pure function of this scene and a pid, computed only once."""
+    def once(self, question: Callable[[WorkloadTree, int], _Answer], pid: int) -> _Answer:
+        """The answer of a pure function of this tree and a pid, computed only once."""
         key = (question, pid)
         if key not in self._answers:
             self._answers[key] = question(self, pid)
@@ -103,12 +103,12 @@ class Scene:
 
     def candidate(self, pid: int) -> Candidate:
         """The process ``pid`` with its command line."""
-        return self.once(Scene._candidate, pid)
+        return self.once(WorkloadTree._candidate, pid)
 
     def line(self, pid: int) -> tuple[int, ...]:
         """``pid`` and its ancestors inside the workload, nearest first: no more than real ones
         have, whatever tree a user builds."""
-        return self.once(Scene._line, pid)
+        return self.once(WorkloadTree._line, pid)
 
     def _claim_of(self, pid: int) -> Claim:
         found = [self.claims[one] for one in self.line(pid) if one in self.claims]
@@ -131,7 +131,7 @@ class Scene:
 
         What only the environment or our memory told says less than such an ancestor.
         """
-        return self.once(Scene._claim_of, pid)
+        return self.once(WorkloadTree._claim_of, pid)
 
     def part_of(self, pid: int) -> str:
         """What ``pid`` itself is in its stack; empty when nothing is known of it."""
@@ -144,33 +144,33 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ListenerContext:
     """One listener of a workload. ``owner`` is the owner nearest to the root."""
 
     listener: Listener
     owner: int
     owners: tuple[int, ...]
-    scene: Scene
+    tree: WorkloadTree
 
     @property
     def process(self) -> Process:
         """The main owner."""
-        return self.scene.processes[self.owner]
+        return self.tree.processes[self.owner]
 
     @property
     def part(self) -> str:
         """What the main owner is in its stack."""
-        return self.scene.part_of(self.owner)
+        return self.tree.part_of(self.owner)
 
     @property
     def siblings(self) -> tuple[Listener, ...]:
         """All listeners of the main owner, oldest first."""
-        return self.scene.listeners[self.owner]
+        return self.tree.listeners[self.owner]
 
     @property
     def queue_cap(self) -> int:
         """The longest accept queue seen in the listener's namespace; 0: none seen."""
-        return self.scene.queue_caps.get(self.listener.namespace, 0)
+        return self.tree.queue_caps.get(self.listener.namespace, 0)
 
     @property
     def is_unix(self) -> bool:
@@ -191,8 +191,8 @@ class StackRules:
 
     stack: Stack
     claim: Callable[[Candidate], Claim | None]
-    label: Callable[[Sighting], Label]
-    name: Callable[[Scene], str]
+    label: Callable[[ListenerContext], Label]
+    name: Callable[[WorkloadTree], str]
     words: frozenset[str] = frozenset()
     claim_by_listeners: Callable[[Candidate, Sequence[Listener]], Claim | None] | None = None
 
@@ -202,8 +202,8 @@ def label(role: Role, confidence: float, *evidence: tuple[str, str]) -> Label:
     return Label(role, confidence, tuple(Evidence(kind, detail) for kind, detail in evidence))
 
 
-def unknown(sighting: Sighting) -> Label:
+def unknown(context: ListenerContext) -> Label:
     """Nothing tells what it is for: internal."""
-    if sighting.is_unix:
+    if context.is_unix:
         return label(Role.UNIX, 0.9, ("address", "unix socket of the workload"))
     return label(Role.UNKNOWN, 0.3, ("tree", "opened by a process of the workload"))

@@ -17,56 +17,65 @@ from vllmwall.model import (
     Workload,
     WorkloadId,
 )
-from vllmwall.recognize.claims import Candidate, Claim, Scene, Sighting, StackRules, unknown
-from vllmwall.recognize.custom import Lessons, taught_label
-from vllmwall.recognize.definitions import Lesson
-from vllmwall.recognize.family import front_ends, group, outermost, parents_of
+from vllmwall.recognize.custom import CompiledDefinitions, defined_label
+from vllmwall.recognize.definitions import WorkloadDefinition
 from vllmwall.recognize.fingerprints import library_label
 from vllmwall.recognize.forwarders import with_forwarded
 from vllmwall.recognize.ownership import Owned, owned_by
+from vllmwall.recognize.process_tree import front_ends, group, outermost, parents_of
+from vllmwall.recognize.stack_rules import (
+    Candidate,
+    Claim,
+    ListenerContext,
+    StackRules,
+    WorkloadTree,
+    unknown,
+)
 
 _ENOUGH = 16
 _PYTHONS = ("python", "pypy")
 
 
-def survey_node(node: Node, lessons: Sequence[Lesson], stacks: Sequence[StackRules]) -> Recognition:
-    """Recognize a node by the rules of these stacks and these lessons."""
+def recognize_node(
+    node: Node, definitions: Sequence[WorkloadDefinition], stacks: Sequence[StackRules]
+) -> Recognition:
+    """Recognize a node by the rules of these stacks and these definitions."""
     parents = parents_of(node.processes)
-    taught = _taught(node.processes, lessons)
-    claims = _claims(node.processes, taught, stacks)
+    defined = _defined(node.processes, definitions)
+    claims = _claims(node.processes, defined, stacks)
     claims.update(front_ends(node.processes, parents, claims))
     claims.update(_claims_by_listeners(node, parents, claims, stacks))
     members = group(node.processes, parents, claims)
     owned = owned_by(node, parents, members)
     rules = {one.stack: one for one in stacks}
-    view = _View(node, parents, claims, taught, rules, _queue_caps(node.listeners))
-    return with_forwarded(_describe(view, members, owned), node.processes, taught)
+    view = _View(node, parents, claims, defined, rules, _queue_caps(node.listeners))
+    return with_forwarded(_describe(view, members, owned), node.processes, defined)
 
 
 def is_claimed_alone(
-    process: Process, lessons: Sequence[Lesson], stacks: Sequence[StackRules]
+    process: Process, definitions: Sequence[WorkloadDefinition], stacks: Sequence[StackRules]
 ) -> bool:
-    """Whether a stack or a lesson claims a process, as far as it alone can tell."""
+    """Whether a stack or a definition claims a process, as far as it alone can tell."""
     alone = {process.pid: process}
-    return bool(_claims(alone, _taught(alone, lessons), stacks))
+    return bool(_claims(alone, _defined(alone, definitions), stacks))
 
 
-def _taught(
-    processes: Mapping[int, Process], lessons: Sequence[Lesson]
-) -> dict[int, tuple[Lesson, ...]]:
-    if not lessons:
+def _defined(
+    processes: Mapping[int, Process], definitions: Sequence[WorkloadDefinition]
+) -> dict[int, tuple[WorkloadDefinition, ...]]:
+    if not definitions:
         return {}
-    compiled = Lessons(lessons)
+    compiled = CompiledDefinitions(definitions)
     matches = ((pid, compiled.matching(process)) for pid, process in processes.items())
     return {pid: found for pid, found in matches if found}
 
 
 def _claims(
     processes: Mapping[int, Process],
-    taught: Mapping[int, tuple[Lesson, ...]],
+    defined: Mapping[int, tuple[WorkloadDefinition, ...]],
     stacks: Sequence[StackRules],
 ) -> dict[int, Claim]:
-    claims = {pid: Claim(Stack.CUSTOM, "taught", launched=True) for pid in taught}
+    claims = {pid: Claim(Stack.CUSTOM, "defined", launched=True) for pid in defined}
     words = frozenset(word for rules in stacks for word in rules.words)
     for pid, process in processes.items():
         if _is_worth_a_look(process, words):
@@ -140,13 +149,13 @@ class _View:
     node: Node
     parents: Mapping[int, int]
     claims: Mapping[int, Claim]
-    taught: Mapping[int, tuple[Lesson, ...]]
+    defined: Mapping[int, tuple[WorkloadDefinition, ...]]
     rules: Mapping[Stack, StackRules]
     queue_caps: Mapping[int, int]
 
-    def scene(self, root: int, members: frozenset[int], finds: Sequence[Owned]) -> Scene:
+    def tree(self, root: int, members: frozenset[int], finds: Sequence[Owned]) -> WorkloadTree:
         """One workload of it."""
-        return Scene(
+        return WorkloadTree(
             root=root,
             processes=self.node.processes,
             parents=self.parents,
@@ -154,7 +163,7 @@ class _View:
             members=members,
             listeners=_by_owner(finds, root),
             queue_caps=self.queue_caps,
-            taught=self.taught,
+            defined=self.defined,
             ray_sessions=self.node.ray_sessions,
         )
 
@@ -170,7 +179,7 @@ def _describe(
         if isinstance(one, Owned):
             finds[one.root].append(one)
     workloads = (
-        _workload(view.scene(root, frozenset(pids), finds[root]), finds[root], view.rules)
+        _workload(view.tree(root, frozenset(pids), finds[root]), finds[root], view.rules)
         for root, pids in sorted(trees.items())
     )
     return Recognition(tuple(workloads), tuple(one for one in owned if isinstance(one, Listener)))
@@ -191,27 +200,29 @@ def _by_owner(finds: Iterable[Owned], root: int) -> dict[int, tuple[Listener, ..
     return {pid: tuple(sorted(all_, key=lambda one: one.order)) for pid, all_ in opened.items()}
 
 
-def _workload(scene: Scene, finds: Sequence[Owned], rules: Mapping[Stack, StackRules]) -> Workload:
-    root, stack = scene.processes[scene.root], scene.claims[scene.root].stack
+def _workload(
+    tree: WorkloadTree, finds: Sequence[Owned], rules: Mapping[Stack, StackRules]
+) -> Workload:
+    root, stack = tree.processes[tree.root], tree.claims[tree.root].stack
     return Workload(
         id=WorkloadId(root.pid, root.start_time),
         stack=stack,
-        name=rules[stack].name(scene),
-        pids=scene.members,
-        listeners=tuple(LabelledListener(one.listener, _label(scene, one, rules)) for one in finds),
+        name=rules[stack].name(tree),
+        pids=tree.members,
+        listeners=tuple(LabelledListener(one.listener, _label(tree, one, rules)) for one in finds),
         uid=root.uid,
         cgroup=root.cgroup,
     )
 
 
-def _label(scene: Scene, find: Owned, rules: Mapping[Stack, StackRules]) -> Label:
+def _label(tree: WorkloadTree, find: Owned, rules: Mapping[Stack, StackRules]) -> Label:
     """By the rules of the stack that the owner belongs to, which may differ from the root's.
 
     Where no owner was seen there is no evidence for ``api``.
     """
-    sighting = Sighting(find.listener, (*find.owners, scene.root)[0], find.owners, scene)
+    context = ListenerContext(find.listener, (*find.owners, tree.root)[0], find.owners, tree)
     if not find.owners:
-        return library_label(sighting) or unknown(sighting)
-    stack = scene.claim_of(sighting.owner).stack
-    taught = taught_label(sighting) if scene.taught else None
-    return taught or rules[stack].label(sighting)
+        return library_label(context) or unknown(context)
+    stack = tree.claim_of(context.owner).stack
+    defined = defined_label(context) if tree.defined else None
+    return defined or rules[stack].label(context)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 
 from vllmwall.model import Process
-from vllmwall.recognize.claims import CHILD, Candidate, Claim
 from vllmwall.recognize.fingerprints import TORCH_THREADS
+from vllmwall.recognize.stack_rules import CHILD, Candidate, Claim
 
 _MOST_STEPS = 3
 
