@@ -13,7 +13,7 @@ from vllmwall.decide.bannable import Spared, why_never, why_not
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.state import State
 from vllmwall.linux import netlink
-from vllmwall.linux.connections import SOCK_DIAG, decoded, handles
+from vllmwall.linux.connections import decoded, handles
 from vllmwall.linux.netns import run_in
 from vllmwall.model import Address, Mode, Network, Proto
 from vllmwall.networks.banlist import BanError
@@ -105,7 +105,7 @@ def _spared(state: State, ssh_client: object) -> Spared:
 
 def _connected_to(ports: set[int]) -> set[Address]:
     """Who is connected to one of these TCP ports of the namespace that we are in."""
-    with closing(netlink.opened(SOCK_DIAG)) as diag:
+    with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
         found = [decoded(handle, uid) for handle, uid in handles(diag, ports)]
     return {one.remote for one in found if one.local_port in ports}
 

@@ -12,7 +12,7 @@ from vllmwall.api.connections_answer import Door, Seen, connections_json
 from vllmwall.api.errors import Json
 from vllmwall.engine.state import State
 from vllmwall.linux import netlink
-from vllmwall.linux.connections import ROUTE, SOCK_DIAG, is_here
+from vllmwall.linux.connections import is_here
 from vllmwall.linux.established import Established, established
 from vllmwall.linux.netns import run_in
 from vllmwall.model import Address, LabelledListener, Proto, Workload
@@ -43,7 +43,10 @@ def connections(state: State, _: Json) -> Json:
 
 def _read(doors: _Doors, most: int) -> list[Seen]:
     """In the network namespace of the calling thread. Raises OSError."""
-    with closing(netlink.opened(SOCK_DIAG)) as diag, closing(netlink.opened(ROUTE)) as route:
+    with (
+        closing(netlink.opened(netlink.SOCK_DIAG)) as diag,
+        closing(netlink.opened(netlink.ROUTE)) as route,
+    ):
         ports = {port for _, port, _ in doors}
         found = [
             (door, one)

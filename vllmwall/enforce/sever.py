@@ -25,17 +25,7 @@ from dataclasses import dataclass
 from vllmwall.cidr import NetworkSet
 from vllmwall.enforce.nftables.ruleset import is_walled
 from vllmwall.linux import netlink
-from vllmwall.linux.connections import (
-    ROUTE,
-    SOCK_DIAG,
-    Connection,
-    Refusing,
-    decoded,
-    ends,
-    handles,
-    is_here,
-    reset,
-)
+from vllmwall.linux.connections import Connection, Refusing, decoded, ends, handles, is_here, reset
 from vllmwall.linux.netns import run_in
 from vllmwall.model import Address, Mode, Network, Proto, Wall, WallEntry
 
@@ -74,7 +64,10 @@ def sever(path: str, wall: Wall, new_bans: Collection[Network] | None = None) ->
     asked: set[int] = set() if banning else ports
 
     def here() -> Severed:
-        with closing(netlink.opened(SOCK_DIAG)) as diag, closing(netlink.opened(ROUTE)) as route:
+        with (
+            closing(netlink.opened(netlink.SOCK_DIAG)) as diag,
+            closing(netlink.opened(netlink.ROUTE)) as route,
+        ):
             return reset_all(diag, list(_found(diag, route, wall, asked)))
 
     return run_in(path, here)

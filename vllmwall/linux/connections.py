@@ -19,8 +19,6 @@ from vllmwall.cidr import host_port
 from vllmwall.linux import netlink
 from vllmwall.model import Address, Network, WallEntry
 
-SOCK_DIAG, ROUTE = 4, 0  # NETLINK_SOCK_DIAG, NETLINK_ROUTE
-
 BY_FAMILY, _DESTROY = 20, 21  # SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
 _GET_ROUTE = 26  # RTM_GETROUTE
 _LOCAL = 2  # RTN_LOCAL
@@ -39,7 +37,7 @@ REQUEST = struct.Struct("=BBBxI48s")
 MESSAGE = struct.Struct("=BBBB48s5I")
 _STEP = struct.Struct("=BBH")
 _ROUTE_MESSAGE = struct.Struct("=8BI")
-_TYPE_OF_ROUTE = netlink.HEADER.size + 7
+_TYPE_OF_ROUTE = 7  # rtm_type
 
 Refusing = WallEntry | Network
 """What refuses a connection: an entry, or a ban."""
@@ -80,7 +78,7 @@ def handles(diag: socket.socket, ports: Collection[int]) -> Iterator[tuple[bytes
     for family in (socket.AF_INET, socket.AF_INET6):
         request = REQUEST.pack(family, socket.IPPROTO_TCP, 0, STATES, b"") + only_at(ports)
         for part in netlink.dumped(diag, BY_FAMILY, request):
-            for start, _ in netlink.messages(part, BY_FAMILY):
+            for start, _ in netlink.messages(part, BY_FAMILY, MESSAGE.size):
                 _, state, _, _, name, _, _, _, uid, inode = MESSAGE.unpack_from(part, start)
                 if inode or state not in AFTER_CLOSE:
                     yield part[start : start + 1] + name, uid
@@ -121,7 +119,8 @@ def is_here(route: socket.socket, address: Address) -> bool:
     message = _ROUTE_MESSAGE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
     request = message + netlink.attribute(_DESTINATION, address.packed)
     try:
-        return netlink.answered(route, _GET_ROUTE, request)[_TYPE_OF_ROUTE] == _LOCAL
+        answer = netlink.answered(route, _GET_ROUTE, request, _ROUTE_MESSAGE.size)
+        return answer[_TYPE_OF_ROUTE] == _LOCAL
     except OSError as error:
         if error.errno not in _NO_ROUTE:
             raise

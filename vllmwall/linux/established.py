@@ -65,7 +65,7 @@ def established(diag: socket.socket, ports: Collection[int]) -> Iterator[Establi
     for family in (socket.AF_INET, socket.AF_INET6):
         request = REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), STATES, b"")
         for part in netlink.dumped(diag, BY_FAMILY, request + only_at(wanted)):
-            for start, end in netlink.messages(part, BY_FAMILY):
+            for start, end in netlink.messages(part, BY_FAMILY, MESSAGE.size):
                 fields = MESSAGE.unpack_from(part, start)
                 state, name, uid, inode = fields[1], fields[4], fields[8], fields[9]
                 connection = decoded(part[start : start + 1] + name, uid)
@@ -90,11 +90,7 @@ def _measured(
 
 def _place_of_info(data: bytes, start: int, end: int) -> int | None:
     """Where the kernel's struct begins, from the start of the message."""
-    position = start + MESSAGE.size
-    while position + netlink.ATTRIBUTE.size <= end:
-        length, kind = netlink.ATTRIBUTE.unpack_from(data, position)
-        size = length - netlink.ATTRIBUTE.size
-        if kind == _INFO and size >= _TCP_INFO.size:
-            return position + netlink.ATTRIBUTE.size - start
-        position += max((length + 3) & ~3, netlink.ATTRIBUTE.size)
+    for kind, (first, last) in netlink.spans(data, start + MESSAGE.size, end):
+        if kind == _INFO and last - first >= _TCP_INFO.size:
+            return first - start
     return None

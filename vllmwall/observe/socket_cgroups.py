@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -17,7 +18,6 @@ from vllmwall.linux import netlink
 from vllmwall.linux.cgroups import mount_point
 from vllmwall.linux.netns import run_in
 
-_SOCK_DIAG = 4  # NETLINK_SOCK_DIAG
 _BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
 _LISTEN = 1 << 10
 _CGROUP_ID = 21  # INET_DIAG_CGROUP_ID
@@ -30,7 +30,7 @@ _ANY = 0xFFFFFFFF
 def birth_cgroups(path: str, port: int) -> dict[int, int]:
     """The cgroup's number of each TCP listener of a port, by inode, in the namespace behind
     ``path``. Raises OSError."""
-    with closing(run_in(path, lambda: netlink.opened(_SOCK_DIAG))) as asked:
+    with closing(run_in(path, lambda: netlink.opened(netlink.SOCK_DIAG))) as asked:
         return dict(pair for family in (2, 10) for pair in _read(asked, family, port))
 
 
@@ -59,18 +59,11 @@ def _read(asked: socket.socket, family: int, port: int) -> Iterator[tuple[int, i
         family, socket.IPPROTO_TCP, 0, _LISTEN, socket.htons(port), 0, b"", b"", 0, _ANY, _ANY
     )
     for data in netlink.dumped(asked, _BY_FAMILY, request):
-        for start, end in netlink.messages(data, _BY_FAMILY):
+        for start, end in netlink.messages(data, _BY_FAMILY, _MESSAGE):
             (inode,) = struct.unpack_from("=I", data, start + _INODE)
-            for kind, value in _attributes(data, start + _MESSAGE, end):
-                if kind == _CGROUP_ID and len(value) == 8:
-                    yield inode, int.from_bytes(value, "little")
-
-
-def _attributes(data: bytes, position: int, end: int) -> Iterator[tuple[int, bytes]]:
-    while position + netlink.ATTRIBUTE.size <= end:
-        length, kind = netlink.ATTRIBUTE.unpack_from(data, position)
-        yield kind, data[position + netlink.ATTRIBUTE.size : position + length]
-        position += max((length + 3) & ~3, netlink.ATTRIBUTE.size)
+            number = netlink.values(data, start + _MESSAGE, end).get(_CGROUP_ID)
+            if number is not None:
+                yield inode, int.from_bytes(number, sys.byteorder)
 
 
 def _line(mount: Path, path: str) -> dict[int, int]:

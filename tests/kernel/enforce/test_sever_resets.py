@@ -16,7 +16,7 @@ from tests.support.walls import entry, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.sever import UNSUPPORTED, Severed, reset_all
 from vllmwall.linux import netlink
-from vllmwall.linux.connections import SOCK_DIAG, Connection, decoded, handles, reset
+from vllmwall.linux.connections import Connection, decoded, handles, reset
 from vllmwall.model import WallEntry
 
 V4, PORT = "192.0.2.1", 29500
@@ -66,7 +66,7 @@ def test_other_ports_stay_in_the_kernel(lab: Lab, dial: Dial) -> None:
         dial(lab.stranger, lab.node.ipv6, port)
 
     def seen(*wanted: int) -> list[int]:
-        with closing(netlink.opened(SOCK_DIAG)) as diag:
+        with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
             return sorted(decoded(*one).local_port for one in handles(diag, wanted))
 
     asked = (20001, 20003, 20004, 20005)
@@ -80,7 +80,7 @@ def test_a_reset_hits_that_very_socket_only(lab: Lab, dial: Dial) -> None:
     client = dial(lab.stranger, V4, PORT)
 
     def try_an_older_one() -> Severed:
-        with closing(netlink.opened(SOCK_DIAG)) as diag:
+        with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
             [(handle, uid)] = handles(diag, {PORT})
             older = handle[:-8] + bytes([handle[-8] ^ 1]) + handle[-7:]
             return reset_all(diag, [decoded(older, uid)])
@@ -96,7 +96,7 @@ def test_a_connection_that_ended_meanwhile_is_none_of_ours(lab: Lab, dial: Dial)
     gone, there = dial(lab.stranger, V4, PORT), dial(lab.stranger, V4, PORT)
 
     def reset_both() -> Severed:
-        with closing(netlink.opened(SOCK_DIAG)) as diag:
+        with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
             found = [decoded(*one) for one in handles(diag, {PORT})]
             first = next(one for one in found if one.remote_port == gone.getsockname()[1])
             reset(diag, first.handle)
@@ -113,7 +113,7 @@ def test_a_kernel_that_resets_nothing_is_said_so(lab: Lab, dial: Dial) -> None:
     client = dial(lab.stranger, V4, PORT)
 
     def reset_a_unix_socket() -> Severed:
-        with closing(netlink.opened(SOCK_DIAG)) as diag:
+        with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
             [(handle, uid)] = handles(diag, {PORT})
             connection = decoded(handle, uid)
             unix = Connection(

@@ -10,7 +10,6 @@ import pytest
 from tests.support.lab import Lab
 from tests.support.severing import lives
 from vllmwall.linux import netlink
-from vllmwall.linux.connections import SOCK_DIAG
 from vllmwall.linux.established import Established, established
 
 PORT = 29500
@@ -20,7 +19,7 @@ def only(lab: Lab) -> Established:
     """The one connection at the port."""
 
     def read() -> list[Established]:
-        with closing(netlink.opened(SOCK_DIAG)) as diag:
+        with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
             return list(established(diag, {PORT}))
 
     (found,) = lab.node.call(read)

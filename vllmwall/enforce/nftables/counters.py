@@ -14,7 +14,7 @@ from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 
 from vllmwall.enforce.backend import Counters, Refusal
-from vllmwall.enforce.nftables import ownership, ruleset
+from vllmwall.enforce.nftables import ruleset
 from vllmwall.enforce.nftables.names import MEMORIES, STRANGERS, TABLE_NAME
 from vllmwall.linux import netlink
 from vllmwall.model import Proto
@@ -28,8 +28,6 @@ _KEY, _EXPIRES, _COUNTER = 1, 5, 7  # NFTA_SET_ELEM_*
 _VALUE = 1  # NFTA_DATA_VALUE
 _NAME, _DATA = 1, 2  # NFTA_EXPR_*
 _BYTES, _PACKETS = 1, 2  # NFTA_COUNTER_*
-_TYPE = 0x3FFF  # NLA_TYPE_MASK
-_HEADER = netlink.ATTRIBUTE
 _PROTOCOLS = {socket.IPPROTO_TCP: Proto.TCP, socket.IPPROTO_UDP: Proto.UDP}
 _NUMBER = struct.Struct("!Q")
 _PORT = struct.Struct("!B3xH2x")
@@ -43,7 +41,7 @@ def counted() -> Counters:
 
     Raises OSError when the kernel cannot be asked.
     """
-    with closing(netlink.opened(ownership.NETFILTER)) as asked:
+    with closing(netlink.opened(netlink.NETFILTER)) as asked:
         found = [each for name in MEMORIES.values() for each in _refusals(asked, name)]
         packets, bytes_ = _total(asked)
     return Counters(packets, bytes_, tuple(sorted(found, key=lambda one: -one.packets)))
@@ -52,11 +50,11 @@ def counted() -> Counters:
 def _total(asked: socket.socket) -> tuple[int, int]:
     """The counter of the chain where all strangers end."""
     for data, start, end in _told(asked, _GET_RULES, _NEW_RULE, STRANGERS):
-        rule = dict(_attributes(data, start, end))
-        for _, listed in _attributes(data, *rule.get(_EXPRESSIONS, (0, 0))):
-            expression = dict(_attributes(data, *listed))
+        rule = dict(netlink.spans(data, start, end))
+        for _, listed in netlink.spans(data, *rule.get(_EXPRESSIONS, (0, 0))):
+            expression = dict(netlink.spans(data, *listed))
             if data[slice(*expression[_NAME])] == b"counter\0":
-                counter = dict(_attributes(data, *expression[_DATA]))
+                counter = dict(netlink.spans(data, *expression[_DATA]))
                 return _number(data, counter[_PACKETS][0]), _number(data, counter[_BYTES][0])
     return 0, 0
 
@@ -65,8 +63,8 @@ def _refusals(asked: socket.socket, name: str) -> Iterator[Refusal]:
     """Elements of one set are alike, so where their parts lie is looked up once for each length."""
     known: dict[int, _Places | None] = {}
     for data, start, end in _told(asked, _GET_ELEMENTS, _NEW_ELEMENTS, name):
-        listed = dict(_attributes(data, start, end)).get(_ELEMENTS, (0, 0))
-        for _, element in _attributes(data, *listed):
+        listed = dict(netlink.spans(data, start, end)).get(_ELEMENTS, (0, 0))
+        for _, element in netlink.spans(data, *listed):
             length = element[1] - element[0]
             if length not in known:
                 known[length] = _places(data, element)
@@ -81,11 +79,11 @@ def _places(data: bytes, element: _Span) -> _Places | None:
 
     None: no packet made this element.
     """
-    parts = dict(_attributes(data, *element))
+    parts = dict(netlink.spans(data, *element))
     if not {_KEY, _COUNTER, _EXPIRES} <= parts.keys():
         return None
-    start, end = dict(_attributes(data, *parts[_KEY]))[_VALUE]
-    counter = dict(_attributes(data, *dict(_attributes(data, *parts[_COUNTER]))[_DATA]))
+    start, end = dict(netlink.spans(data, *parts[_KEY]))[_VALUE]
+    counter = dict(netlink.spans(data, *dict(netlink.spans(data, *parts[_COUNTER]))[_DATA]))
     found = (start, end - _PORT.size, counter[_PACKETS][0], counter[_BYTES][0], parts[_EXPIRES][0])
     return tuple(place - element[0] for place in found)  # type: ignore[return-value]
 
@@ -112,11 +110,11 @@ def _told(
     asked: socket.socket, question: int, answer: int, name: str
 ) -> Iterator[tuple[bytes, int, int]]:
     """The parts of the answer about a set or chain of ours; none where it is not there."""
-    request = _INET + netlink.attribute(_TABLE, TABLE_NAME.encode() + b"\0")
-    request += netlink.attribute(_SET_OR_CHAIN, name.encode() + b"\0")
+    request = _INET + netlink.text(_TABLE, TABLE_NAME)
+    request += netlink.text(_SET_OR_CHAIN, name)
     try:
         for part in netlink.dumped(asked, question, request):
-            for start, end in netlink.messages(part, answer):
+            for start, end in netlink.messages(part, answer, len(_INET)):
                 yield part, start + len(_INET), end
     except FileNotFoundError:
         return
@@ -124,13 +122,3 @@ def _told(
 
 def _number(data: bytes, position: int) -> int:
     return int(_NUMBER.unpack_from(data, position)[0])
-
-
-def _attributes(data: bytes, position: int, end: int) -> Iterator[tuple[int, _Span]]:
-    """The kind of each attribute, and where its value begins and ends."""
-    while position + _HEADER.size <= end:
-        length, kind = _HEADER.unpack_from(data, position)
-        if length < _HEADER.size:
-            return
-        yield kind & _TYPE, (position + _HEADER.size, position + length)
-        position += (length + 3) & ~3

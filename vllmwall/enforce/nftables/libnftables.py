@@ -30,7 +30,7 @@ from typing import Protocol, TypeVar
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.hidden_cgroups import secluded
 from vllmwall.enforce.nftables.notifications import Watch
-from vllmwall.enforce.nftables.ownership import NETFILTER
+from vllmwall.linux.netlink import NETFILTER
 from vllmwall.linux.netns import OWN, inode_of, run_in
 
 _SELECT_LIMIT = 1024  # FD_SETSIZE, sys/select.h

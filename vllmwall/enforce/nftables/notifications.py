@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllmwall.enforce.nftables.names import TABLE_NAME
+from vllmwall.linux import netlink
 
-_NETFILTER = 12  # NETLINK_NETFILTER, linux/netlink.h
 _GROUP = 7  # NFNLGRP_NFTABLES, linux/netfilter/nfnetlink.h
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
+_NFGENMSG = 4  # bytes of struct nfgenmsg
 _INET = 1  # NFPROTO_INET, linux/netfilter.h
 _NAME = TABLE_NAME.encode() + b"\0"
 _NAMED = struct.pack("=HH", 4 + len(_NAME), 1) + _NAME  # attribute 1 is the table in every message
@@ -82,7 +83,7 @@ class Watch:
         self._portid = portid
         self._deeds: list[str] = []
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, netlink.NETFILTER
         )
         with suppress(OSError):  # beyond the limit with CAP_NET_ADMIN only
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
@@ -111,16 +112,20 @@ class Watch:
         for _ in range(_AT_ONCE):
             try:
                 datagram = self._socket.recv(_DATAGRAM)
+                if self._deeds or _NAMED in datagram:
+                    yield from self._decoded(datagram)
             except BlockingIOError:
                 return
+            except netlink.MalformedMessageError:
+                yield self._lost()
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._deeds.clear()
-                yield LOST
-                continue
-            if self._deeds or _NAMED in datagram:
-                yield from self._decoded(datagram)
+                yield self._lost()
+
+    def _lost(self) -> Touch:
+        self._deeds.clear()
+        return LOST
 
     def _decoded(self, datagram: bytes) -> Iterator[Touch]:
         for kind, port, family, body in _messages(datagram):
@@ -141,35 +146,19 @@ _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 def _messages(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """Each nf_tables message's kind, sender, family and attributes."""
-    at = 0
-    while at + 20 <= len(datagram):
-        length, kind, _, _, port, family = struct.unpack_from("=IHHIIB", datagram, at)
-        if length < 20:
-            return
-        if kind >> 8 == _SUBSYSTEM:
-            yield kind & 0xFF, port, family, datagram[at + 20 : at + length]
-        at += (length + 3) & ~3
-
-
-def _attributes(body: bytes) -> dict[int, bytes]:
-    found, at = {}, 0
-    while at + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, at)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = body[at + 4 : at + length]
-        at += (length + 3) & ~3
-    return found
+    for kind, port, start, end in netlink.every_message(datagram):
+        if kind >> 8 == _SUBSYSTEM and end > start + _NFGENMSG:
+            yield kind & 0xFF, port, datagram[start], datagram[start + _NFGENMSG : end]
 
 
 def _deed(kind: int, body: bytes) -> str:
     words, attribute = _DEEDS.get(kind, (f"sent message {kind}", 0))
-    name = _text(_attributes(body).get(attribute, b"")) if attribute else ""
+    name = _text(netlink.values(body).get(attribute, b"")) if attribute else ""
     return f"{words} {name}".strip()
 
 
 def _touch(body: bytes, deeds: list[str]) -> Touch:
-    attributes = _attributes(body)
+    attributes = netlink.values(body)
     pid = int.from_bytes(attributes.get(_GEN_PID, b""), "big")
     if _DELETED in deeds:  # with everything in it, which the kernel lists first
         deeds = [_DELETED]

@@ -25,17 +25,16 @@ from pathlib import Path
 
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.names import TABLE_NAME
+from vllmwall.linux import netlink
 from vllmwall.linux.netns import run_in_new
 
 SWITCH = "VLLMWALL_OWNER"
 """Environment: ``off`` gives up the owner flag, as on a kernel that does not know it."""
 
 OWNER, PERSIST = 2, 4  # NFT_TABLE_F_*, linux/netfilter/nf_tables.h
-NETFILTER = 12  # NETLINK_NETFILTER, linux/netlink.h
 
 _NEWTABLE, _GETTABLE, _DELTABLE = 0x0A00, 0x0A01, 0x0A02  # NFNL_SUBSYS_NFTABLES << 8
-_BEGIN, _END, _ERROR = 0x10, 0x11, 0x2  # NFNL_MSG_BATCH_*, NLMSG_ERROR
-_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
+_BEGIN, _END = 0x10, 0x11  # NFNL_MSG_BATCH_*
 _TABLE_NAME, _TABLE_FLAGS, _TABLE_USERDATA, _TABLE_OWNER = 1, 2, 6, 7
 _COMMENT = 0  # NFTNL_UDATA_TABLE_COMMENT, libnftnl/udata.h
 _INET = 1  # NFPROTO_INET
@@ -68,7 +67,7 @@ def why_not_owned() -> str:
 def _why_refused() -> str:
     """Make a table with both flags where the calling thread is, and read it back."""
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as ours:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETFILTER) as ours:
             ours.bind((0, 0))
             make(ours, OWNER | PERSIST, "probe")
             found = table(ours)
@@ -80,12 +79,12 @@ def _why_refused() -> str:
 
 def table(sender: socket.socket, name: str = TABLE_NAME) -> Standing | None:
     """The table as it stands where the socket belongs; None: there is none."""
-    request = _message(_GETTABLE, _REQUEST, attribute(_TABLE_NAME, name.encode() + b"\0"), 1)
+    request = _message(_GETTABLE, netlink.REQUEST, netlink.text(_TABLE_NAME, name), 1)
     for kind, body in _exchange(sender, request):
-        if kind == _ERROR:
+        if kind == netlink.ERROR:
             _check(body, missing=errno.ENOENT)
         elif kind == _NEWTABLE:
-            found = _attributes(body[4:])
+            found = netlink.values(body, 4)
             number = {key: int.from_bytes(value, "big") for key, value in found.items()}
             return Standing(number.get(_TABLE_FLAGS, 0), number.get(_TABLE_OWNER, 0))
     return None
@@ -102,7 +101,7 @@ def make(sender: socket.socket, flags: int, comment: str) -> None:
     In a table that had chains this is a gap: something else must guard meanwhile.
     """
     text = comment.encode() + b"\0"
-    userdata = attribute(_TABLE_USERDATA, bytes([_COMMENT, len(text)]) + text)
+    userdata = netlink.attribute(_TABLE_USERDATA, bytes([_COMMENT, len(text)]) + text)
     new = _new_table(flags, userdata)
     commit(sender, [_delete(TABLE_NAME), new] if table(sender) else [new])
 
@@ -115,12 +114,12 @@ def delete(sender: socket.socket, *names: str) -> bool:
     return bool(there)
 
 
-def holder(portid: int, netlink: str = "/proc/thread-self/net/netlink") -> str:
+def holder(portid: int, sockets: str = "/proc/thread-self/net/netlink") -> str:
     """The process behind a netlink port of the namespace that we are in, for people."""
     inode = ""
-    for line in Path(netlink).read_text().splitlines()[1:]:
+    for line in Path(sockets).read_text().splitlines()[1:]:
         fields = line.split()
-        if fields[1] == str(NETFILTER) and fields[2] == str(portid):
+        if fields[1] == str(netlink.NETFILTER) and fields[2] == str(portid):
             inode = fields[-1]
     for link in Path("/proc").glob("[0-9]*/fd/*") if inode else ():
         try:
@@ -135,33 +134,33 @@ def holder(portid: int, netlink: str = "/proc/thread-self/net/netlink") -> str:
 
 def message(kind: int, body: bytes) -> bytes:
     """A message about our table that makes something, for `commit`."""
-    return _message(kind, _REQUEST | _CREATE | _ACK, body, 1)
+    return _message(kind, netlink.REQUEST | netlink.CREATE | netlink.ACK, body, 1)
 
 
 def _new_table(flags: int, more: bytes) -> bytes:
-    body = attribute(_TABLE_NAME, TABLE_NAME.encode() + b"\0")
-    body += attribute(_TABLE_FLAGS, struct.pack("!I", flags)) + more
-    return _message(_NEWTABLE, _REQUEST | _CREATE | _ACK, body, 1)
+    body = netlink.text(_TABLE_NAME, TABLE_NAME)
+    body += netlink.attribute(_TABLE_FLAGS, struct.pack("!I", flags)) + more
+    return _message(_NEWTABLE, netlink.REQUEST | netlink.CREATE | netlink.ACK, body, 1)
 
 
 def _delete(name: str) -> bytes:
-    body = attribute(_TABLE_NAME, name.encode() + b"\0")
-    return _message(_DELTABLE, _REQUEST | _ACK, body, 1)
+    body = netlink.text(_TABLE_NAME, name)
+    return _message(_DELTABLE, netlink.REQUEST | netlink.ACK, body, 1)
 
 
 def commit(sender: socket.socket, messages: list[bytes]) -> None:
     """Send messages as one transaction. Raises EnforceError with the first refusal."""
-    begin, end = (_message(kind, _REQUEST, b"", 0, 10) for kind in (_BEGIN, _END))
+    begin, end = (_message(kind, netlink.REQUEST, b"", 0, 10) for kind in (_BEGIN, _END))
     for kind, body in _exchange(sender, begin + b"".join(messages) + end):
-        if kind == _ERROR:
+        if kind == netlink.ERROR:
             _check(body)
 
 
 def _check(body: bytes, missing: int = 0) -> None:
     """Raise EnforceError for a refusal; the code ``missing`` is none."""
-    (code,) = struct.unpack_from("=i", body)
-    if -code not in (0, missing):
-        raise EnforceError(f"the kernel refused our table: {os.strerror(-code)}")
+    code = netlink.error_code(body, 0)
+    if code not in (0, missing):
+        raise EnforceError(f"the kernel refused our table: {os.strerror(code)}")
 
 
 def _exchange(sender: socket.socket, request: bytes) -> list[tuple[int, bytes]]:
@@ -175,33 +174,13 @@ def _answers(sender: socket.socket) -> list[tuple[int, bytes]]:
     found: list[tuple[int, bytes]] = []
     while True:
         try:
-            data = sender.recv(1 << 16, socket.MSG_DONTWAIT)
+            data = sender.recv(1 << 18, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return found
-        while len(data) >= 16:
-            length, kind = struct.unpack_from("=IH", data)
-            found.append((kind, data[16:length]))
-            data = data[(length + 3) & ~3 :]
+        for kind, _, start, end in netlink.every_message(data):
+            found.append((kind, data[start:end]))
 
 
 def _message(kind: int, flags: int, body: bytes, sequence: int, resource: int = 0) -> bytes:
-    family = _INET if resource == 0 else 0
-    header = struct.pack("=IHHII", 20 + len(body), kind, flags, sequence, 0)
-    return header + struct.pack("=BB", family, 0) + struct.pack("!H", resource) + body
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """A netlink attribute, padded."""
-    length = 4 + len(value)
-    return struct.pack("=HH", length, kind) + value + bytes(-length % 4)
-
-
-def _attributes(body: bytes) -> dict[int, bytes]:
-    found, at = {}, 0
-    while at + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, at)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = body[at + 4 : at + length]
-        at += (length + 3) & ~3
-    return found
+    header = struct.pack("!BBH", 0 if resource else _INET, 0, resource)  # struct nfgenmsg
+    return netlink.message(kind, flags, header + body, sequence)

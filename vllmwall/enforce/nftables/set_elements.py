@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 
 from vllmwall.enforce.nftables import ownership, ruleset
 from vllmwall.enforce.nftables.names import TABLE_NAME, guarded_set, verdict_of, walled_set
+from vllmwall.linux import netlink
 from vllmwall.model import Guard, Proto, WallEntry
 
 _NEWSETELEM = 0x0A0C  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM
@@ -24,7 +25,6 @@ _VALUE, _VERDICT, _CODE, _CHAIN = 1, 2, 1, 2  # NFTA_DATA_*, NFTA_VERDICT_*
 _ACCEPT, _CODES = 1, {"jump": -3, "goto": -4}  # NF_ACCEPT, NFT_JUMP, NFT_GOTO
 _COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT, libnftnl/udata.h
 _PROTOCOLS = {Proto.TCP: socket.IPPROTO_TCP, Proto.UDP: socket.IPPROTO_UDP}
-_NESTED = 0x8000
 
 
 def add(sender: socket.socket, entries: Collection[WallEntry], guards: Collection[Guard]) -> None:
@@ -35,7 +35,7 @@ def add(sender: socket.socket, entries: Collection[WallEntry], guards: Collectio
 def _entry_messages(entries: Collection[WallEntry]) -> Iterator[bytes]:
     """The map first: a port that is walled and in no map would be closed to its peers."""
     for entry in entries:
-        data = _nested(_DATA, _nested(_VERDICT, _verdict(verdict_of(entry))))
+        data = netlink.nested(_DATA, netlink.nested(_VERDICT, _verdict(verdict_of(entry))))
         yield _message(ruleset.map_of(entry), _key(entry) + data + _comment(entry.note))
     for entry in filter(ruleset.is_walled, entries):
         yield _message(walled_set(ruleset.map_of(entry)), _key(entry))
@@ -44,34 +44,29 @@ def _entry_messages(entries: Collection[WallEntry]) -> Iterator[bytes]:
 def _guard_messages(guards: Collection[Guard]) -> Iterator[bytes]:
     for guard in guards:
         value = struct.pack("=Q", guard.id)
-        yield _message(guarded_set(guard.level), _nested(_KEY, _attribute(_VALUE, value)))
+        yield _message(
+            guarded_set(guard.level), netlink.nested(_KEY, netlink.attribute(_VALUE, value))
+        )
 
 
 def _key(entry: WallEntry) -> bytes:
     address = b"" if entry.address is None else entry.address.packed
     value = address + struct.pack("!B3xH2x", _PROTOCOLS[entry.proto], entry.port)
-    return _nested(_KEY, _attribute(_VALUE, value))
+    return netlink.nested(_KEY, netlink.attribute(_VALUE, value))
 
 
 def _verdict(text: str) -> bytes:
     verb, _, chain = text.partition(" ")
-    code = _attribute(_CODE, struct.pack("!i", _CODES.get(verb, _ACCEPT)))
-    return code + (_attribute(_CHAIN, chain.encode() + b"\0") if chain else b"")
+    code = netlink.attribute(_CODE, struct.pack("!i", _CODES.get(verb, _ACCEPT)))
+    return code + (netlink.text(_CHAIN, chain) if chain else b"")
 
 
 def _comment(note: str) -> bytes:
     text = note.encode() + b"\0"
-    return _attribute(_USERDATA, bytes([_COMMENT, len(text)]) + text) if note else b""
+    return netlink.attribute(_USERDATA, bytes([_COMMENT, len(text)]) + text) if note else b""
 
 
 def _message(name: str, element: bytes) -> bytes:
-    body = _attribute(_TABLE, TABLE_NAME.encode() + b"\0") + _attribute(_SET, name.encode() + b"\0")
-    return ownership.message(_NEWSETELEM, body + _nested(_ELEMENTS, _nested(_ELEMENT, element)))
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return ownership.attribute(kind, value)
-
-
-def _nested(kind: int, value: bytes) -> bytes:
-    return ownership.attribute(kind | _NESTED, value)
+    body = netlink.text(_TABLE, TABLE_NAME) + netlink.text(_SET, name)
+    elements = netlink.nested(_ELEMENTS, netlink.nested(_ELEMENT, element))
+    return ownership.message(_NEWSETELEM, body + elements)

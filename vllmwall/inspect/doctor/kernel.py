@@ -22,7 +22,7 @@ from vllmwall.enforce.sever import reset_all
 from vllmwall.inspect.doctor.diagnosis import Diagnosis, fail, ok, warn
 from vllmwall.linux import netlink
 from vllmwall.linux.cgroups import mount_point
-from vllmwall.linux.connections import SOCK_DIAG, decoded, handles
+from vllmwall.linux.connections import decoded, handles
 from vllmwall.linux.listeners import SocketDump
 from vllmwall.linux.netns import OWN, inode_of, run_in_new
 from vllmwall.model import PEERS, Proto, Wall, WallEntry
@@ -157,7 +157,7 @@ def _sever_one() -> str:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         calling.connect(listening.getsockname())
-        with listening.accept()[0], closing(netlink.opened(SOCK_DIAG)) as diag:
+        with listening.accept()[0], closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
             port = listening.getsockname()[1]
             return (
                 reset_all(diag, [decoded(*one) for one in handles(diag, {port})]).unsupported or ""
