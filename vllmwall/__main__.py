@@ -1,19 +1,20 @@
-"""Where the program begins. The daemon has its command line parsed, and its configuration read, in
-another process: what does that is no use to it later and would stay in memory for its life."""
+"""The program's start.
+
+The daemon's command line is parsed, and its configuration read, in another process: what that
+imports is of no use to the daemon later and would stay in its memory.
+"""
 
 from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout, suppress
-from functools import partial
 from io import StringIO
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vllmwall.config.reading import Read
     from vllmwall.engine.options import Options
 
-_CODE = "from vllmwall import __main__ as entry; entry.tell(sys.argv[1:])"
+_CODE = "import sys\nfrom vllmwall import __main__ as entry\nentry.answer_with(sys.argv[1:])"
 
 
 def main() -> None:
@@ -26,40 +27,45 @@ def main() -> None:
 
 
 def _daemon() -> None:
-    """Run the daemon and end with it; return if there is more to say to its command line."""
-    from vllmwall.linux.helper_process import Apart, OtherVersionError
+    """Run the daemon and end with it. Return where the command line needs an answer in words, or
+    the other process fails: then this one parses it."""
+    from vllmwall.config.wire import decoded
+    from vllmwall.linux.helper_process import HelperError, HelperProcess
 
-    process = Apart(_CODE, *sys.argv[1:])
-    from vllmwall.config.reading import usable  # while it reads
-    from vllmwall.daemon.loop import run
+    try:
+        process = HelperProcess(_CODE, *sys.argv[1:])
+        from vllmwall.daemon.loop import run  # while it reads
+        from vllmwall.engine.options import Start
 
-    with suppress(OtherVersionError):
-        if told := cast("tuple[Options, Read] | None", process.answer()):
-            options, answer = told
-            sys.exit(run(options, partial(usable, answer)))
+        start = decoded(Start, process.wait())
+    except (HelperError, ValueError):
+        return
+    sys.exit(run(start.options, start.reading.usable))
 
 
-def tell(arguments: list[str]) -> None:
-    """What the other process does: say the daemon's options and settings, or nothing, where the
-    command line is wrong or asks for help: then who asked parses it, and says so."""
+def answer_with(arguments: list[str]) -> None:
+    """The other process: answer with the daemon's options and settings; end with status 1 where
+    the command line is wrong or asks for help."""
     from click import ClickException
 
     from vllmwall.cli import command
     from vllmwall.cli.command_line import CommandLine
     from vllmwall.config.reading import read
-    from vllmwall.linux.helper_process import say
+    from vllmwall.config.wire import encoded
+    from vllmwall.engine.options import Start
+    from vllmwall.linux.helper_process import answer
 
-    told: Options | None = None
+    found: Options | None = None
 
     def begin(options: Options) -> None:
-        nonlocal told
-        told = options
+        nonlocal found
+        found = options
 
     with redirect_stdout(StringIO()), suppress(ClickException):
         command(arguments, standalone_mode=False, obj=CommandLine(begin=begin))
-    if told is None:
+    if found is None:
         sys.exit(1)
-    say((told, read(told.config)))
+    answer(encoded(Start(found, read(found.config))))
 
 
 if __name__ == "__main__":

@@ -122,13 +122,13 @@ def test_a_disk_without_room_for_a_socket_ends_the_start_loudly(lab: Lab, tmp_pa
     with guarded(lab, tmp_path) as node:
         node.rank().open("tcp", "::", 29500)
         closes(node, 29500)
-    (node.runtime / "control.new").mkdir()
-    (node.runtime / "control.new" / "in-the-way").touch()
+    (node.runtime / "control.sock.new").mkdir()
+    (node.runtime / "control.sock.new" / "in-the-way").touch()
     process = node.launch()
     assert 1 == process.wait(timeout=15)
     (line,) = node.logged(EventKey.DAEMON_FAILED)
     assert "critical" == line["level"]
-    assert "control.new" in str(line["error"])
+    assert "control.sock.new" in str(line["error"])
     assert {"timeout"} == stranger_gets(node, 29500)
 
 

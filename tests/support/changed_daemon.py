@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from vllmwall.daemon import loop as daemon
 from vllmwall.engine import reconciler
-from vllmwall.config.reading import Reading
+from vllmwall.config.reading import read
 {}
 daemon.Daemon = Changed
 folder = Path(sys.argv[1])
 options = daemon.Options(folder / "none.toml", folder, ("/proc/self/ns/net",), "json")
-sys.exit(daemon.run(options, Reading(options.config).settings))
+sys.exit(daemon.run(options, read(options.config).usable))
 """
 # Its recognition raises, as a bug that a user's process provokes would.
 FAILING = """

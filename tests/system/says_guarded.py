@@ -12,6 +12,8 @@ path.parent.mkdir(exist_ok=True)
 control = server.ControlServer(path, lambda command, arguments: {"guarded": True})
 daemon.notify("READY=1")
 while True:
-    reading, writing, _ = select.select(control.reading, control.writing, [])
-    for descriptor in {*reading, *writing}:
+    poll = select.poll()
+    for descriptor, events in control.descriptors().items():
+        poll.register(descriptor, events)
+    for descriptor, _ in poll.poll():
         control.ready(descriptor)

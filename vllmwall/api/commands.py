@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from vllmwall.api.errors import Json
+    from vllmwall.api.later import Later
     from vllmwall.engine.state import State
 
-    Handler = Callable[[State, Json], Json]
+    Handler = Callable[[State, Json], Json | Later]
 
 
 class Access(Enum):

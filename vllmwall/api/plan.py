@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.later import Later
 from vllmwall.api.shapes import (
     PLAN_VERSION,
     EntryChangeJson,
@@ -16,37 +17,57 @@ from vllmwall.api.shapes import (
 )
 from vllmwall.config import DROP_INS, ConfigError
 from vllmwall.config.reading import Reading
+from vllmwall.config.settings import Settings
 from vllmwall.enforce.nftables.names import BANNED
 from vllmwall.engine.facts import NamespaceFacts
 from vllmwall.engine.state import State
 from vllmwall.model import Address, Network, Proto, Wall, WallEntry
 from vllmwall.networks import PeerList
 
+TOO_MANY_REQUESTS = ControlError(
+    "failed", "too many requests wait for the configuration", "Try again in a few seconds."
+)
 _Key = tuple[int, Proto, int, Address | None]
 
 
-def plan(state: State, arguments: Json) -> Json:
+def plan(state: State, arguments: Json) -> Later:
     """What `reload` would change; with ``ssh`` also whether it would end that connection."""
-    reconciler, spaces = state.reconciler, wanted_on_disk(state)
+    later = Later()
+
+    def done(reading: Reading) -> None:
+        if later.is_wanted():
+            later.settle(lambda: _planned(state, reading, arguments))
+
+    if not state.loop.read_config(done, later.is_wanted):
+        raise TOO_MANY_REQUESTS
+    return later
+
+
+def _planned(state: State, reading: Reading, arguments: Json) -> PlanJson:
+    try:
+        spaces = planned_walls(state, reading.usable())
+    except ConfigError as error:
+        raise unusable(error) from error
     problems = ["the walls are down on request: this is what `vllmwall up` would do"]
-    problems = problems if reconciler.down else []
+    problems = problems if state.reconciler.down else []
     if arguments.get("ssh"):
         from vllmwall.api.ssh_check import would_lock_out
 
-        if why := would_lock_out(arguments, spaces, reconciler):
+        if why := would_lock_out(arguments, spaces, state.reconciler):
             problems.append(why)
     return plan_json(spaces, problems)
 
 
-def wanted_on_disk(state: State) -> tuple[NamespaceFacts, ...]:
-    """The walls there are and the walls of the configuration on disk. Raises ControlError."""
+def planned_walls(state: State, config: Settings) -> tuple[NamespaceFacts, ...]:
+    """The active walls, and the walls of a configuration."""
     options = state.options
-    try:
-        config = Reading(options.config).settings()
-    except ConfigError as error:
-        raise ControlError("failed", str(error), "The configuration in force stays.") from error
     peers = PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS)
-    return state.reconciler.plan(config, peers.networks())
+    return state.reconciler.plan(config, peers.networks(), state.loop.follow_events)
+
+
+def unusable(error: ConfigError) -> ControlError:
+    """The failure of a request whose configuration cannot be used."""
+    return ControlError("failed", str(error), "The configuration in force stays.")
 
 
 def plan_json(spaces: Iterable[NamespaceFacts], problems: Iterable[str] = ()) -> PlanJson:

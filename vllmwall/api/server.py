@@ -12,115 +12,75 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from vllmwall.api.commands import COMMANDS, Access, Command
 from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.later import Later, Work
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.state import State
+from vllmwall.linux.loop_server import Bounds, Client, LoopServer, listen_unix
 
 _REQUEST_LIMIT = 64 * 1024
 _CONNECTIONS = 32
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
-@dataclass
-class _Connection:
-    """One client: what it has sent so far and what it has yet to receive."""
-
-    socket: socket.socket
-    pid: int
-    uid: int
-    incoming: bytes = b""
-    outgoing: bytes = field(default=b"", repr=False)
-
-
-Answer = Callable[[Command, Json], Json]
+Answer = Callable[[Command, Json], Json | Later]
+_Result = TypeVar("_Result")
 
 
 class ControlServer:
-    """Answers clients without ever waiting for one; the daemon's loop polls its descriptors.
+    """Answers clients from the daemon's loop, which polls its `descriptors`.
 
-    ``answer(command, arguments)`` returns the result or raises ControlError.
+    ``answer(command, arguments)`` returns the result, or `Later`, or raises ControlError.
     """
 
     def __init__(self, path: Path, answer: Answer, group: str = "") -> None:
-        self._path = path
         self._answer = answer
-        self._connections: dict[int, _Connection] = {}
-        self._listening = _listen(path, group)
+        listening = listen_unix(path, group_id(group))
+        self._server = LoopServer(listening, self._take, Bounds(_CONNECTIONS, _REQUEST_LIMIT), path)
+        self.descriptors = self._server.descriptors
+        self.ready = self._server.ready
+        self.close = self._server.close
 
-    @property
-    def reading(self) -> list[int]:
-        """Descriptors to poll for input."""
-        return [self._listening.fileno(), *self._connections]
-
-    @property
-    def writing(self) -> list[int]:
-        """Descriptors to poll for output."""
-        return [fd for fd, connection in self._connections.items() if connection.outgoing]
-
-    def ready(self, descriptor: int) -> None:
-        """Serve one descriptor that poll reported."""
-        if descriptor == self._listening.fileno():
-            self._accept()
-        elif connection := self._connections.get(descriptor):
-            self._serve(connection)
-
-    def close(self) -> None:
-        """Drop all clients and take the socket away."""
-        for descriptor in list(self._connections):
-            self._drop(descriptor)
-        self._listening.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            accepted, _ = self._listening.accept()
-            accepted.setblocking(False)
-            credentials = accepted.getsockopt(
-                socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-            )
-            pid, uid, _ = _CREDENTIALS.unpack(credentials)
-            if len(self._connections) >= _CONNECTIONS:  # the oldest is idle or stuck
-                self._drop(next(iter(self._connections)))
-            self._connections[accepted.fileno()] = _Connection(accepted, pid, uid)
-
-    def _serve(self, connection: _Connection) -> None:
-        try:
-            if connection.outgoing:
-                sent = connection.socket.send(connection.outgoing)
-                connection.outgoing = connection.outgoing[sent:]
-                return
-            data = connection.socket.recv(_REQUEST_LIMIT)
-        except BlockingIOError:
+    def _take(self, client: Client) -> None:
+        line, newline, rest = client.incoming.partition(b"\n")
+        if not newline:
             return
-        except OSError:
-            data = b""
-        connection.incoming += data
-        if not data or len(connection.incoming) > _REQUEST_LIMIT:
-            self._drop(connection.socket.fileno())
-            return
-        while b"\n" in connection.incoming:
-            line, _, connection.incoming = connection.incoming.partition(b"\n")
-            connection.outgoing += self._reply(line, connection)
-
-    def _reply(self, line: bytes, asker: _Connection) -> bytes:
+        client.incoming = rest
         try:
-            command, arguments = allowed(line, asker.pid, asker.uid)
-            reply: Json = {"result": self._answer(command, arguments)}
+            found = self._answer(*allowed(line, *_peer(client.socket)))
         except ControlError as error:
-            reply = error.as_json()
-        return json.dumps(reply).encode() + b"\n"
+            client.outgoing = _line(error.as_json())
+            return
+        if isinstance(found, Later):
+            client.is_pending = True
+            found.attach(
+                lambda work: self._server.answer(client, _reply(work)), lambda: not client.is_gone
+            )
+        else:
+            client.outgoing = _line({"result": found})
 
-    def _drop(self, descriptor: int) -> None:
-        connection = self._connections.pop(descriptor, None)
-        if connection is not None:
-            connection.socket.close()
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """The process and user at the other end, as the kernel reports them."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(found)
+    return pid, uid
+
+
+def _reply(work: Work) -> bytes:
+    try:
+        return _line({"result": work()})
+    except ControlError as error:
+        return _line(error.as_json())
+
+
+def _line(reply: Json) -> bytes:
+    return json.dumps(reply).encode() + b"\n"
 
 
 def allowed(line: bytes, pid: int, uid: int) -> tuple[Command, Json]:
@@ -140,10 +100,17 @@ def allowed(line: bytes, pid: int, uid: int) -> tuple[Command, Json]:
     return command, asked
 
 
-def answered(state: State, command: Command, arguments: Json) -> Json:
+def answered(state: State, command: Command, arguments: Json) -> Json | Later:
     """What a command's handler answers. Raises ControlError: a command must not end the daemon."""
+    found = _guarded(state, command, lambda: command.load()(state, arguments))
+    if isinstance(found, Later):
+        found.guard = lambda work: _guarded(state, command, work)
+    return found
+
+
+def _guarded(state: State, command: Command, work: Callable[[], _Result]) -> _Result:
     try:
-        return command.load()(state, arguments)
+        return work()
     except ControlError:
         raise
     except (OSError, EnforceError) as error:
@@ -152,25 +119,6 @@ def answered(state: State, command: Command, arguments: Json) -> Json:
         state.log(EventKey.REQUEST_FAILED, command=command.name, exc_info=True)
         message = f"{command.name}: internal error: {error!r}"
         raise ControlError("failed", message) from error
-
-
-def _listen(path: Path, group: str) -> socket.socket:
-    """Bind under another name and rename: nobody meets the socket before its mode is right."""
-    unready = path.with_suffix(".new")
-    with suppress(FileNotFoundError):
-        unready.unlink()
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    umask = os.umask(0o177)
-    try:
-        listening.bind(os.fspath(unready))
-    finally:
-        os.umask(umask)
-    if number := group_id(group):
-        os.chown(unready, -1, number)
-        unready.chmod(0o660)
-    listening.listen(_CONNECTIONS)
-    unready.rename(path)
-    return listening
 
 
 def group_id(name: str) -> int | None:

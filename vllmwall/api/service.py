@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from vllmwall.api.change_shapes import CHANGES_VERSION
-from vllmwall.api.errors import ControlError, Json
-from vllmwall.api.plan import wanted_on_disk
+from vllmwall.api.errors import Json
+from vllmwall.api.later import Later
+from vllmwall.api.plan import TOO_MANY_REQUESTS, planned_walls, unusable
 from vllmwall.api.status import status
 from vllmwall.config import ConfigError
-from vllmwall.engine.state import State
+from vllmwall.config.settings import Settings
+from vllmwall.engine.state import ReloadRequest, State
 
 
-def reload(state: State, arguments: Json) -> Json:
+def reload(state: State, arguments: Json) -> Later:
     """Read the configuration again; its status. With ``unconfirmed`` it is on trial."""
-    before = state.reconciler.config
-    if arguments.get("ssh"):
-        from vllmwall.api.ssh_check import refuse_lockout
+    later, before = Later(), state.reconciler.config
 
-        refuse_lockout(arguments, wanted_on_disk(state), state.reconciler)
-    try:
-        state.loop.reload()
-    except ConfigError as error:
-        raise ControlError("failed", str(error), "The configuration in force stays.") from error
-    if arguments.get("unconfirmed"):
-        state.on_trial = state.on_trial or before
+    def check(config: Settings) -> None:
+        if arguments.get("ssh"):
+            from vllmwall.api.ssh_check import refuse_lockout
+
+            refuse_lockout(arguments, planned_walls(state, config), state.reconciler)
+
+    def done(error: Exception | None) -> None:
+        if error is None and arguments.get("unconfirmed"):
+            state.on_trial = state.on_trial or before
+        later.settle(lambda: _reloaded(state, error))
+
+    if not state.loop.reload(ReloadRequest(done, check, later.is_wanted)):
+        raise TOO_MANY_REQUESTS
+    return later
+
+
+def _reloaded(state: State, error: Exception | None) -> Json:
+    if isinstance(error, ConfigError):
+        raise unusable(error) from error
+    if error is not None:
+        raise error
     return status(state, {})
 
 

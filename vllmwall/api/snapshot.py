@@ -11,6 +11,6 @@ from vllmwall.observe.snapshot import dump
 
 
 def snapshot(state: State, _: Json) -> Json:
-    """Observe the node and dump it."""
+    """The node as it was last read and events told since."""
     host_facts = {"kernel": platform.release(), "version": __version__}
-    return {"snapshot": dump(state.reconciler.observer.observe(), host_facts=host_facts)}
+    return {"snapshot": dump(state.reconciler.observer.node(), host_facts=host_facts)}

@@ -36,6 +36,7 @@ def up_once(
     bans = BanList(runtime_dir / FILE_NAME)
     keeper = Reconciler(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
     if arguments.get("ssh"):
+        keeper.observer.observe()
         spaces = keeper.plan(config, peers.networks())
         refuse_lockout(arguments, spaces, keeper)
     (runtime_dir / DOWN_MARKER).unlink(missing_ok=True)
@@ -49,6 +50,7 @@ def plan_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) 
     peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
     bans = BanList(runtime_dir / FILE_NAME)
     keeper = Reconciler(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
+    keeper.observer.observe()
     return plan_json(keeper.plan(config, peers.networks()), ["no daemon runs"])
 
 

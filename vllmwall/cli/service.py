@@ -76,12 +76,10 @@ def daemon(
 
 
 def _run(options: Options) -> None:
-    from vllmwall.config.reading import Reading
-
-    reading = Reading(options.config)  # while we import the rest
+    from vllmwall.config.reading import read
     from vllmwall.daemon.loop import run
 
-    sys.exit(run(options, reading.settings))
+    sys.exit(run(options, read(options.config).usable))
 
 
 @click.command(cls=Command)

@@ -23,9 +23,10 @@ from vllmwall.api.blocked import look as note_refusals
 from vllmwall.api.metrics.exporter import Metrics
 from vllmwall.api.server import ControlServer, answered
 from vllmwall.config import DROP_INS, ConfigError
-from vllmwall.config.reading import Reading
+from vllmwall.config.reading import ConfigReader
 from vllmwall.config.settings import Settings
 from vllmwall.daemon.readiness import Readiness, longest_sleep
+from vllmwall.daemon.reloading import Reloader
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.engine.changes import PassChanges, log_change, log_modification
 from vllmwall.engine.event_handlers import follow, late_reactions
@@ -42,9 +43,9 @@ from vllmwall.engine.log import Logger, configure
 from vllmwall.engine.options import DOWN_MARKER, Options
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.engine.saved_wall import SavedWall
-from vllmwall.engine.state import State
+from vllmwall.engine.state import ReloadRequest, State
 from vllmwall.linux.lock import alone_in
-from vllmwall.networks import PeerList
+from vllmwall.networks import PeerList, PeerSource
 from vllmwall.networks.banlist import BanList
 from vllmwall.observe.event_source import open_events
 from vllmwall.observe.events import Event
@@ -57,7 +58,7 @@ _MODIFICATIONS_KEPT = 16
 _SECOND_LOOK = "second look"  # for walls that an earlier daemon left: not before READY
 _SECOND_LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
-_PATIENCE_SECONDS = 2.0  # with DNS, at start and reload; a later answer comes with its own pass
+_PATIENCE_SECONDS = 2.0  # with DNS, at start; a later answer comes with its own pass
 
 
 def run(options: Options, read: Callable[[], Settings]) -> int:
@@ -68,7 +69,9 @@ def run(options: Options, read: Callable[[], Settings]) -> int:
     try:
         config = read()
     except ConfigError as error:
-        configure(options.log or "auto")(EventKey.CONFIG_UNUSABLE, problems=_as_list(error))
+        configure(options.log or "auto")(
+            EventKey.CONFIG_UNUSABLE, problems=list(map(str, error.problems))
+        )
         return 2
     events = EventLog()
     level = options.log_level or config.log_level
@@ -97,13 +100,7 @@ def _run_alone(options: Options, config: Settings, log: Logger, events: EventLog
 class Daemon:
     """The loop and what it waits for."""
 
-    def __init__(
-        self,
-        options: Options,
-        config: Settings,
-        log: Logger,
-        event_log: EventLog,
-    ) -> None:
+    def __init__(self, options: Options, config: Settings, log: Logger, events: EventLog) -> None:
         self.log = log
         self._changes = PassChanges(log)
         self._readiness = Readiness()
@@ -126,7 +123,7 @@ class Daemon:
         self.state = State(
             options=options,
             log=log,
-            event_log=event_log,
+            event_log=events,
             reconciler=self.reconciler,
             loop=self,
             daemon=DaemonFacts(
@@ -145,6 +142,12 @@ class Daemon:
             config.control_group,
         )
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._reader = ConfigReader(options.config)
+        self._reloader = Reloader(
+            self._reader, self.reconciler.peers, self._apply, self._refuse, self._wake
+        )
+        self.read_config = self._reader.request
+        self.reload = self._reloader.request
         self._signals: list[int] = []
         self._stopping = False
         self._due = {"start": 0.0}  # why full passes shall be, and when at the latest
@@ -167,8 +170,11 @@ class Daemon:
             if now >= self._next_pass()[0]:
                 self.full_pass(self._next_pass()[1])
             self._readiness.feed_watchdog()
-            due = min(self._next_pass()[0], self._due_peers, time.monotonic() + longest_sleep())
-            self._wait(due - time.monotonic())
+            self._reader.advance()
+            self._reloader.advance()
+            dues = (self._next_pass()[0], self._due_peers, self._reader.deadline)
+            due = min(one for one in (*dues, self._reloader.deadline) if one is not None)
+            self._wait(min(due - time.monotonic(), longest_sleep()))
         self._readiness.send("STOPPING=1")
         self.log(EventKey.DAEMON_STOPPED)
 
@@ -176,6 +182,7 @@ class Daemon:
         """Give everything back except the walls."""
         self._control.close()
         self._metrics.close()
+        self._reader.close()
         if self._events.stream is not None:
             self._events.stream.close()
         self.reconciler.observer.namespaces.close()
@@ -253,52 +260,58 @@ class Daemon:
     def _next_pass(self) -> tuple[float, str]:
         return min((at, why) for why, at in self._due.items())
 
-    def reload(self) -> None:
-        """Take the configuration anew. Raises ConfigError; the one in force stays then."""
+    def _apply(self, config: Settings, answers: tuple[PeerSource, ...] | None) -> None:
+        """Put a new configuration in force, with what its sources of peers answered."""
         self._readiness.reloading()
-        try:
-            config = Reading(self.state.options.config).settings()
-            self.reconciler.configure(config)
-            self.state.config = ConfigFacts(loaded=time.time())
-            self.reconciler.peers.configure(config.peers)
-            self._refresh_peers(time.monotonic(), wait=_PATIENCE_SECONDS)
-            self.log(EventKey.CONFIG_LOADED, file=str(self.state.options.config))
-        except ConfigError as error:
-            problems = tuple(
-                ConfigProblem(str(one.file), one.key, one.message, one.line)
-                for one in error.problems
-            )
-            self.state.config = replace(self.state.config, problems=problems)
-            self.log(EventKey.CONFIG_INVALID, problems=_as_list(error))
-            raise
-        finally:
-            self.full_pass("reload")
+        self.reconciler.configure(config)
+        self.state.config = ConfigFacts(loaded=time.time())
+        self.reconciler.peers.configure(config.peers, answers)
+        if answers is None:
+            self._refresh_peers(time.monotonic(), wait=0.0)
+        self.log(EventKey.CONFIG_LOADED, file=str(self.state.options.config))
+        self.full_pass("reload")
+
+    def _refuse(self, error: ConfigError) -> None:
+        """Keep the configuration in force, and report what is wrong with the new one."""
+        self._readiness.reloading()
+        problems = tuple(
+            ConfigProblem(str(one.file), one.key, one.message, one.line) for one in error.problems
+        )
+        self.state.config = replace(self.state.config, problems=problems)
+        self.log(EventKey.CONFIG_INVALID, problems=list(map(str, error.problems)))
+        self.full_pass("reload")
 
     def _wait(self, seconds: float) -> None:
-        poll = select.poll()
-        for descriptor in (self._wake_read, *self._control.reading, *self._metrics.reading):
-            poll.register(descriptor, select.POLLIN)
-        for descriptor in self._metrics.writing:
-            poll.register(descriptor, select.POLLOUT)
-        for descriptor in self._control.writing:
-            poll.register(descriptor, select.POLLIN | select.POLLOUT)
-        stream = self._events.stream
-        if stream is not None:
-            poll.register(stream, select.POLLIN)
         watches = {one.fileno(): inode for inode, one in self.reconciler.watches().items()}
-        for descriptor in watches:
-            poll.register(descriptor, select.POLLIN)
+        clients = {**self._control.descriptors(), **self._metrics.descriptors()}
+        poll = select.poll()
+        for descriptor in (self._wake_read, self._reader.fileno, *watches):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
+        for descriptor, events in clients.items():
+            poll.register(descriptor, events)
+        if self._events.stream is not None:
+            poll.register(self._events.stream, select.POLLIN)
         ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
-        if stream is not None and stream.fileno() in ready:  # first: a port may be open
-            ready.remove(stream.fileno())
-            self._read_events(stream.read)
+        self.follow_events()  # first: a port may be open
         for descriptor in ready:
             if descriptor == self._wake_read:
                 self._handle_signals()
             elif descriptor in watches:
                 self._repair(watches[descriptor])
-            elif not self._metrics.ready(descriptor):
-                self._control.ready(descriptor)
+            elif descriptor in clients:
+                if not self._metrics.ready(descriptor):
+                    self._control.ready(descriptor)
+                self.follow_events()
+
+    def follow_events(self) -> None:
+        """Follow the events that came meanwhile: for work that takes more than a millisecond."""
+        stream = self._events.stream
+        if stream is not None:
+            poll = select.poll()
+            poll.register(stream, select.POLLIN)
+            if poll.poll(0):
+                self._read_events(stream.read)
 
     def _catch_up(self) -> None:
         """In the middle of a full pass, which thinks about them next: no quick one has to."""
@@ -355,8 +368,7 @@ class Daemon:
             before = self.reconciler.peers.networks()
             self.reconciler.peers.refresh(self.reconciler.peers.now())
             if self.reconciler.peers.networks() != before:
-                with suppress(BlockingIOError):
-                    os.write(self._wake_write, b"p")
+                self._wake(b"p")
 
         thread = threading.Thread(target=refresh, name="peers", daemon=True)
         try:
@@ -365,6 +377,11 @@ class Daemon:
             self.log(EventKey.PEERS_FAILED, error=str(error))
             return
         thread.join(timeout=wait)
+
+    def _wake(self, why: bytes = b"w") -> None:
+        """End the loop's wait; from any thread."""
+        with suppress(BlockingIOError):
+            os.write(self._wake_write, why)
 
     def _catch_signals(self) -> None:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
@@ -378,14 +395,9 @@ class Daemon:
         signals, self._signals = self._signals, []
         for received in signals:
             if received == signal.SIGHUP:
-                with suppress(ConfigError):  # logged, and in the status
-                    self.reload()
+                self.reload(ReloadRequest())
             else:
                 self._stopping = True
 
     def _name(self, namespace: int) -> str:
         return self.reconciler.observer.namespaces.name(namespace)
-
-
-def _as_list(error: ConfigError) -> list[str]:
-    return [str(one) for one in error.problems]

@@ -1,4 +1,4 @@
-"""What the daemon is told when it starts."""
+"""The daemon's command line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllmwall.config import DEFAULT_PATH
+from vllmwall.config.reading import Reading
 from vllmwall.networks.banlist import FILE_NAME
 
 RUNTIME_DIRECTORY = Path("/run/vllmwall")
@@ -16,9 +17,9 @@ DOWN_MARKER = "down"  # a file there: the walls are down on request
 
 @dataclass(frozen=True)
 class Options:
-    """What `vllmwall daemon` was told on the command line.
+    """The options of `vllmwall daemon`.
 
-    ``state_file`` keeps the wall for the next boot; None: nothing does.
+    ``state_file`` keeps the wall for the next boot; None: it is not kept.
     """
 
     config: Path = DEFAULT_PATH
@@ -30,16 +31,24 @@ class Options:
 
     @property
     def instance(self) -> str:
-        """The name of the tracefs instance: one a runtime directory, so that a stale one can be
-        taken over."""
+        """The name of the tracefs instance: one for each runtime directory, so that a daemon takes
+        over the one that its predecessor left."""
         if self.runtime_dir == RUNTIME_DIRECTORY:
             return "vllmwall"
         return f"vllmwall-{zlib.crc32(os.fsencode(self.runtime_dir)):08x}"
 
     @property
     def ban_files(self) -> tuple[Path, ...]:
-        """Where bans are kept: for the next daemon, and with the wall for the next boot."""
+        """The files that keep bans: for the next daemon, and with the wall for the next boot."""
         folders = [self.runtime_dir]
         if self.state_file is not None:
             folders.append(self.state_file.parent)
         return tuple(folder / FILE_NAME for folder in folders)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the daemon starts with: its options, and the configuration that they name."""
+
+    options: Options
+    reading: Reading

@@ -181,16 +181,29 @@ class Reconciler:
         self.walls.spaces.clear()
         return remove_everywhere(self.backend, self.only)
 
-    def plan(self, config: Settings, peers: tuple[Network, ...]) -> tuple[NamespaceFacts, ...]:
-        """What stands, and what would stand with this configuration; changes nothing."""
-        node = self.observer.observe()
+    def plan(
+        self,
+        config: Settings,
+        peers: tuple[Network, ...],
+        catch_up: Callable[[], None] = lambda: None,
+    ) -> tuple[NamespaceFacts, ...]:
+        """The active walls, and those that this configuration would make; changes nothing.
+
+        For the node as it was last read and events told since. ``catch_up`` is called between
+        namespaces, to follow the events that came meanwhile.
+        """
+        node = self.observer.node()
         policy = config.policy
         recognition = self._in_scope(recognize(node, config.definitions), node, policy)
         guards = self._guarding(recognition, node, policy).guards
         wanted = self._walls(
             decide(recognition, policy, peers, guards, self._silent(guards)), policy, peers
         )
-        return tuple(self._read_facts(inode, wall) for inode, wall in wanted.items())
+        found = []
+        for inode, wall in wanted.items():
+            found.append(self._read_facts(inode, wall))
+            catch_up()
+        return tuple(found)
 
     def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
         """What stands, read back from the kernel now."""

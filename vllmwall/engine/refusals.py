@@ -15,6 +15,7 @@ from typing import Protocol
 from vllmwall.model import Address, Mode, Proto
 
 KEPT_SECONDS = 86400.0
+OTHER = "other"
 MOST = 8192  # records: what the two sets of one namespace can hold
 
 
@@ -83,43 +84,32 @@ class Knock:
 
 
 @dataclass
-class _Sum:
-    """A counter that starts again at zero now and then, added up."""
-
-    before: int = 0
-    now: int = 0
-
-    def take(self, value: int) -> None:
-        if value < self.now:
-            self.before += self.now
-        self.now = value
-
-    @property
-    def total(self) -> int:
-        return self.before + self.now
-
-
-@dataclass
 class Total:
-    """Refused packets and their bytes, headers and all, over every rebuild of the table."""
+    """Refused packets and their bytes, headers included; they only grow.
 
-    _packets: _Sum = field(default_factory=_Sum)
-    _bytes: _Sum = field(default_factory=_Sum)
+    The kernel's counters start again at zero when the table is rebuilt: `take` gets what they
+    show, and adds what is new.
+    """
 
-    @property
-    def packets(self) -> int:
-        """Refused packets."""
-        return self._packets.total
+    packets: int = 0
+    bytes: int = 0
+    _shown: tuple[int, int] = (0, 0)
 
-    @property
-    def bytes(self) -> int:
-        """Their bytes."""
-        return self._bytes.total
+    def take(self, packets: int, bytes_: int) -> tuple[int, int]:
+        """Take what the kernel shows now; by how much packets and bytes have grown."""
+        before, self._shown = self._shown, (packets, bytes_)
+        grown = _grown(packets, before[0]), _grown(bytes_, before[1])
+        self.add(*grown)
+        return grown
 
-    def take(self, packets: int, bytes_: int) -> None:
-        """What the kernel counts now."""
-        self._packets.take(packets)
-        self._bytes.take(bytes_)
+    def add(self, packets: int, bytes_: int) -> None:
+        """Count more."""
+        self.packets += packets
+        self.bytes += bytes_
+
+
+def _grown(now: int, before: int) -> int:
+    return now - before if now >= before else now
 
 
 @dataclass
@@ -135,12 +125,17 @@ class Record:
 
 
 class Ledger:
-    """Knocks by source and port. ``began``: seconds since the epoch."""
+    """Knocks by source and port. ``began``: seconds since the epoch.
+
+    ``roles`` are counters by namespace (inode) and role, which a forgotten source does not lower;
+    what no source is remembered for is `OTHER`.
+    """
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.records: dict[Knock, Record] = {}
         self.totals: dict[tuple[int, Mode], Total] = {}
+        self.roles: dict[tuple[int, str], Total] = {}
         self._looks = 0
 
     def take(
@@ -151,11 +146,21 @@ class Ledger:
         purpose: Callable[[Refused], Purpose],
     ) -> None:
         """Take what the wall of a namespace counts now, in the mode that it is in."""
-        self.totals.setdefault(space, Total()).take(counters.packets, counters.bytes)
+        packets, bytes_ = self.totals.setdefault(space, Total()).take(
+            counters.packets, counters.bytes
+        )
         self._looks += 1
         for one in counters.refusals:
             knock = Knock(*space, one.source, one.proto, one.port)
-            self._take_one(knock, one, now - one.seconds_ago, purpose(one))
+            is_new = knock not in self.records
+            grown = self._take_one(knock, one, now - one.seconds_ago, purpose(one))
+            if is_new:  # or it was forgotten for want of room: it has not sent more than the total
+                grown = min(grown[0], max(0, packets)), min(grown[1], max(0, bytes_))
+            role = self.records[knock].purpose.role or OTHER
+            self._role(space[0], role).add(*grown)
+            packets, bytes_ = packets - grown[0], bytes_ - grown[1]
+        # A source is read after the total, and may have sent more in between.
+        self._role(space[0], OTHER).add(max(0, packets), max(0, bytes_))
         for knock, record in self.records.items():
             if record.look != self._looks and (knock.namespace, knock.mode) == space:
                 record.total.take(0, 0)  # the kernel begins anew when it comes again
@@ -163,6 +168,7 @@ class Ledger:
     def let_go(self, living: Collection[int], now: float) -> None:
         """Forget other namespaces than these, what was long ago, and what is too much."""
         self.totals = {key: one for key, one in self.totals.items() if key[0] in living}
+        self.roles = {key: one for key, one in self.roles.items() if key[0] in living}
         self.records = {
             knock: record
             for knock, record in self.records.items()
@@ -172,12 +178,18 @@ class Ledger:
             newest = sorted(self.records.items(), key=lambda one: -one[1].last)
             self.records = dict(newest[:MOST])
 
-    def _take_one(self, knock: Knock, one: Refused, last: float, purpose: Purpose) -> None:
+    def _take_one(
+        self, knock: Knock, one: Refused, last: float, purpose: Purpose
+    ) -> tuple[int, int]:
+        """Take what the kernel shows of one source; by how much packets and bytes have grown."""
         record = self.records.get(knock)
         if record is None:
             record = self.records[knock] = Record(last, last, purpose)
         record.look = self._looks
-        record.total.take(one.packets, one.bytes)
         record.last = max(record.last, last)
         if purpose.role:  # a port that is closed by now was for what we last knew
             record.purpose = purpose
+        return record.total.take(one.packets, one.bytes)
+
+    def _role(self, namespace: int, role: str) -> Total:
+        return self.roles.setdefault((namespace, role), Total())

@@ -6,9 +6,11 @@ The daemon fills it in; commands, metrics and the status get it instead of the d
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from vllmwall.config.reading import Reading
 from vllmwall.config.settings import Settings
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.event_log import EventLog
@@ -29,8 +31,28 @@ class Loop(Protocol):
     def wake_soon(self, reason: str, seconds: float = 0.0) -> None:
         """Run a full pass in ``seconds`` at the latest."""
 
-    def reload(self) -> None:
-        """Read the configuration again and apply it. Raises ConfigError; then nothing changes."""
+    def follow_events(self) -> None:
+        """Follow the events that came meanwhile: for work that takes more than a millisecond."""
+
+    def read_config(self, done: Callable[[Reading], None], is_wanted: Callable[[], bool]) -> bool:
+        """Have ``done`` called with the configuration on disk. False: too many requests wait."""
+
+    def reload(self, request: ReloadRequest) -> bool:
+        """Read the configuration again and apply it. False: too many requests wait."""
+
+
+@dataclass(frozen=True)
+class ReloadRequest:
+    """A request to put a configuration in force: the one on disk, or ``settings``.
+
+    ``check`` may raise to refuse it; ``done`` gets what was raised, the ConfigError, or None. A
+    request that is not wanted any more is dropped.
+    """
+
+    done: Callable[[Exception | None], None] = lambda error: None
+    check: Callable[[Settings], None] = lambda settings: None
+    is_wanted: Callable[[], bool] = lambda: True
+    settings: Settings | None = None
 
 
 @dataclass

@@ -65,12 +65,18 @@ class PeerList:
         self._stored = State(state.runtime, state.answers)
         self.configure(section)
 
-    def configure(self, section: PeerSettings) -> None:
-        """Take over a new configuration. What its files and names say comes with `refresh`."""
+    def configure(self, section: PeerSettings, answers: Iterable[PeerSource] | None = None) -> None:
+        """Take over a new configuration, with what `fetch` found for it.
+
+        Without ``answers`` the known ones count, and new ones come with `refresh`.
+        """
         with self._lock:
             self._section = section
             self._static = dict(section.by_file)
             self._merged = None
+            if answers is not None:
+                self._answers = {(source.kind, source.name): source for source in answers}
+                self._keep_answers()
 
     def now(self) -> float:
         """Seconds since the epoch by the clock that ends peers: nobody can set it."""
@@ -107,12 +113,11 @@ class PeerList:
         Waits for DNS (5 s at most for all names): call it off the hot path.
         """
         with self._refreshing:
+            section = self._section
+            fresh = self.fetch(section)
             with self._lock:
-                section, last = self._section, dict(self._answers)
-            files = {name: source for (kind, name), source in last.items() if kind == "file"}
-            fresh = [*read_peer_files(section.files, files), *self._ask(section.dns, last)]
-            with self._lock:
-                self._answers = {(source.kind, source.name): source for source in fresh}
+                if section is self._section:
+                    self._answers = {(source.kind, source.name): source for source in fresh}
                 self._runtime = {
                     network: expires
                     for network, expires in self._runtime.items()
@@ -120,6 +125,16 @@ class PeerList:
                 }
                 self._merged = None
                 self._keep_answers()
+
+    def fetch(self, section: PeerSettings) -> tuple[PeerSource, ...]:
+        """Read the files of a configuration and ask DNS for its names; changes nothing.
+
+        Waits as `refresh` does.
+        """
+        with self._lock:
+            last = dict(self._answers)
+        files = {name: source for (kind, name), source in last.items() if kind == "file"}
+        return (*read_peer_files(section.files, files), *self._ask(section.dns, last))
 
     def add(self, networks: Iterable[Network], expires: float | None = None) -> None:
         """Trust ``networks`` at once, until ``expires`` (seconds since the epoch; None: for good).

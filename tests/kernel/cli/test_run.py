@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import pytest
 from tests.support import cgroups
 from tests.support.guarded import eventually
 from tests.support.lab import Lab
+from tests.support.serving import served
 from tests.support.walls import wall
 from vllmwall.api.commands import Command
 from vllmwall.api.errors import ControlError, Json
@@ -95,37 +94,10 @@ class Container:
 def container(tmp_path: Path) -> Iterator[Container]:
     with cgroups.cgroup(f"/vwrun-{os.getpid()}") as folder:
         made = Container(folder, tmp_path / "control.sock")
-        with _serving(made):
+        with served(ControlServer(made.socket_path, made.told)):
             yield made
         for one in [*folder.glob("**/")][::-1]:
             cgroups.remove(one)
-
-
-@contextlib.contextmanager
-def _serving(container: Container) -> Iterator[None]:
-    server = ControlServer(container.socket_path, container.told)
-    stop_read, stop_write = os.pipe()
-
-    def loop() -> None:
-        while True:
-            reading, writing, _ = select.select(
-                [*server.reading, stop_read], server.writing, [], 10
-            )
-            if stop_read in reading:
-                return
-            for descriptor in {*reading, *writing}:
-                server.ready(descriptor)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
-        yield
-    finally:
-        os.write(stop_write, b"x")
-        thread.join()
-        server.close()
-        os.close(stop_read)
-        os.close(stop_write)
 
 
 def cgroup_of(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import select
 import signal
 import socket
 import threading
@@ -19,6 +18,7 @@ import pytest
 from tests.support.guarded import PEERS, Guarded, eventually, guarded
 from tests.support.lab import Host, Lab
 from tests.support.proving import CLOSED, OPEN, fates, probes, proved, traces
+from tests.support.serving import served
 from vllmwall.api.server import ControlServer
 from vllmwall.inspect.prove.harness import locked, staged
 from vllmwall.inspect.prove.plan import Expected, Probe, Source, Target, Way
@@ -134,23 +134,8 @@ def frozen(node: Guarded) -> Iterator[Guarded]:
     """The daemon is killed, and somebody answers as it did last: nothing mends the wall."""
     last = node.ask("status")
     node.stop(signal.SIGKILL)
-    server = ControlServer(node.runtime / "control.sock", lambda *_: last)
-    done = threading.Event()
-    thread = threading.Thread(target=_answer, args=(server, done))
-    thread.start()
-    try:
+    with served(ControlServer(node.runtime / "control.sock", lambda *_: last)):
         yield node
-    finally:
-        done.set()
-        thread.join()
-        server.close()
-
-
-def _answer(server: ControlServer, done: threading.Event) -> None:
-    while not done.is_set():
-        for descriptor in select.select(server.reading, server.writing, [], 0.05)[:2]:
-            for one in descriptor:
-                server.ready(one)
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import stat
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.serving import served
 from tests.support.sharing import open_to_all_users
 from vllmwall.api.client import request
 from vllmwall.api.commands import Command
@@ -31,29 +30,10 @@ def answer(command: Command, arguments: Json) -> Json:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    """A server that runs in a thread as the daemon's loop would run it."""
+    """The socket of a server."""
     found = tmp_path / "control.sock"
-    server = ControlServer(found, answer)
-    stop_read, stop_write = os.pipe()
-
-    def loop() -> None:
-        while True:
-            readable, writable, _ = select.select(
-                [*server.reading, stop_read], server.writing, [], 10
-            )
-            if stop_read in readable:
-                return
-            for descriptor in {*readable, *writable}:
-                server.ready(descriptor)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    yield found
-    os.write(stop_write, b"x")
-    thread.join()
-    server.close()
-    os.close(stop_read)
-    os.close(stop_write)
+    with served(ControlServer(found, answer)):
+        yield found
 
 
 def raw(path: Path, text: bytes) -> bytes:

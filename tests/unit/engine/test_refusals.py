@@ -56,6 +56,7 @@ def test_no_packet_is_counted_twice_and_none_that_was_seen_is_lost(
     assert sent == sum(one.total.packets for one in ledger.records.values())
     assert 60 * sent == sum(one.total.bytes for one in ledger.records.values())
     assert sent == ledger.totals.get(SPACE, refusals.Total()).packets
+    assert sent == ledger.roles.get((1, "nccl"), refusals.Total()).packets
 
 
 def test_a_table_that_was_rebuilt_between_two_looks_makes_a_lower_bound() -> None:
@@ -113,3 +114,57 @@ def test_it_does_not_grow_without_end() -> None:
     ledger.let_go({1}, 1.0)
     assert refusals.MOST == len(ledger.records)
     assert 11 == min(knock.port for knock in ledger.records)
+
+
+def take(ledger: Ledger, packets: int, *sources: tuple[int, int]) -> None:
+    """The kernel's counters: the total, and (port, packets) for each source."""
+    roles = {8000: "api", 29500: "tcpstore"}
+    seen = tuple(refusal(count, port=port) for port, count in sources)
+    total = Counters(packets, 60 * packets, seen)
+    ledger.take(SPACE, total, 0.0, lambda one: Purpose(roles.get(one.port, "")))
+
+
+def by_role(ledger: Ledger) -> dict[str, tuple[int, int]]:
+    return {role: (one.packets, one.bytes) for (_, role), one in ledger.roles.items()}
+
+
+def test_drops_are_counted_by_role_and_their_sum_is_the_total() -> None:
+    """What no source is remembered for is `other`."""
+    ledger = Ledger(0.0)
+    take(ledger, 10, (29500, 3), (8000, 2))
+    assert {"tcpstore": (3, 180), "api": (2, 120), "other": (5, 300)} == by_role(ledger)
+
+
+def test_drops_go_on_when_the_table_is_rebuilt_and_sources_are_forgotten() -> None:
+    """A counter that goes down would look like a flood to Prometheus."""
+    ledger = Ledger(0.0)
+    take(ledger, 10, (29500, 10))
+    take(ledger, 4, (29500, 4))  # rebuilt: from zero
+    ledger.records.clear()
+    take(ledger, 4)
+    assert {"tcpstore": (14, 840), "other": (0, 0)} == by_role(ledger)
+
+
+def test_a_source_that_was_read_after_the_total_lowers_nothing() -> None:
+    """A packet came between the two reads."""
+    ledger = Ledger(0.0)
+    take(ledger, 10, (29500, 3))
+    take(ledger, 11, (29500, 9))
+    assert {"tcpstore": (9, 540), "other": (7, 420)} == by_role(ledger)
+
+
+def test_a_source_that_was_forgotten_for_want_of_room_is_not_counted_again() -> None:
+    """The kernel shows it at each look."""
+    ledger = Ledger(0.0)
+    for _ in range(3):
+        take(ledger, 10, (29500, 10))
+        ledger.records.clear()
+    assert {"tcpstore": (10, 600), "other": (0, 0)} == by_role(ledger)
+
+
+def test_the_counters_of_an_ended_namespace_are_dropped() -> None:
+    """Containers come and go, and their numbers are given again."""
+    ledger = Ledger(0.0)
+    take(ledger, 10, (29500, 10))
+    ledger.let_go({2}, 0.0)
+    assert {} == ledger.roles

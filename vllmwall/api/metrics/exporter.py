@@ -1,31 +1,28 @@
-"""The exporter: what Prometheus is told, by HTTP from the daemon's loop and in a text file.
+"""The metrics exporter: HTTP from the daemon's loop, and a text file.
 
-A page is made anew once a second at most and takes a twentieth of the time at most, however often
-it is asked for. With metrics switched off nothing of this is there, nor the library behind it.
+A page is made at most once a second and in a twentieth of the time, however often it is requested.
+With metrics switched off nothing is served, and prometheus_client is not imported.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllmwall.api.blocked import look
 from vllmwall.api.blocked_answer import BlockedFacts
 from vllmwall.api.metrics.definitions import Drops, MetricFacts
-from vllmwall.api.metrics.http import ScrapeServer, listening_on
+from vllmwall.api.metrics.http import metrics_server
 from vllmwall.engine.event_keys import EventKey
-from vllmwall.engine.refusals import Knock, Ledger, Total
 from vllmwall.linux.files import replace_file
-from vllmwall.model import Mode
+from vllmwall.linux.loop_server import LoopServer
 
 if TYPE_CHECKING:
     from vllmwall.config.settings import MetricsSettings
     from vllmwall.engine.state import State
 
-OTHER = "other"
 _FRESH_SECONDS = 1.0
 _HOUR = 3600.0
 _SHARE = 20  # a page is as old as twenty times what making it took, at most once a second
@@ -37,23 +34,16 @@ class Metrics:
     def __init__(self, state: State) -> None:
         self._state = state
         self._section: MetricsSettings | None = None
-        self._server: ScrapeServer | None = None
-        self._drops = DropCounts()
+        self._server: LoopServer | None = None
         self._page = b""
         self._until = 0.0
 
-    @property
-    def reading(self) -> list[int]:
-        """Descriptors to poll for input."""
-        return self._server.reading if self._server else []
-
-    @property
-    def writing(self) -> list[int]:
-        """Descriptors to poll for output."""
-        return self._server.writing if self._server else []
+    def descriptors(self) -> Mapping[int, int]:
+        """Descriptors and the events to poll them for."""
+        return self._server.descriptors() if self._server else {}
 
     def ready(self, descriptor: int) -> bool:
-        """Serve one descriptor that poll reported; False: it is none of ours."""
+        """Serve one descriptor that poll reported; False: it is none of the metrics'."""
         return self._server is not None and self._server.ready(descriptor)
 
     def after_pass(self) -> None:
@@ -66,7 +56,7 @@ class Metrics:
                 replace_file(Path(section.textfile), self.page(), 0o644, durable=False)
                 self._solved("textfile")
             except Exception as error:  # a metric must not cost a pass
-                self._say("textfile", f"{section.textfile}: {error}")
+                self._report("textfile", f"{section.textfile}: {error}")
 
     def page(self) -> bytes:
         """The text that Prometheus reads."""
@@ -94,17 +84,14 @@ class Metrics:
         from vllmwall.api.metrics.exposition import CONTENT_TYPE
         from vllmwall.api.server import group_id
 
+        group = group_id(self._state.reconciler.config.control_group)
         try:
-            listening = listening_on(
-                section.listen, group_id(self._state.reconciler.config.control_group)
-            )
+            self._server = metrics_server(section.listen, group, self.page, CONTENT_TYPE)
+            self._solved("listen")
         except OSError as error:
-            self._say("listen", f"{section.listen}: {error.strerror or error}")
-            return
-        self._server = ScrapeServer(listening, self.page, CONTENT_TYPE)
-        self._solved("listen")
+            self._report("listen", f"{section.listen}: {error.strerror or error}")
 
-    def _say(self, key: str, why: str) -> None:
+    def _report(self, key: str, why: str) -> None:
         subject, problem = f"metrics.{key}", f"metrics: {why}"
         if self._state.problems.get(subject) != problem:
             self._state.problems[subject] = problem
@@ -116,64 +103,25 @@ class Metrics:
     def _facts(self) -> MetricFacts:
         state = self._state
         status, refused = state.status(), look(state)
-        self._drops.take(refused.ledger)
         return MetricFacts(
             status,
             state.daemon,
             state.measures,
             dict(state.event_log.counts),
-            self._drops.by_role(refused.names),
+            _drops(refused),
             dict(_sources(refused)),
             status.bans,
         )
 
 
-@dataclass
-class DropCounts:
-    """Counters that only grow, by namespace (inode) and role.
-
-    The ledger of refusals forgets sources; what it attributed to a role once stays counted here.
-    What is in a namespace's total and in no source's is ``other``.
-    """
-
-    _sums: dict[tuple[int, str], Drops] = field(default_factory=dict)
-    _knocks: dict[Knock, Drops] = field(default_factory=dict)
-    _totals: dict[int, Drops] = field(default_factory=dict)
-
-    def take(self, ledger: Ledger) -> None:
-        """Add what came since the last call."""
-        named: dict[int, Drops] = {}
-        knocks = {}
-        for knock, record in ledger.records.items():
-            now = Drops(record.total.packets, record.total.bytes)
-            added = _grown(now, self._knocks.get(knock))
-            self._add(knock.namespace, record.purpose.role or OTHER, added)
-            named[knock.namespace] = _plus(named.get(knock.namespace), added)
-            knocks[knock] = now
-        self._knocks = knocks
-        for inode, total in _totals(ledger.totals).items():
-            grown = _grown(total, self._totals.get(inode))
-            self._add(inode, OTHER, _grown(grown, named.get(inode)))
-            self._totals[inode] = total
-
-    def by_role(self, names: dict[int, str]) -> dict[tuple[str, str], Drops]:
-        """By the name of the namespace and role; ended namespaces are left out, and forgotten."""
-        self._sums = {key: drops for key, drops in self._sums.items() if key[0] in names}
-        self._totals = {key: drops for key, drops in self._totals.items() if key in names}
-        found: dict[tuple[str, str], Drops] = {}
-        for (inode, role), drops in self._sums.items():
-            place = (names[inode], role)
-            found[place] = _plus(found.get(place), drops)
-        return found
-
-    def _add(self, inode: int, role: str, drops: Drops) -> None:
-        self._sums[inode, role] = _plus(self._sums.get((inode, role)), drops)
-
-
-def _totals(totals: Mapping[tuple[int, Mode], Total]) -> dict[int, Drops]:
-    found: dict[int, Drops] = {}
-    for (inode, _), total in totals.items():
-        found[inode] = _plus(found.get(inode), Drops(total.packets, total.bytes))
+def _drops(refused: BlockedFacts) -> dict[tuple[str, str], Drops]:
+    """By the name of the namespace and role."""
+    found: dict[tuple[str, str], Drops] = {}
+    for (inode, role), total in refused.ledger.roles.items():
+        if inode in refused.names:
+            where = (refused.names[inode], role)
+            before = found.get(where, Drops(0, 0))
+            found[where] = Drops(before.packets + total.packets, before.bytes + total.bytes)
     return found
 
 
@@ -186,16 +134,3 @@ def _sources(refused: BlockedFacts) -> Iterator[tuple[str, int]]:
     for inode, sources in seen.items():
         if inode in refused.names:
             yield refused.names[inode], len(sources)
-
-
-def _plus(one: Drops | None, other: Drops) -> Drops:
-    if one is None:
-        return other
-    return Drops(one.packets + other.packets, one.bytes + other.bytes)
-
-
-def _grown(now: Drops, before: Drops | None) -> Drops:
-    """By how much; never less than nothing."""
-    if before is None:
-        return now
-    return Drops(max(0, now.packets - before.packets), max(0, now.bytes - before.bytes))

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.nodes import facts, with_standing
-from vllmwall.api.metrics.definitions import DEFINITIONS, Drops, MetricFacts
-from vllmwall.api.metrics.exporter import DropCounts
+from vllmwall.api.metrics.definitions import DEFINITIONS, MetricFacts
 from vllmwall.api.metrics.exposition import exposition
-from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, StatusFacts
 from vllmwall.engine.histograms import Measures
-from vllmwall.engine.refusals import Ledger, Purpose
-from vllmwall.model import Mode, Proto
+from vllmwall.model import Mode
 from vllmwall.networks.sources import PeerSource
-
-SPACE = 1
-STRANGER, OTHER = ip_address("203.0.113.9"), ip_address("198.51.100.7")
 
 
 def told(status: StatusFacts, **more: object) -> dict[tuple[str, frozenset[str]], float]:
@@ -93,56 +86,3 @@ def test_names_and_helps_are_as_prometheus_wants_them() -> None:
         assert (one.kind == "counter") == one.name.endswith("_total")
         assert (one.kind == "info") == one.name.endswith("_info")
         assert one.help.endswith(".")
-
-
-def take(ledger: Ledger, packets: int, *those: tuple[object, int, int]) -> None:
-    """The kernel's counters: the total, and (source, port, packets) each."""
-    refusals = tuple(Refusal(who, Proto.TCP, port, n, n * 60) for who, port, n in those)  # type: ignore[arg-type]
-    counters = Counters(packets, packets * 60, refusals)
-    role = {8000: "api", 29500: "tcpstore"}
-    ledger.take(
-        (SPACE, Mode.ENFORCE), counters, 0.0, lambda one: Purpose(role.get(one.port, ""), "")
-    )
-
-
-def test_drops_are_counted_by_role_and_their_sum_is_the_total() -> None:
-    """What no source is remembered for is `other`."""
-    ledger, drops = Ledger(0.0), DropCounts()
-    take(ledger, 10, (STRANGER, 29500, 3), (OTHER, 8000, 2))
-    drops.take(ledger)
-    expected = {("host", "tcpstore"): 3, ("host", "api"): 2, ("host", "other"): 5}
-    found = drops.by_role({SPACE: "host"})
-    assert expected == {key: one.packets for key, one in found.items()}
-    assert Drops(3, 180) == found["host", "tcpstore"]
-
-
-def test_drops_go_on_when_the_table_is_built_anew_and_sources_are_forgotten() -> None:
-    """A counter that goes down would look like a flood to Prometheus."""
-    ledger, drops = Ledger(0.0), DropCounts()
-    take(ledger, 10, (STRANGER, 29500, 10))
-    drops.take(ledger)
-    take(ledger, 4, (STRANGER, 29500, 4))  # rebuilt: from zero
-    drops.take(ledger)
-    ledger.records.clear()
-    drops.take(ledger)
-    found = drops.by_role({SPACE: "host"})
-    assert 14 == found["host", "tcpstore"].packets
-    assert 14 == sum(one.packets for one in found.values())
-
-
-def test_a_source_that_was_read_after_the_total_takes_nothing_away() -> None:
-    """A packet that came between the two reads: never less than before."""
-    ledger, drops = Ledger(0.0), DropCounts()
-    take(ledger, 10, (STRANGER, 29500, 3))
-    drops.take(ledger)
-    take(ledger, 11, (STRANGER, 29500, 9))
-    drops.take(ledger)
-    assert Drops(7, 420) == drops.by_role({SPACE: "host"})["host", "other"]
-
-
-def test_an_ended_namespace_is_no_series_any_more() -> None:
-    """Containers come and go."""
-    ledger, drops = Ledger(0.0), DropCounts()
-    take(ledger, 10, (STRANGER, 29500, 10))
-    drops.take(ledger)
-    assert {} == drops.by_role({2: "another"})
