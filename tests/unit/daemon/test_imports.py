@@ -71,7 +71,7 @@ def test_help_is_for_standard_output() -> None:
     """Where a pager finds it."""
     done = started("--help")
     assert (0, "") == (done.returncode, done.stderr)
-    assert 1 == done.stdout.count("Guard this node until SIGTERM")
+    assert 1 == done.stdout.count("Run the daemon until SIGTERM")
 
 
 def test_without_the_other_process_the_daemon_starts_all_the_same(
