@@ -1,8 +1,8 @@
-"""What the operator wrote: /etc/vllmwall/vllmwall.toml and conf.d/*.toml, checked and merged.
+"""The configuration: /etc/vllmwall/vllmwall.toml and conf.d/*.toml, checked and merged.
 
 Promises a `Config` in which every value is usable, or a `ConfigError` that names every problem
-with file, line, key, value and what is allowed. pydantic comes with `load`, takes 90 ms and
-stays: the daemon has it called in another process (`vllmwall.config.reading`).
+with file, line, key, value and what is allowed. `load` imports pydantic, which takes 90 ms and
+stays in memory: the daemon lets another process call it (`vllmwall.config.reading`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllmwall.config.places import DEFAULT_PATH, DROP_INS
 from vllmwall.config.problems import ConfigError, Problem
 
 if TYPE_CHECKING:
     from vllmwall.config.models import Config
+
+DEFAULT_PATH = Path("/etc/vllmwall/vllmwall.toml")
+DROP_INS = "conf.d"
 
 __all__ = ["DEFAULT_PATH", "DROP_INS", "ConfigError", "Problem", "load"]
 
@@ -22,7 +24,7 @@ __all__ = ["DEFAULT_PATH", "DROP_INS", "ConfigError", "Problem", "load"]
 def load(path: Path = DEFAULT_PATH, conf_d: Path | None = None) -> Config:
     """The configuration in ``path`` and ``conf_d/*.toml`` (default: beside ``path``).
 
-    A file that is not there counts as empty. Raises ConfigError with every problem found.
+    A missing file counts as empty. Raises ConfigError with every problem found.
     """
     from vllmwall.config.loading import loaded
 

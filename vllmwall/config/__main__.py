@@ -10,7 +10,7 @@ DOCUMENTS = {"sample": sample_toml, "reference": reference_markdown}
 
 
 def main(arguments: list[str]) -> int:
-    """Print the document that the only argument names; 2 when it names none."""
+    """Print the document that the only argument names. Returns 2 for any other arguments."""
     if len(arguments) != 1 or arguments[0] not in DOCUMENTS:
         sys.stderr.write(f"usage: python -m vllmwall.config {'|'.join(DOCUMENTS)}\n")
         return 2

@@ -1,12 +1,11 @@
-"""What only several values together can get wrong, over all files at once.
+"""Checks of several values together, over all files at once.
 
-Each check takes the files as they were read, so that it can name file and line, and passes
-over values that are no good by themselves: `vllmwall.config.values` complains about those.
+Each check takes the files as they were read, so that it can name file and line, and skips values
+that are invalid by themselves: `vllmwall.config.values` reports those.
 
-Overlapping groups: two groups overlap when some address is in both. That is refused, whatever
-audiences use them: an address with two names would still get in under the second after
-somebody took the first out of an audience, and `status` could not say under which name it
-came. Networks inside one group, and a group's networks among the peers, may overlap.
+Groups must not overlap: an address in two groups would still be allowed by the second after the
+first was removed from an audience, and `status` could not name the group that allowed it. Networks
+inside one group, and a group's networks among the peers, may overlap.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Check = Callable[[list[TomlFile]], Iterator[Problem]]
 
 @dataclass(frozen=True)
 class _Found:
-    """A network, and where it was read."""
+    """A network, and the place where it was read."""
 
     network: Network
     file: TomlFile
@@ -43,23 +42,23 @@ def check_audiences(files: list[TomlFile]) -> Iterator[Problem]:
                 if name not in allowed:
                     yield file.problem(
                         ("policy", role),
-                        f"{shown(name)} is no audience{suggestion(name, allowed)}; allowed are "
+                        f"{shown(name)} is not an audience{suggestion(name, allowed)}; allowed are "
                         f"{', '.join(allowed)}",
                     )
 
 
 def check_default(files: list[TomlFile]) -> Iterator[Problem]:
-    """What nobody named must not be open to everyone."""
+    """Roles that are not named must not be public."""
     for file in files:
         if PUBLIC in _strings(_table(file, "policy").get(DEFAULT_KEY)):
             yield file.problem(
                 ("policy", DEFAULT_KEY),
-                "default cannot be public; name each role that everyone may reach",
+                "default cannot be public. Name each role that everyone may reach.",
             )
 
 
 def check_groups(files: list[TomlFile]) -> Iterator[Problem]:
-    """No address in two groups."""
+    """No address is in two groups."""
     groups: dict[str, list[_Found]] = {}
     for file in files:
         for name, value in _table(file, "groups").items():
@@ -72,7 +71,7 @@ def check_groups(files: list[TomlFile]) -> Iterator[Problem]:
 
 
 def check_everyone(files: list[TomlFile]) -> Iterator[Problem]:
-    """Peers that come to everyone must be meant."""
+    """Peers must not cover all addresses by accident."""
     found = [each for file in files for each in _peer_networks(file)]
     said = [_table(file, "peers").get("allow_everyone") for file in files]
     if next((value for value in reversed(said) if value is not None), None) is True:
@@ -82,8 +81,8 @@ def check_everyone(files: list[TomlFile]) -> Iterator[Problem]:
         widest = min(parts, key=lambda each: each.network.prefixlen)
         yield widest.file.problem(
             widest.key,
-            f"{whole} would let everyone reach every port of every workload; if that is what "
-            "you want, set peers.allow_everyone = true",
+            f"{whole} would open every port of every workload to everyone. If you want that, "
+            "set peers.allow_everyone = true.",
         )
 
 
@@ -98,7 +97,7 @@ def check_workload_names(files: list[TomlFile]) -> Iterator[Problem]:
                 continue
             key = ("workload", index, "name")
             if name in first:
-                yield file.problem(key, f"{shown(name)} is taken; it is also in {first[name]}")
+                yield file.problem(key, f"{shown(name)} is not unique: it is also in {first[name]}")
             here = file.problem(key, "")
             first.setdefault(name, f"{here.file}:{here.line}")
 
@@ -120,8 +119,8 @@ def _overlap_problem(first: str, one: _Found, second: str, other: _Found) -> Pro
     where = one.file.problem(one.key, "")
     return other.file.problem(
         other.key,
-        f"{other.network} overlaps {one.network} of the group {first} ({where.file}:{where.line}); "
-        f"an address may be in one group only, and [policy] can name both {first} and {second}",
+        f"{other.network} overlaps {one.network} of the group {first} ({where.file}:{where.line}). "
+        f"An address may be in one group only; [policy] can name both {first} and {second}.",
     )
 
 
@@ -134,7 +133,7 @@ def _networks(file: TomlFile, key: KeyPath, value: object) -> list[_Found]:
     for index, item in enumerate(value if isinstance(value, list) else ()):
         try:
             found.append(_Found(parse_network(item), file, (*key, index)))
-        except (ValueError, AttributeError):  # complained about by itself
+        except (ValueError, AttributeError):  # reported by its own validator
             continue
     return found
 

@@ -1,7 +1,7 @@
-"""The files of a configuration: which there are, what they say as TOML, and their merging.
+"""The files of a configuration: finding, reading and merging them.
 
-Promises that every file is read once and judged by its own owner and mode, and that what
-cannot be read becomes a problem, never an exception. Imports no pydantic.
+Every file is read once, and its owner and mode are checked. A file that cannot be read becomes a
+problem, never an exception.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from vllmwall.config.toml import TOMLDecodeError, loads
 from vllmwall.linux.files import directory_complaint, read_trusted
 
 Tree = Mapping[str, object]
-# An audience is one value however it is written: a later file replaces it, so that it can
-# also narrow it.
+# An audience is one value even if it is a list: a later file replaces it, so that it can also
+# restrict it.
 _ONE_VALUE = ("policy",)
 
 
 @dataclass(frozen=True)
 class TomlFile:
-    """One file: its values, and the lines that they stand in."""
+    """One file: its values, and their lines."""
 
     path: Path
     tree: Tree
@@ -36,16 +36,16 @@ class TomlFile:
 
 
 @dataclass
-class Reading:
-    """The files that could be read, in the order of merging, and every problem met."""
+class FilesRead:
+    """The files that could be read, in the order of merging, and all problems."""
 
     files: list[TomlFile] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_files(path: Path, conf_d: Path) -> Reading:
-    """``path``, then ``conf_d/*.toml`` in the order of their names. What is not there is empty."""
-    reading = Reading()
+def read_files(path: Path, conf_d: Path) -> FilesRead:
+    """``path``, then ``conf_d/*.toml`` in the order of their names. Missing files are skipped."""
+    reading = FilesRead()
     for directory in dict.fromkeys((path.parent, conf_d)):
         complaint = directory_complaint(directory)
         if complaint is not None:
@@ -56,14 +56,14 @@ def read_files(path: Path, conf_d: Path) -> Reading:
 
 
 def merge(files: list[TomlFile]) -> Tree:
-    """One tree of all files: tables merge, lists concatenate, of other values the last wins."""
+    """One tree of all files: tables merge, lists concatenate, other values are replaced."""
     tree: Tree = {}
     for file in files:
         tree = _merged_tables(tree, file.tree, ())
     return tree
 
 
-def _drop_ins(conf_d: Path, reading: Reading) -> list[Path]:
+def _drop_ins(conf_d: Path, reading: FilesRead) -> list[Path]:
     try:
         names = sorted(path.name for path in conf_d.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -74,7 +74,7 @@ def _drop_ins(conf_d: Path, reading: Reading) -> list[Path]:
     return [conf_d / name for name in names if name.endswith(".toml") and name[0] != "."]
 
 
-def _read_file(path: Path, reading: Reading) -> None:
+def _read_file(path: Path, reading: FilesRead) -> None:
     try:
         content = read_trusted(path)
         reading.files.append(TomlFile(path, loads(content.text), lines_of(content.text)))

@@ -1,7 +1,7 @@
-"""Where each key of a TOML text stands: tomllib tells values, not lines.
+"""The lines of keys in a TOML text, which tomllib does not provide.
 
-Promises a line for every key and list item of a text that tomllib has accepted; it checks no
-syntax itself.
+Promises a line for every key and list item of a text that tomllib has accepted. It does not check
+syntax.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def lines_of(text: str) -> dict[KeyPath, int]:
 
 
 def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
-    """The line of ``path``, or of the innermost part of it that is in the text."""
+    """The line of ``path``, or of the innermost part of it that the text has."""
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
             return lines[path[:length]]
@@ -43,7 +43,7 @@ def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
 
 
 class _Scan:
-    """One walk over the tokens; every method leaves ``_at`` behind what it read."""
+    """One pass over the tokens; every method leaves ``_at`` behind what it has read."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -63,7 +63,7 @@ class _Scan:
         return self._tokens[self._at].text
 
     def _header(self) -> KeyPath:
-        """``[a.b]`` or ``[[a.b]]``: the path that the following pairs stand under."""
+        """``[a.b]`` or ``[[a.b]]``: the path of the following pairs."""
         brackets = 2 if self._tokens[self._at + 1].text == "[" else 1
         self._at += brackets
         path: KeyPath = ()
@@ -130,7 +130,7 @@ class _Scan:
         self._at += 1
 
     def _note(self, path: KeyPath, line: int) -> None:
-        """The line of a path and, where they are new, of the tables around it."""
+        """Record the line of a path, and of the tables around it where they are new."""
         for length in range(1, len(path) + 1):
             self.lines.setdefault(path[:length], line)
 

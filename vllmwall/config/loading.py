@@ -1,7 +1,7 @@
-"""From files to a `Config`, or to one error with everything that is wrong in them.
+"""Loads files into a `Config`, or raises one error with all problems.
 
-Each file is validated by itself, so that a problem has a file and a line and a value that a
-later file overrides is judged too; then the checks over all files; then the merged whole.
+Each file is validated by itself, so that a problem has a file and a line, and so that values which
+a later file overrides are checked too; then all files together; then the merged result.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _problems_of(file: TomlFile) -> Iterator[Problem]:
 
 
 def _cidrs(files: list[TomlFile]) -> dict[str, tuple[Network, ...]]:
-    """peers.cidrs by file. The files are known to be good."""
+    """peers.cidrs by file. The files have been validated."""
     found = {}
     for file in files:
         peers = Config.model_validate(file.tree).peers

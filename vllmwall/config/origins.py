@@ -1,7 +1,7 @@
-"""Which line of which file says what is in force: for people who ask why.
+"""The file and line that a setting comes from, for `vllmwall explain`.
 
-Promises an answer for the files as they are on disk now; a file that cannot be read, or is no
-TOML by now, says nothing.
+Reads the files as they are on disk now. A file that is unreadable or no longer valid TOML counts as
+empty.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from vllmwall.model import Network, Role
 
 
 def of_audience(files: Iterable[Path], role: Role) -> str:
-    """Where a role's audience comes from, ``file:line``: the last file that names it counts.
+    """The place of a role's audience, ``file:line``: the last file that names it counts.
 
-    Where none does, the words for what holds by itself.
+    If none does, the words for the default.
     """
     listed = list(files)
     for key in (role.value, "default"):
@@ -33,7 +33,7 @@ def of_audience(files: Iterable[Path], role: Role) -> str:
 
 
 def of_network(files: Iterable[Path], table: KeyPath, network: Network) -> str:
-    """Where a network is written below a table (``peers.cidrs``, ``groups.NAME``); empty: not."""
+    """The place of a network in a list (``peers.cidrs``, ``groups.NAME``); empty: not found."""
     for file in files:
         tree = _tree(file)
         for index, text in enumerate(_list(tree, table)):

@@ -1,7 +1,4 @@
-"""What is wrong with a configuration, in words for the person who has to put it right.
-
-Imports nothing of ours.
-"""
+"""The problems of a configuration, in words for the person who has to correct it."""
 
 from __future__ import annotations
 
@@ -14,10 +11,10 @@ _LONGEST_VALUE = 80
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing to put right. ``line`` counts from 1; None: it could not be found.
+    """One error to correct. ``line`` counts from 1; None: unknown.
 
-    ``key`` is written ``peers.cidrs[1]`` (the first item of a list is ``[0]``); "" when the
-    whole file is meant.
+    ``key`` is written ``peers.cidrs[1]`` (the first item of a list is ``[0]``); "" means
+    the whole file.
     """
 
     file: str
@@ -31,7 +28,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. ``problems`` holds every one that was found."""
+    """The configuration is invalid. ``problems`` holds all errors."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(set(problems), key=_reading_order))
@@ -51,7 +48,7 @@ def key_text(path: KeyPath) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: TOML's way for strings and truth, cut when it is long."""
+    """A value as an error message shows it: as in TOML, and shortened."""
     if isinstance(value, bool):
         return str(value).lower()
     text = f'"{value}"' if isinstance(value, str) else str(value)

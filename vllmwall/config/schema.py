@@ -1,7 +1,7 @@
-"""A JSON schema of vllmwall.toml, with which editors complete, explain and check its keys.
+"""The JSON schema of vllmwall.toml, for editors: completion, descriptions and checks of keys.
 
-Made from the models. It refuses unknown keys and wrong types. `vllmwall check` checks more: values
-that only several keys together can get wrong, and what this host knows (files, users).
+Generated from the models. It rejects unknown keys and wrong types. `vllmwall check` checks more:
+the format of values, and several keys together.
 """
 
 from __future__ import annotations

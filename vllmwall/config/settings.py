@@ -1,7 +1,4 @@
-"""What the daemon takes from a configuration: plain values that were checked before.
-
-Imports no pydantic, which checks them in a process of its own: `vllmwall.config.reading`.
-"""
+"""The daemon's settings: plain values that pydantic has checked in another process."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from vllmwall.recognize.definitions import WorkloadDefinition
 
 @dataclass(frozen=True)
 class PeerSettings:
-    """Where peers come from. ``by_file``: the networks that each file of the configuration names;
+    """The sources of peers. ``by_file``: the networks that each file of the configuration names;
     ``files`` are globs of others with networks in them, ``dns`` names."""
 
     by_file: Mapping[str, tuple[Network, ...]]
@@ -26,7 +23,7 @@ class PeerSettings:
 
 @dataclass(frozen=True)
 class MetricsSettings:
-    """Where metrics are to be had; empty: nowhere."""
+    """Where metrics are provided; empty: nowhere."""
 
     listen: str
     textfile: str

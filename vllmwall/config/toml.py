@@ -1,7 +1,4 @@
-"""TOML in and out: the reader of the Python that runs us, and a writer for what we write.
-
-Imports nothing of ours.
-"""
+"""Reading TOML with the standard library, or tomli before Python 3.11; writing single values."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ __all__ = ["TOMLDecodeError", "loads", "toml_value"]
 
 
 def toml_value(value: object) -> str:
-    """``value`` as TOML on one line. What TOML has no word for is written as a string."""
+    """``value`` as TOML on one line. Other types are written as strings."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

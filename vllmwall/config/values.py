@@ -1,7 +1,7 @@
-"""The single values of the configuration: how each is read from TOML and what it refuses.
+"""Readers of single configuration values.
 
-Every function takes what TOML gave and returns the value, or raises ValueError with a sentence
-that says what is wrong and what is allowed. The pydantic types built on them are at the end.
+Each function takes a value from TOML and returns it, or raises ValueError with what is wrong and
+what is allowed. The pydantic types that use them are at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vllmwall.config.problems import shown
 from vllmwall.model import BUILT_IN_AUDIENCES, PUBLIC, Network, Proto, Role
 
 DEFAULT_KEY = "default"
-# Unix sockets get no packets, so an audience for them would be a key that does nothing.
+# Unix sockets receive no packets, so an audience for them would have no effect.
 _UNIX_ROLES = (Role.UNIX, Role.ZMQ_IPC)
 ROLE_NAMES = tuple(role.value for role in Role if role not in _UNIX_ROLES)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -34,7 +34,7 @@ _ACCEPTANCE = re.compile(
 
 
 class FailsafePort(NamedTuple):
-    """One port that never enters a wall; written ``tcp/22``."""
+    """One port that is never walled, written ``tcp/22``."""
 
     proto: Proto
     port: int
@@ -44,14 +44,14 @@ class FailsafePort(NamedTuple):
 
 
 class Acceptance(NamedTuple):
-    """A finding of `vllmwall audit` that is accepted: of which workloads, and until when."""
+    """An accepted finding of `vllmwall audit`, for some workloads, and until a date."""
 
     finding: str
     workload: str = "*"
     until: date | None = None
 
     def counts_on(self, day: date) -> bool:
-        """It has not ended; its last day counts."""
+        """Whether it is still valid. The last day counts."""
         return self.until is None or day <= self.until
 
     def __str__(self) -> str:
@@ -68,24 +68,24 @@ def read_network(value: object) -> Network:
 
 
 def read_group(networks: tuple[Network, ...]) -> tuple[Network, ...]:
-    """A group's networks: at least one, and not everyone."""
+    """A group's networks: at least one, and not all addresses."""
     if not networks:
-        raise ValueError("a group must hold at least one network; fill it or delete it")
+        raise ValueError("a group needs at least one network. Add one, or delete the group.")
     if everyone_in(networks):
         raise ValueError(
-            "this group comes to everyone; use the audience public for the roles that everyone "
-            "may reach"
+            "this group covers all addresses. Use the audience public for the roles that everyone "
+            "may reach."
         )
     return networks
 
 
 def read_group_name(value: str) -> str:
-    """A name that can stand in [policy] beside the built-in audiences."""
+    """A name for [policy] that is not a built-in audience."""
     if value in BUILT_IN_AUDIENCES:
-        raise ValueError(f"{value} is a built-in audience; give the group another name")
+        raise ValueError(f"{value} is a built-in audience. Give the group another name.")
     if not _NAME.fullmatch(value):
         raise ValueError(
-            f"{shown(value)} cannot name a group; use a lower-case letter, then up to 30 of "
+            f"{shown(value)} is not a group name. Use a lower-case letter, then up to 30 of "
             "a-z 0-9 _ -"
         )
     return value
@@ -94,10 +94,10 @@ def read_group_name(value: str) -> str:
 def read_role(value: str) -> str:
     """A key of [policy]: a role or ``default``."""
     if value in _UNIX_ROLES:
-        raise ValueError(f"{value} listeners are unix sockets; no packet reaches them")
+        raise ValueError(f"{value} listeners are unix sockets, which receive no packets")
     if value not in (*ROLE_NAMES, DEFAULT_KEY):
         raise ValueError(
-            f"{shown(value)} is no role{suggestion(value, (*ROLE_NAMES, DEFAULT_KEY))}; allowed "
+            f"{shown(value)} is not a role{suggestion(value, (*ROLE_NAMES, DEFAULT_KEY))}; allowed "
             f"are {', '.join(ROLE_NAMES)} and {DEFAULT_KEY}"
         )
     return value
@@ -109,9 +109,9 @@ def read_audience(value: object) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"must be an audience or a list of audiences, not {shown(value)}")
     if not names:
-        raise ValueError('an empty list admits nobody; say "node" for this host only')
+        raise ValueError('an empty list allows nobody. Use "node" for this host only.')
     if PUBLIC in names and set(names) != {PUBLIC}:
-        raise ValueError("public admits everyone already; name it alone")
+        raise ValueError("public includes everyone. Use it alone.")
     return tuple(sorted(set(names)))
 
 
@@ -120,7 +120,9 @@ def read_failsafe(value: object) -> FailsafePort:
     text = _string(value, 'like "tcp/22"')
     proto, _, port = text.partition("/")
     if proto not in ("tcp", "udp") or not re.fullmatch("[0-9]{1,5}", port):
-        raise ValueError(f'{shown(text)} is no port with protocol; write "tcp/22" or "udp/123"')
+        raise ValueError(
+            f'{shown(text)} is not a port with a protocol. Write "tcp/22" or "udp/123".'
+        )
     return FailsafePort(Proto(proto), read_port(int(port)))
 
 
@@ -130,20 +132,20 @@ def read_acceptance(value: object) -> Acceptance:
     match = _ACCEPTANCE.fullmatch(text)
     if match is None or not match["finding"].strip("*?"):
         raise ValueError(
-            f"{shown(text)} names no finding; write FINDING or FINDING@WORKLOAD, and after it "
+            f"{shown(text)} names no finding. Write FINDING or FINDING@WORKLOAD, and after it "
             '" until YYYY-MM-DD" where it shall end'
         )
     try:
         until = date.fromisoformat(match["until"]) if match["until"] else None
     except ValueError:
-        raise ValueError(f"{shown(match['until'])} is no date; write YYYY-MM-DD") from None
+        raise ValueError(f"{shown(match['until'])} is not a date. Write YYYY-MM-DD.") from None
     return Acceptance(match["finding"], match["workload"] or "*", until)
 
 
 def read_port(value: object) -> int:
     """A port number, 1 to 65535."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
-        raise ValueError(f"{shown(value)} is no port; allowed are 1 to 65535")
+        raise ValueError(f"{shown(value)} is not a port. Allowed are 1 to 65535.")
     return value
 
 
@@ -160,19 +162,19 @@ def read_metrics_address(value: object) -> str:
         good = False
     if not good or (address.version == 6) != host.startswith("["):
         raise ValueError(
-            f'{shown(text)} is no address to listen on; write "127.0.0.1:9837", "[::1]:9837", '
+            f'{shown(text)} is not an address to listen on. Write "127.0.0.1:9837", "[::1]:9837", '
             '"unix:/run/vllmwall/metrics.sock", or "" for none'
         )
     return text
 
 
 def read_metrics_file(value: object) -> str:
-    """An absolute path that node_exporter's collector reads, or nothing."""
+    """An absolute path for node_exporter's textfile collector, or nothing."""
     text = _string(value, "a path")
     if text and (not text.startswith("/") or "\0" in text or not text.endswith(".prom")):
         raise ValueError(
-            f"{shown(text)} is nothing that node_exporter would read; write a path from / on that "
-            "ends in .prom"
+            f"{shown(text)} is not a file that node_exporter reads. Write an absolute path that "
+            "ends in .prom."
         )
     return text
 
@@ -182,18 +184,18 @@ def read_workload_name(value: object) -> str:
     text = _string(value, "a name")
     if not _WORKLOAD_NAME.fullmatch(text):
         raise ValueError(
-            f"{shown(text)} cannot name a workload; use a letter or digit, then up to 62 of "
+            f"{shown(text)} is not a workload name. Use a letter or digit, then up to 62 of "
             "A-Z a-z 0-9 . _ -"
         )
     return text
 
 
 def read_pattern(value: object) -> str:
-    """A glob that does not simply match everything."""
+    """A glob that does not match everything."""
     text = _string(value, "a pattern")
     if not text.strip("*?/ "):
         raise ValueError(
-            f"{shown(text)} matches every process of this node; name what sets the workload apart"
+            f"{shown(text)} matches every process of this node. Use a more specific pattern."
         )
     return text
 
@@ -202,7 +204,7 @@ def read_file_glob(value: object) -> str:
     """An absolute path, with or without wildcards."""
     text = _string(value, "a path")
     if not text.startswith("/") or "\0" in text:
-        raise ValueError(f"{shown(text)} is no absolute path; write it from / on")
+        raise ValueError(f"{shown(text)} is not an absolute path. Start it with /.")
     return text
 
 
@@ -210,9 +212,11 @@ def read_host_name(value: object) -> str:
     """A DNS name."""
     text = _string(value, "a DNS name")
     if _ADDRESS.fullmatch(text):
-        raise ValueError(f"{shown(text)} is no DNS name; addresses and CIDRs go into peers.cidrs")
+        raise ValueError(
+            f"{shown(text)} is not a DNS name. Put addresses and CIDRs into peers.cidrs."
+        )
     if not _HOST_NAME.fullmatch(text):
-        raise ValueError(f"{shown(text)} is no DNS name; write one like gpu-nodes.internal")
+        raise ValueError(f"{shown(text)} is not a DNS name. Write one like gpu-nodes.internal.")
     return text
 
 
@@ -220,7 +224,7 @@ def read_unix_group(value: object) -> str:
     """The name of a group of this host's users (useradd's rules)."""
     text = _string(value, "a group name")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
-        raise ValueError(f"{shown(text)} is no group name; write one of this host's, like adm")
+        raise ValueError(f"{shown(text)} is not a group name. Use a group of this host, like adm.")
     return text
 
 

@@ -1,7 +1,4 @@
-"""pydantic's errors in our words: what is wrong with the value, and what is allowed.
-
-Imports the models only to list the keys that a table may hold.
-"""
+"""Error messages for pydantic's errors: what is wrong with the value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from vllmwall.config.models import Config
 from vllmwall.config.problems import KeyPath, shown
-from vllmwall.config.section import Section
+from vllmwall.config.sections import Section
 from vllmwall.config.values import suggestion
 
 _KEY_MARK = "[key]"  # pydantic's mark for an error in a table's key rather than its value
@@ -40,7 +37,7 @@ def complaints(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
 
 
 def keys_of(section: type[Section]) -> dict[str, str]:
-    """The keys that a table may hold, as they are written, and the field behind each."""
+    """The keys of a table, as they are written, and the field of each."""
     return {field.alias or name: name for name, field in section.model_fields.items()}
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from vllmwall.config.__main__ import main
 from vllmwall.config.documents import reference_markdown, sample_toml
-from vllmwall.config.models import Config, MatchSection, WorkloadSection
+from vllmwall.config.models import Config
+from vllmwall.config.sections import MatchSection, WorkloadSection
 from vllmwall.config.values import ROLE_NAMES
 from vllmwall.config.wording import keys_of
 

@@ -23,11 +23,11 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
          "metrics, audit"),
         ("[host]\nlockdwn = true", "2: host.lockdwn: unknown key (did you mean lockdown?); "
          "allowed here: failsafe, lockdown, open, api_users"),
-        ("[limits]\nburst = 3", "1: limits: burst does nothing without new_per_second"),
+        ("[limits]\nburst = 3", "1: limits: burst has no effect without new_per_second"),
         ("limits.connections = 0", "1: limits.connections: must be at least 1, not 0"),
-        ("[log]\nper_second = 3", "1: log: say where the log goes: group is missing"),
-        ('[log]\ngroup = 1\nprefix = "a;b"', '3: log.prefix: "a;b" cannot be a prefix; use up '
-         "to 64 letters, digits, spaces and . _ : / -"),
+        ("[log]\nper_second = 3", "1: log: group is missing. Set it to the NFLOG group."),
+        ('[log]\ngroup = 1\nprefix = "a;b"', '3: log.prefix: "a;b" is not a prefix. Use up to '
+         "64 letters, digits, spaces and . _ : / -"),
         ("[peers]\n\ncidr = []", "3: peers.cidr: unknown key (did you mean cidrs?); allowed here: "
          "cidrs, files, dns, allow_everyone"),
         ('mode = "drop"', '1: mode: must be "enforce" or "audit", not "drop"'),
@@ -35,42 +35,43 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
         ("peers = 3", "1: peers: must be a table, not 3"),
         ('peers.cidrs = "10.0.0.0/8"', '1: peers.cidrs: must be a list, not "10.0.0.0/8"'),
         ("peers.allow_everyone = 1", "1: peers.allow_everyone: must be true or false, not 1"),
-        ('peers.files = ["peers.txt"]', '1: peers.files[0]: "peers.txt" is no absolute path; write '
-         "it from / on"),
-        ('peers.dns = ["10.0.0.1"]', '1: peers.dns[0]: "10.0.0.1" is no DNS name; addresses and '
-         "CIDRs go into peers.cidrs"),
-        ('peers.dns = ["fd00::1"]', '1: peers.dns[0]: "fd00::1" is no DNS name; addresses and '
-         "CIDRs go into peers.cidrs"),
-        ('peers.dns = ["a b"]', '1: peers.dns[0]: "a b" is no DNS name; write one like '
-         "gpu-nodes.internal"),
+        ('peers.files = ["peers.txt"]', '1: peers.files[0]: "peers.txt" is not an absolute '
+         "path. Start it with /."),
+        ('peers.dns = ["10.0.0.1"]', '1: peers.dns[0]: "10.0.0.1" is not a DNS name. Put '
+         "addresses and CIDRs into peers.cidrs."),
+        ('peers.dns = ["fd00::1"]', '1: peers.dns[0]: "fd00::1" is not a DNS name. Put '
+         "addresses and CIDRs into peers.cidrs."),
+        ('peers.dns = ["a b"]', '1: peers.dns[0]: "a b" is not a DNS name. Write one like '
+         "gpu-nodes.internal."),
         ("policy = 3", "1: policy: must be a table, not 3"),
-        ("policy.api = []", '1: policy.api: an empty list admits nobody; say "node" for this host '
-         "only"),
+        ("policy.api = []", '1: policy.api: an empty list allows nobody. Use "node" for this '
+         "host only."),
         ("policy.api = 3", "1: policy.api: must be an audience or a list of audiences, not 3"),
         ("policy.api = [3]", "1: policy.api: must be an audience or a list of audiences, not [3]"),
-        ('policy.api = ["public", "peers"]', "1: policy.api: public admits everyone already; name "
-         "it alone"),
-        ('policy.api = "every"', '1: policy.api: "every" is no audience; allowed are public, '
-         "peers, node"),
-        ('policy.zmq-ipc = "peers"', "1: policy.zmq-ipc: zmq-ipc listeners are unix sockets; no "
-         "packet reaches them"),
-        ('policy.default = "public"', "1: policy.default: default cannot be public; name each role "
-         "that everyone may reach"),
-        ("groups.a = []", "1: groups.a: a group must hold at least one network; fill it or delete "
-         "it"),
-        ('groups.peers = ["10.0.0.1"]', "1: groups.peers: peers is a built-in audience; give the "
-         "group another name"),
-        ('groups.Ops = ["10.0.0.1"]', '1: groups.Ops: "Ops" cannot name a group; use a lower-case '
-         "letter, then up to 30 of a-z 0-9 _ -"),
-        ('groups.a = ["0.0.0.0/0"]', "1: groups.a: this group comes to everyone; use the audience "
-         "public for the roles that everyone may reach"),
-        ('groups.a = ["::/1", "8000::/1"]', "1: groups.a: this group comes to everyone; use the "
-         "audience public for the roles that everyone may reach"),
-        ('host.failsafe = ["22"]', '1: host.failsafe[0]: "22" is no port with protocol; write '
-         '"tcp/22" or "udp/123"'),
-        ('host.failsafe = ["tcp/0"]', "1: host.failsafe[0]: 0 is no port; allowed are 1 to 65535"),
-        ('host.failsafe = ["tcp/٢٢"]', '1: host.failsafe[0]: "tcp/٢٢" is no port with protocol; '
-         'write "tcp/22" or "udp/123"'),
+        ('policy.api = ["public", "peers"]', "1: policy.api: public includes everyone. Use it "
+         "alone."),
+        ('policy.api = "every"', '1: policy.api: "every" is not an audience; allowed are '
+         "public, peers, node"),
+        ('policy.zmq-ipc = "peers"', "1: policy.zmq-ipc: zmq-ipc listeners are unix sockets, "
+         "which receive no packets"),
+        ('policy.default = "public"', "1: policy.default: default cannot be public. Name each "
+         "role that everyone may reach."),
+        ("groups.a = []", "1: groups.a: a group needs at least one network. Add one, or delete "
+         "the group."),
+        ('groups.peers = ["10.0.0.1"]', "1: groups.peers: peers is a built-in audience. Give "
+         "the group another name."),
+        ('groups.Ops = ["10.0.0.1"]', '1: groups.Ops: "Ops" is not a group name. Use a '
+         "lower-case letter, then up to 30 of a-z 0-9 _ -"),
+        ('groups.a = ["0.0.0.0/0"]', "1: groups.a: this group covers all addresses. Use the "
+         "audience public for the roles that everyone may reach."),
+        ('groups.a = ["::/1", "8000::/1"]', "1: groups.a: this group covers all addresses. Use "
+         "the audience public for the roles that everyone may reach."),
+        ('host.failsafe = ["22"]', '1: host.failsafe[0]: "22" is not a port with a protocol. '
+         'Write "tcp/22" or "udp/123".'),
+        ('host.failsafe = ["tcp/0"]', "1: host.failsafe[0]: 0 is not a port. Allowed are 1 to "
+         "65535."),
+        ('host.failsafe = ["tcp/٢٢"]', '1: host.failsafe[0]: "tcp/٢٢" is not a port with a '
+         'protocol. Write "tcp/22" or "udp/123".'),
         ("host.failsafe = [22]", '1: host.failsafe[0]: must be like "tcp/22" in quotes, not 22'),
         ("daemon.full_pass_seconds = 0", "1: daemon.full_pass_seconds: must be at least 1, not 0"),
         ("daemon.full_pass_seconds = 7200", "1: daemon.full_pass_seconds: must be at most 3600, "
@@ -81,8 +82,8 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
          '"9"'),
         ('daemon.log = "syslog"', '1: daemon.log: must be "auto", "journal", "json" or "console", '
          'not "syslog"'),
-        ('control.group = "a b"', '1: control.group: "a b" is no group name; write one of this '
-         "host's, like adm"),
+        ('control.group = "a b"', '1: control.group: "a b" is not a group name. Use a group of '
+         "this host, like adm."),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named_with_its_place(
@@ -134,8 +135,8 @@ def test_everyone_is_no_peer_unless_it_is_meant(
 ) -> None:
     """Also written as an IPv4-mapped network, or in two halves."""
     assert problems(f"peers.cidrs = [{cidrs}]") == [
-        f"1: peers.cidrs[{key}]: {whole} would let everyone reach every port of every workload; "
-        "if that is what you want, set peers.allow_everyone = true"
+        f"1: peers.cidrs[{key}]: {whole} would open every port of every workload to "
+        "everyone. If you want that, set peers.allow_everyone = true."
     ]
 
 
@@ -145,7 +146,8 @@ def test_a_role_that_does_not_exist_is_answered_with_those_that_do(
     """The whole list, and the one that was probably meant."""
     (problem,) = problems('policy.metrix = "peers"')
     assert problem.startswith(
-        '1: policy.metrix: "metrix" is no role (did you mean metrics?); allowed are api, metrics, '
+        '1: policy.metrix: "metrix" is not a role (did you mean metrics?); allowed are api, '
+        "metrics, "
     )
     assert problem.endswith(ROLES_END)
 
@@ -156,8 +158,8 @@ def test_an_audience_that_does_not_exist_is_answered_with_those_that_do(
     """Groups of every file are among them."""
     text = '[policy]\ngloo = ["peers", "monitorin"]\n[groups]\nmonitoring = ["10.9.0.5"]'
     assert problems(text) == [
-        '2: policy.gloo: "monitorin" is no audience (did you mean monitoring?); allowed are '
-        "public, peers, node, monitoring"
+        '2: policy.gloo: "monitorin" is not an audience (did you mean monitoring?); allowed '
+         "are public, peers, node, monitoring"
     ]  # fmt: skip
 
 
@@ -167,22 +169,21 @@ def test_an_audience_that_does_not_exist_is_answered_with_those_that_do(
         ('[[workload]]\nname = "x"', ["1: workload[0].match: is missing"]),
         ('[[workload]]\nmatch.unit = "x"', ["1: workload[0].name: is missing"]),
         ('[[workload]]\nname = "x"\nmatch = {}', [
-            "3: workload[0].match: say how to find it: at least one of exe, argv, unit, image, "
-            "cgroup"]),
+            "3: workload[0].match: needs at least one of exe, argv, unit, image, cgroup"]),
         ('[[workload]]\nname = "x"\nmatch = { pid = 3 }', [
             "3: workload[0].match.pid: unknown key; allowed here: exe, argv, unit, image, "
             "cgroup"]),
         ('[[workload]]\nname = "x"\nmatch = { exe = "/*" }', [
-            '3: workload[0].match.exe: "/*" matches every process of this node; name what sets '
-            "the workload apart"]),
+            '3: workload[0].match.exe: "/*" matches every process of this node. Use a more '
+             "specific pattern."]),
         ('[[workload]]\nname = "a/b"\nmatch.unit = "x"\n', [
-            '2: workload[0].name: "a/b" cannot name a workload; use a letter or digit, then up to '
-            "62 of A-Z a-z 0-9 . _ -"]),
+            '2: workload[0].name: "a/b" is not a workload name. Use a letter or digit, then up '
+             "to 62 of A-Z a-z 0-9 . _ -"]),
         ('[[workload]]\nname = 3\nmatch.unit = "x"\napi_ports = [\n70000,\n"80",\ntrue]', [
             "2: workload[0].name: must be a name in quotes, not 3",
-            "5: workload[0].api_ports[0]: 70000 is no port; allowed are 1 to 65535",
-            '6: workload[0].api_ports[1]: "80" is no port; allowed are 1 to 65535',
-            "7: workload[0].api_ports[2]: true is no port; allowed are 1 to 65535"]),
+            "5: workload[0].api_ports[0]: 70000 is not a port. Allowed are 1 to 65535.",
+            '6: workload[0].api_ports[1]: "80" is not a port. Allowed are 1 to 65535.',
+            "7: workload[0].api_ports[2]: true is not a port. Allowed are 1 to 65535."]),
         ("workload = [3]", ["1: workload[0]: must be a table, not 3"]),
         ("workload = 3", ["1: workload: must be a list, not 3"]),
     ],
@@ -200,7 +201,10 @@ def test_two_workloads_of_one_name_are_refused(write: Callable[..., Path]) -> No
     other = write('\n[[workload]]\nname = "x"\nmatch.unit = "y"', "conf.d/a.toml")
     with pytest.raises(ConfigError) as caught:
         load(main)
-    assert str(caught.value) == f'{other}:3: workload[0].name: "x" is taken; it is also in {main}:2'
+    assert (
+        str(caught.value)
+        == f'{other}:3: workload[0].name: "x" is not unique: it is also in {main}:2'
+    )
 
 
 @pytest.mark.parametrize(

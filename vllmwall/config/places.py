@@ -1,6 +1,0 @@
-"""Where a configuration lies."""
-
-from pathlib import Path
-
-DEFAULT_PATH = Path("/etc/vllmwall/vllmwall.toml")
-DROP_INS = "conf.d"
