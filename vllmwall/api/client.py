@@ -14,15 +14,15 @@ from pathlib import Path
 
 from vllmwall.api.commands import COMMANDS
 from vllmwall.api.errors import ControlError, Json
+from vllmwall.linux.places import CONTROL_SOCKET
 
-DEFAULT_SOCKET = Path("/run/vllmwall/control.sock")
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 def request(
     command: str,
     arguments: Json | None = None,
-    socket_path: Path = DEFAULT_SOCKET,
+    socket_path: Path = CONTROL_SOCKET,
     timeout: float = 30.0,
 ) -> dict[str, object]:
     """Ask the daemon and return its answer. Raises ControlError; ``timeout`` is in seconds.

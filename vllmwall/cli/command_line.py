@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from vllmwall.api.client import DEFAULT_SOCKET
 from vllmwall.cli.failures import NoSuchCommand, show_failure
+from vllmwall.linux.places import CONTROL_SOCKET
 
 if TYPE_CHECKING:
     from vllmwall.engine.options import Options
@@ -28,7 +28,7 @@ _SOCKET_VARIABLE = "VLLMWALL_SOCKET"
 
 
 def _usual_socket() -> Path:
-    return Path(os.environ.get(_SOCKET_VARIABLE) or DEFAULT_SOCKET)
+    return Path(os.environ.get(_SOCKET_VARIABLE) or CONTROL_SOCKET)
 
 
 @dataclass
@@ -72,7 +72,7 @@ COMMON = (
         is_eager=True,
         expose_value=False,
         callback=_keep,
-        help=f"Control socket of the daemon. [default: ${_SOCKET_VARIABLE} or {DEFAULT_SOCKET}]",
+        help=f"Control socket of the daemon. [default: ${_SOCKET_VARIABLE} or {CONTROL_SOCKET}]",
     ),
     click.Option(
         ["--color"],

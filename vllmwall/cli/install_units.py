@@ -16,6 +16,7 @@ import click
 from vllmwall.cli.command_line import Command
 from vllmwall.cli.failures import fail
 from vllmwall.cli.terminal import print_answer
+from vllmwall.linux.places import RUNTIME_DIRECTORY, STATE_DIRECTORY
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +26,7 @@ _PACKAGED = Path("/usr/lib/systemd/system/vllmwall.service")
 _SOURCE = Path(__file__).parent / "units"
 _UNITS = ("vllmwall.service", "vllmwall-boot.service", "vllmwall.slice")
 # Written by the daemon; /etc/vllmwall is written by people and stays.
-_WRITTEN = ("/run/vllmwall", "/var/lib/vllmwall")
+_WRITTEN = (RUNTIME_DIRECTORY, STATE_DIRECTORY)
 _TRACES = Path("/sys/kernel/tracing/instances/vllmwall")
 _SLICE = Path("/sys/fs/cgroup/vllmwall.slice/cgroup.events")
 

@@ -6,9 +6,11 @@ import re
 
 import click
 
+from vllmwall.linux.places import CONFIGURATION
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
-CONFIG = "/etc/vllmwall/vllmwall.toml"
+CONFIG = str(CONFIGURATION)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]

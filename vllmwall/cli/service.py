@@ -17,6 +17,7 @@ from vllmwall.cli.ssh import ssh_connection
 from vllmwall.cli.terminal import print_answer
 from vllmwall.cli.units import count
 from vllmwall.cli.without_daemon import failing_in_words, runtime_dir, take_down
+from vllmwall.linux.places import RUNTIME_DIRECTORY, STATE_DIRECTORY
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,19 +26,19 @@ if TYPE_CHECKING:
     from vllmwall.api.shapes import StatusJson
     from vllmwall.engine.options import Options
 
-RUNTIME_DIR = "/run/vllmwall"
-STATE_DIR = "/var/lib/vllmwall"
-
 
 @click.command(cls=Command)
 @config_option
 @click.option(
-    "--runtime-dir", default=RUNTIME_DIR, show_default=True, help="Folder of socket, lock, state."
+    "--runtime-dir",
+    default=str(RUNTIME_DIRECTORY),
+    show_default=True,
+    help="Folder of socket, lock, state.",
 )
 @only_option
 @click.option(
     "--state-dir",
-    default=STATE_DIR,
+    default=str(STATE_DIRECTORY),
     show_default=True,
     help="Folder of the wall for the next boot. With --only-namespace it is written only if this "
     "option is given.",
@@ -69,7 +70,7 @@ def daemon(
 
     if line.socket != CommandLine().socket:
         raise click.UsageError("--socket names a running daemon; here use --runtime-dir")
-    is_ours = not only_namespace or state_dir != STATE_DIR
+    is_ours = not only_namespace or state_dir != str(STATE_DIRECTORY)
     state_file = Path(state_dir) / "boot.nft" if is_ours else None
     options = Options(Path(config), Path(runtime_dir), only_namespace, log, log_level, state_file)
     (line.begin or _run)(options)

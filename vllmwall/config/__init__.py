@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllmwall.config.problems import ConfigError, Problem
+from vllmwall.linux.places import CONFIGURATION as DEFAULT_PATH
+from vllmwall.linux.places import DROP_INS
 
 if TYPE_CHECKING:
     from vllmwall.config.models import Config

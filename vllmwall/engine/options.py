@@ -9,9 +9,9 @@ from pathlib import Path
 
 from vllmwall.config import DEFAULT_PATH
 from vllmwall.config.reading import Reading
+from vllmwall.linux.places import RUNTIME_DIRECTORY
 from vllmwall.networks.banlist import FILE_NAME
 
-RUNTIME_DIRECTORY = Path("/run/vllmwall")
 DOWN_MARKER = "down"  # a file there: the walls are down on request
 
 

@@ -16,9 +16,8 @@ from vllmwall.enforce.boot import Door, boot_script, lasting, remembered_in
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.files import save_text
 from vllmwall.linux.netns import run_in
+from vllmwall.linux.places import SAVED_WALL
 from vllmwall.model import PEERS, Listener, Network, Proto, Wall
-
-DEFAULT_FILE = Path("/var/lib/vllmwall/boot.nft")
 
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of the namespace of who reads it
 _REMOTE_SHELLS = frozenset({"sshd", "dropbear", "systemd"})  # systemd: ssh.socket
@@ -27,7 +26,7 @@ _REMOTE_SHELLS = frozenset({"sshd", "dropbear", "systemd"})  # systemd: ssh.sock
 class SavedWall:
     """The script in ``file``, as far as it can be read."""
 
-    def __init__(self, file: Path = DEFAULT_FILE) -> None:
+    def __init__(self, file: Path = SAVED_WALL) -> None:
         self._file = file
         self._text = _read(file)
         self._entries = remembered_in(self._text)

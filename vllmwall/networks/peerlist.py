@@ -19,6 +19,7 @@ from threading import Lock, RLock
 from vllmwall.cidr import everyone_in, merged, plain
 from vllmwall.config import DEFAULT_PATH, DROP_INS
 from vllmwall.config.settings import PeerSettings
+from vllmwall.linux.places import RUNTIME_DIRECTORY
 from vllmwall.model import Network
 from vllmwall.networks.clock import since_epoch
 from vllmwall.networks.dns import Lookups, NoAnswerError
@@ -30,7 +31,6 @@ from vllmwall.networks.state import State, load_state, store_state
 
 STATE_NAME = "peers.json"
 RUNTIME = "runtime"
-RUNTIME_DIRECTORY = Path("/run/vllmwall")
 _Key = tuple[PeerKind, str]
 
 
