@@ -60,7 +60,7 @@ _COLUMNS = (
     help="How long to wait for an answer.",
 )
 def prove(peer: tuple[str, ...], patience: float) -> None:
-    """Send test packets to every listener from outside.
+    """Send test packets to every listener from an untrusted address.
 
     Creates a temporary network namespace with an untrusted address (such as 198.51.100.77) and
     a veth pair into each network namespace with a workload, and removes them at the end. Workloads

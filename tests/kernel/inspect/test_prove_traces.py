@@ -104,7 +104,7 @@ def test_an_error_in_the_middle_leaves_nothing(node: Guarded) -> None:
     done = subprocess.run(
         [sys.executable, "-c", broken, *arguments], capture_output=True, text=True, check=False
     )
-    assert (1, "vllmwall: nothing is proved: no such thing\n") == (done.returncode, done.stderr)
+    assert (1, "vllmwall: no probes were sent: no such thing\n") == (done.returncode, done.stderr)
     assert before == traces(node.lab.node)
 
 
