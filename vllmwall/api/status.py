@@ -159,7 +159,7 @@ def _problems(facts: StatusFacts) -> list[str]:
     ]
     found += [f"peers from {one.name}: {one.error}" for one in facts.sources if one.error]
     if facts.config.problems:
-        found.append("the configuration on disk is not in force: see config.error")
+        found.append("the configuration on disk is invalid; the previous one is still active:")
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -95,12 +95,14 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click; an error in the line is printed as JSON where the line asks for JSON."""
-        own = takewhile(lambda word: word != "--", args)
-        if not ctx.allow_interspersed_args:  # what follows the options is somebody else's
-            own = takewhile(lambda word: word.startswith("-"), own)
-        if "--json" in own:
+        if "--json" in self.own_words(ctx, args):
             ctx.ensure_object(CommandLine).wants_json = True
         return super().parse_args(ctx, args)
+
+    def own_words(self, ctx: click.Context, args: list[str]) -> Iterator[str]:
+        """The words of the line before those of another program, as `vllmwall run` has them."""
+        own = takewhile(lambda word: word != "--", args)
+        return own if ctx.allow_interspersed_args else takewhile(_is_option, own)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own options, then the common ones."""
@@ -116,6 +118,10 @@ class Group(Command, click.Group):
     """Commands with suggestions for mistyped names and one-line helps that are never cut."""
 
     command_class = Command
+
+    def own_words(self, ctx: click.Context, args: list[str]) -> Iterator[str]:
+        """The words of its commands too."""
+        return takewhile(lambda word: word not in ("--", "run"), args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -195,6 +201,10 @@ class LazyGroup(Group):
         except Exception as error:  # whatever it is: a program that reads JSON gets JSON
             status = show_failure(error, as_json=line.as_json)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-")
 
 
 def one_line(command: click.Command) -> str:

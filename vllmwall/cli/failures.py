@@ -96,12 +96,11 @@ def _body(error: Exception) -> ErrorBody:
 
 
 def _usage(error: click.UsageError) -> ErrorBody:
-    """An option or a command that is like the mistyped one, else the page with the right ones."""
+    """With the option or command that is most like a mistyped one, else with the help page."""
     message = error.format_message()
     if isinstance(error, click.NoSuchOption):
         message = f"No such option '{error.option_name}'."
     if isinstance(error, click.NoSuchOption | NoSuchCommand) and error.possibilities:
-        alike = " or ".join(f"'{one}'" for one in error.possibilities)
-        return ErrorBody("usage", message, f"Did you mean {alike}?")
+        return ErrorBody("usage", message, f"Did you mean '{error.possibilities[0]}'?")
     path = error.ctx.command_path if error.ctx else "vllmwall"
     return ErrorBody("usage", message, f"See: {path} --help")

@@ -1,7 +1,7 @@
-"""What DNS calls an address, within a time that somebody waits for it.
+"""Names of addresses from DNS, within a time that a person waits.
 
-Who owns an address writes its PTR record as he likes. So a name counts only if it leads back to
-the address: its owner must have said so too.
+The owner of an address can write any PTR record. So a name counts only if it resolves to the
+address again: then the owner of the name agrees.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _AT_ONCE = 16
 
 
 def names_of(addresses: Collection[str], seconds: float) -> dict[str, str]:
-    """The names that were found for these addresses in ``seconds``, of all together."""
+    """The names that were found for all these addresses within ``seconds``."""
     waiting: SimpleQueue[str] = SimpleQueue()
     found: SimpleQueue[tuple[str, str]] = SimpleQueue()
     for address in addresses:
@@ -30,12 +30,12 @@ def names_of(addresses: Collection[str], seconds: float) -> dict[str, str]:
                 found.put((address, confirmed_name(address)))
 
     for _ in range(min(_AT_ONCE, len(addresses))):
-        threading.Thread(target=work, daemon=True).start()  # nobody waits for a late answer
+        threading.Thread(target=work, daemon=True).start()  # late answers are dropped
     return _collected(found, len(addresses), time.monotonic() + seconds)
 
 
 def confirmed_name(address: str) -> str:
-    """The name of one address; empty: it has none that leads back to it. Waits for DNS."""
+    """The name of one address; empty: no name resolves to it again. Waits for DNS."""
     with suppress(OSError, UnicodeError):
         name = socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
         if any(found[4][0] == address for found in socket.getaddrinfo(name, 0)):

@@ -36,7 +36,7 @@ def run(name: str, anyway: bool, command: tuple[str, ...]) -> None:
         try:
             enter_guarded(name, common().socket)
         except NotGuardedError as error:
-            _unguarded(str(printable(str(error))), anyway=anyway)
+            _report(error, anyway=anyway)
         become(file, command)
     except FileNotFoundError as error:
         fail(str(error), "no-such-command")
@@ -44,7 +44,11 @@ def run(name: str, anyway: bool, command: tuple[str, ...]) -> None:
         fail(f"{command[0]} cannot be run: {error}", "not-executable")
 
 
-def _unguarded(why: str, *, anyway: bool) -> None:
+def _report(error: NotGuardedError, *, anyway: bool) -> None:
+    message, hint = str(printable(error.message)), str(printable(error.hint))
     if not anyway:
-        fail(f"the job was not started: it cannot be guarded: {why}", "not-guarded", _ANYWAY)
-    click.echo(f"vllmwall: warning: untrusted sources can reach the job: {why}", err=True)
+        reason = f"the job was not started, because it cannot be guarded: {message}"
+        fail(reason, "not-guarded", f"{hint} {_ANYWAY}".lstrip())
+    click.echo(f"vllmwall: warning: untrusted sources can reach the job: {message}", err=True)
+    if hint:
+        click.echo(f"  hint: {hint}", err=True)

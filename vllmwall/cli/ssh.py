@@ -1,4 +1,4 @@
-"""Who asks, where that comes over ssh: so that nothing is done that would end it."""
+"""The SSH connection that a command comes over, so that no change cuts it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _VARIABLE = "SSH_CONNECTION"
 def ssh_connection() -> str:
     """``client port server port`` as sshd tells its sessions; empty: no ssh session.
 
-    sudo takes the variable away, so our ancestors are asked too: sshd gave it to the login shell.
+    sudo removes the variable, so the environments of our ancestors are read: sshd gave it to the
+    login shell.
     """
     if found := os.environ.get(_VARIABLE):
         return found
@@ -24,12 +25,12 @@ def ssh_connection() -> str:
 
 
 def ssh_client() -> str:
-    """The address that asks over ssh; empty: no ssh session."""
+    """The address of the SSH client; empty: no SSH session."""
     return ssh_connection().partition(" ")[0]
 
 
 def _of(pid: int) -> tuple[str, int]:
-    """What a process has in its environment, and its parent; 0 where that cannot be read."""
+    """The variable in the environment of a process, and its parent; 0 where /proc is unreadable."""
     folder = Path("/proc", str(pid))
     try:
         parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])

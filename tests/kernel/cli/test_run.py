@@ -265,7 +265,7 @@ def test_who_may_not_make_cgroups_is_told(container: Container) -> None:
     powerless = "set -- setpriv --bounding-set=-dac_override"
     done = container.run("echo", "hello", before=f'{powerless} "$@"')
     assert (125, "") == (done.returncode, done.stdout)
-    assert "run it as root" in done.stderr
+    assert "Run it as root" in done.stderr
 
 
 def test_a_server_that_listens_at_once_is_closed_by_the_slices_guard(

@@ -1,8 +1,9 @@
-"""A job in a cgroup of its own, guarded before its first instruction: what `vllmwall run` does.
+"""Jobs in a cgroup of their own, guarded before their first instruction, for `vllmwall run`.
 
-A job of an ssh session shares the session's cgroup with whatever else its user starts, so no
-guard may stand there. Here the calling process moves to a scope of its own, has the daemon
-guard that, and becomes the job: same pid, terminal, signals, standard input and exit status.
+A job of an ssh session shares the session's cgroup with everything else that its user starts, so
+that cgroup cannot be guarded. Here the calling process moves to a scope of its own, the daemon
+guards the scope, and the process becomes the job: with the same pid, terminal, signals, standard
+input and exit status.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ from vllmwall.cli.jobs.errors import NotGuardedError
 __all__ = ["NAME", "NotGuardedError", "become", "enter_guarded", "program"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
-"""What a job can be called: part of a unit's name and of a path (systemd.unit(5))."""
+"""Valid names of jobs: parts of a unit's name and of a path (systemd.unit(5))."""
 
 _PATIENCE = 10.0  # seconds; the daemon arms a guard within milliseconds
-_TODO = {
-    "not-running": "start it (systemctl start vllmwall)",
-    "denied": "or have root start the job",
+_HINTS = {
+    "not-running": "Start the daemon: systemctl start vllmwall.",
+    "denied": "Run the command as root or as a member of the group vllmwall.",
 }
 
 
 def enter_guarded(name: str, socket_path: Path) -> str:
     """Move this process to a guarded scope of its own below ``vllmwall.slice``; its cgroup.
 
-    ``name`` empty: one that nobody else has. Raises NotGuardedError: the process may have moved
-    then, and nothing keeps strangers out.
+    ``name`` empty: a unique one. Raises NotGuardedError; the process may have moved then, but its
+    ports are not closed to strangers.
     """
     scope = f"run-{name or f'{os.getpid()}-{secrets.token_hex(3)}'}.scope"
     (systemd if systemd.is_running() else plain).enter(scope)
     try:
         answer = request("guard", {}, socket_path, _PATIENCE)
     except ControlError as error:
-        todo = _TODO.get(error.code)
-        raise NotGuardedError(f"{error}; {todo}" if todo else str(error)) from error
+        hint = error.hint or _HINTS.get(error.code, "")
+        raise NotGuardedError(error.message, hint) from error
     if answer.get("guarded") is not True:
         raise NotGuardedError(str(answer.get("why") or "the daemon does not say why"))
     return str(answer.get("cgroup", ""))
 
 
 def program(command: str) -> str:
-    """The file that a command names. Raises FileNotFoundError and PermissionError."""
+    """The file of a command. Raises FileNotFoundError and PermissionError."""
     found = shutil.which(command)
     if found is not None:
         return found
@@ -62,9 +63,9 @@ def program(command: str) -> str:
 
 
 def become(file: str, argv: Sequence[str]) -> NoReturn:
-    """Be the job from now on. Raises OSError.
+    """Replace this process by the job. Raises OSError.
 
-    Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
+    Python ignores SIGPIPE and SIGXFSZ, and exec would pass that on to the job.
     """
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

@@ -1,7 +1,7 @@
-"""A cgroup of our own making around this process, where no systemd runs (containers, mostly).
+"""Cgroups for jobs where systemd does not run (mostly containers).
 
-It lies at ``/vllmwall.slice/run-….scope`` below the cgroup v2 mount, named as systemd would.
-Nobody tells when a job has ended, so those that are empty are removed when the next one starts.
+They are at ``/vllmwall.slice/run-….scope`` below the cgroup v2 mount, named as systemd names them.
+No event reports the end of a job, so the next job that starts removes the empty ones.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 from vllmwall.cli.jobs.errors import NotGuardedError
 from vllmwall.linux.cgroups import SLICE, mount_point
 
-_TODO = {
-    errno.EROFS: "it is read-only, as containers have it: run the job without `vllmwall run`, "
-    "a container is guarded as a whole by the daemon of its host",
-    errno.EACCES: "run it as root, or have root make the folder yours (cgroup delegation)",
-    errno.EPERM: "run it as root, or have root make the folder yours (cgroup delegation)",
-    errno.EEXIST: "a job of that name runs already: give another --name",
-    errno.EAGAIN: "the limit of cgroups is reached (cgroup.max.descendants)",
+_DELEGATE = "Run it as root, or delegate the folder to your user (cgroup delegation)."
+_HINTS = {
+    errno.EROFS: "The mount is read-only, as in containers. Run the job without `vllmwall run`: "
+    "the daemon of the host guards the container as a whole.",
+    errno.EACCES: _DELEGATE,
+    errno.EPERM: _DELEGATE,
+    errno.EEXIST: "A job of that name is running. Use another --name.",
+    errno.EAGAIN: "The limit of cgroups is reached: raise cgroup.max.descendants.",
 }
 
 
@@ -31,26 +32,24 @@ def enter(scope: str) -> None:
     mount = mount_point()
     if mount is None:
         raise NotGuardedError(
-            "no cgroup for the job: no cgroup v2 hierarchy is mounted here (as root: "
-            "mount -t cgroup2 none /sys/fs/cgroup)"
+            "no cgroup for the job: no cgroup v2 hierarchy is mounted here",
+            "Run as root: mount -t cgroup2 none /sys/fs/cgroup",
         )
     folder = mount / SLICE.lstrip("/")
     try:
         folder.mkdir(exist_ok=True)
-        with _alone(folder):
+        with _locked(folder):
             _sweep(folder)
             (folder / scope).mkdir()
             (folder / scope / "cgroup.procs").write_text(str(os.getpid()))
     except OSError as error:
-        todo = _TODO.get(error.errno or 0, "see cgroups(7)")
-        raise NotGuardedError(f"no cgroup for the job at {folder}: {error.strerror}; {todo}") from (
-            error
-        )
+        message = f"no cgroup for the job at {folder}: {error.strerror}"
+        raise NotGuardedError(message, _HINTS.get(error.errno or 0, "See cgroups(7).")) from error
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else sweeps meanwhile: a cgroup is empty until its job is in it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other jobs from removing empty cgroups: a new one is empty until its job is in it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -60,7 +59,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove those whose job has ended; the kernel keeps what still holds a process."""
+    """Remove the cgroups of jobs that have ended; the kernel keeps those with a process."""
     for left in folder.glob("run-*.scope"):
         with suppress(OSError):
             left.rmdir()

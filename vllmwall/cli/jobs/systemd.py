@@ -1,9 +1,8 @@
-"""A scope of systemd's around this process, by the call that `systemd-run --scope` makes.
+"""systemd scopes for jobs, made by the call that `systemd-run --scope` makes.
 
-By libsystemd (sd-bus) and not by that program: it would have to start us a second time, since
-the job may run only after the daemon has answered. Managers are spoken to over their private
-sockets, which need no bus daemon; an ordinary user's question to the system manager goes over
-the bus, and polkit answers it.
+libsystemd (sd-bus) is used and not that program, which would have to start this one a second time:
+the job may run only after the daemon has answered. Managers are asked over their private sockets,
+which need no bus daemon; an ordinary user asks the system manager over the bus, and polkit decides.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ SLICE = "vllmwall.slice"
 _BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _SYSTEM_SOCKET = Path("/run/systemd/private")
 _CGROUP = Path("/proc/self/cgroup")
-_PATIENCE = 10.0  # seconds from systemd's word to its deed, which takes milliseconds
+_PATIENCE = 10.0  # seconds; systemd moves a process milliseconds after its answer
 _LOOK_EVERY = 0.002
 
 
@@ -43,7 +42,7 @@ def is_running() -> bool:
 def enter(scope: str) -> None:
     """Have systemd put this process into a new scope below the slice. Raises NotGuardedError.
 
-    Root asks the system manager, anybody else his own and then, as polkit lets him, that one.
+    Root asks the system manager; other users ask their own and then, if polkit allows it, that one.
     """
     refusals = []
     for whose, socket in _managers():
@@ -54,11 +53,11 @@ def enter(scope: str) -> None:
         else:
             _wait_until_in(scope)
             return
-    raise NotGuardedError(f"no scope for the job: {'; '.join(refusals)}{_advice()}")
+    raise NotGuardedError(f"no scope for the job: {'; '.join(refusals)}", _hint())
 
 
 def _managers() -> list[tuple[str, Path | None]]:
-    """Who can be asked, and the private socket; None: over the system bus."""
+    """The managers to ask, each with its private socket; None: over the system bus."""
     if os.geteuid() == 0:
         return [("systemd", _SYSTEM_SOCKET if _SYSTEM_SOCKET.exists() else None)]
     own = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}")
@@ -67,10 +66,10 @@ def _managers() -> list[tuple[str, Path | None]]:
     return [*mine, ("systemd", None)]
 
 
-def _advice() -> str:
+def _hint() -> str:
     if os.geteuid() == 0:
         return ""
-    return "; start it as root, or have root say: loginctl enable-linger " + str(os.geteuid())
+    return f"Start the job as root, or run as root: loginctl enable-linger {os.geteuid()}"
 
 
 def _start(scope: str, socket: Path | None) -> None:
@@ -78,7 +77,7 @@ def _start(scope: str, socket: Path | None) -> None:
     library = ctypes.CDLL("libsystemd.so.0")
     bus = _connect(library, socket)
     refusal = _BusError()
-    wanted: list[str | int] = [scope, "fail", 4]  # fail: rather than take another job's place
+    wanted: list[str | int] = [scope, "fail", 4]  # fail: never replace another job
     wanted += ["PIDs", "au", 1, os.getpid(), "Slice", "s", SLICE]
     wanted += ["Description", "s", "a job guarded by vllmwall"]
     wanted += ["CollectMode", "s", "inactive-or-failed"]  # the name is free again after any end
@@ -120,7 +119,7 @@ def _connect(library: ctypes.CDLL, socket: Path | None) -> ctypes.c_void_p:
 
 
 def _wait_until_in(scope: str) -> None:
-    """Until the kernel says that we are there: systemd answers before it moves anybody."""
+    """Wait until the kernel shows the move: systemd answers before it moves a process."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         with suppress(OSError):
@@ -128,6 +127,6 @@ def _wait_until_in(scope: str) -> None:
                 return
         time.sleep(_LOOK_EVERY)
     raise NotGuardedError(
-        f"systemd took the job and did not move it within {_PATIENCE:g} s; why is in: "
-        f"journalctl -u {scope}"
+        f"systemd accepted the job and did not move it within {_PATIENCE:g} s",
+        f"See: journalctl -u {scope}",
     )
