@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -95,33 +95,25 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click; an error in the line is printed as JSON where the line asks for JSON."""
-        if "--json" in self.own_words(ctx, args):
+        if "--json" in takewhile(lambda word: self.is_own(word, ctx), args):
             ctx.ensure_object(CommandLine).wants_json = True
         return super().parse_args(ctx, args)
 
-    def own_words(self, ctx: click.Context, args: list[str]) -> Iterator[str]:
-        """The words of the line before those of another program, as `vllmwall run` has them."""
-        own = takewhile(lambda word: word != "--", args)
-        return own if ctx.allow_interspersed_args else takewhile(_is_option, own)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The command's own options, then the common ones."""
-        own = super().get_params(ctx)
-        for title, parameters in (("Options", own), ("Options of every command", COMMON)):
-            rows = [row for one in parameters if (row := one.get_help_record(ctx))]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+    def is_own(self, word: str, ctx: click.Context) -> bool:
+        """Whether a word can be an option of ours, not one of a job that `vllmwall run` starts."""
+        return word != "--" and (ctx.allow_interspersed_args or word.startswith("-"))
 
 
 class Group(Command, click.Group):
-    """Commands with suggestions for mistyped names and one-line helps that are never cut."""
+    """Commands with suggestions for mistyped names, and one-line helps that are never cut."""
 
     command_class = Command
+    titles: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """The commands that help shows, by title, where there is more than one."""
 
-    def own_words(self, ctx: click.Context, args: list[str]) -> Iterator[str]:
-        """The words of its commands too."""
-        return takewhile(lambda word: word not in ("--", "run"), args)
+    def is_own(self, word: str, ctx: click.Context) -> bool:
+        """An option of its commands is one of ours too."""
+        return word not in ("--", "run")
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -133,38 +125,23 @@ class Group(Command, click.Group):
             raise NoSuchCommand(args[0], get_close_matches(args[0], self.list_commands(ctx)), ctx)
         return super().resolve_command(ctx, args)
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands come first: they are what people look for."""
-        self.format_commands(ctx, formatter)
-        super().format_options(ctx, formatter)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each section with its commands."""
-        width = max(map(len, self.list_commands(ctx)))
-        for title, names in self.sections(ctx).items():
-            found = {name: self.get_command(ctx, name) for name in names}
-            rows = [
-                (name.ljust(width), one_line(one)) for name, one in found.items() if one is not None
-            ]
+        """Each title with its commands."""
+        names = self.list_commands(ctx)
+        width = max(map(len, names))
+        for title, part in (self.titles or {"Commands": names}).items():
+            found = {name: self.get_command(ctx, name) for name in part}
             with formatter.section(title):
-                formatter.write_dl(rows)
-
-    def sections(self, ctx: click.Context) -> Mapping[str, Sequence[str]]:
-        """The commands that help shows, by title."""
-        return {"Commands": self.list_commands(ctx)}
+                formatter.write_dl(
+                    [(name.ljust(width), one_line(one)) for name, one in found.items() if one]
+                )
 
 
 class LazyGroup(Group):
-    """The root of the command line."""
+    """The root of the command line; ends the program with the status of its command."""
 
-    titles: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """The commands that help shows, by title."""
     modules: ClassVar[Mapping[str, str]] = {}
     """The module of each command whose module has another name, hidden ones included."""
-
-    def sections(self, ctx: click.Context) -> Mapping[str, Sequence[str]]:
-        """As the titles say."""
-        return self.titles
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command that help shows."""
@@ -201,10 +178,6 @@ class LazyGroup(Group):
         except Exception as error:  # whatever it is: a program that reads JSON gets JSON
             status = show_failure(error, as_json=line.as_json)
         sys.exit(status if isinstance(status, int) else 0)
-
-
-def _is_option(word: str) -> bool:
-    return word.startswith("-")
 
 
 def one_line(command: click.Command) -> str:
