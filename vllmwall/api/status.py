@@ -21,6 +21,7 @@ from vllmwall.api.shapes import (
     WallState,
     WorkloadJson,
 )
+from vllmwall.api.units import count
 from vllmwall.engine.facts import DaemonFacts, NamespaceFacts, StatusFacts
 from vllmwall.engine.state import State
 from vllmwall.linux.users import user_name
@@ -121,8 +122,8 @@ def _summary(facts: StatusFacts) -> str:
     ruled = [one for one in networked if facts.skip_reason(one.listener) is None]
     public = [one for one in ruled if PUBLIC in facts.policy.audience_of(one.label.role)]
     parts = [
-        f"{_count(len(facts.recognition.workloads), 'workload')}, "
-        f"{_count(len(networked), 'listener')}",
+        f"{count(len(facts.recognition.workloads), 'workload')}, "
+        f"{count(len(networked), 'listener')}",
         _public_part(public),
         _peers_part(len(ruled) - len(public), len(facts.peers)),
     ]
@@ -134,7 +135,7 @@ def _summary(facts: StatusFacts) -> str:
 def _peers_part(listeners: int, networks: int) -> str:
     if not networks:
         return f"{listeners} closed to every other host (no peers are configured)"
-    return f"{listeners} to {_count(networks, 'peer network')}"
+    return f"{listeners} to {count(networks, 'peer network')}"
 
 
 def _public_part(public: list[LabelledListener]) -> str:
@@ -143,10 +144,6 @@ def _public_part(public: list[LabelledListener]) -> str:
     names = [f"{one.label.role.value} {one.listener.where}" for one in public]
     shown = ", ".join(sorted(set(names))[:_PUBLIC_SHOWN])
     return f"{len(public)} open to the public ({shown}{' …' if len(names) > _PUBLIC_SHOWN else ''})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _problems(facts: StatusFacts) -> list[str]:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.api.units import count
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.failures import fail
 from vllmwall.cli.parameters import config_option, only_option
 from vllmwall.cli.terminal import Column, print_answer, print_json, printable, table
-from vllmwall.cli.units import count
 from vllmwall.cli.without_daemon import failing_in_words
 
 if TYPE_CHECKING:

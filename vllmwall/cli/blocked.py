@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.api.units import count, how_long, how_much
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command, common
 from vllmwall.cli.follow import print_line, report_start, ticks, until_enough
 from vllmwall.cli.terminal import Column, print_answer, printable, table
-from vllmwall.cli.units import count, how_long, how_much
 
 if TYPE_CHECKING:
     from rich.console import Console

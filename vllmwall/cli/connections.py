@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.api.units import count, how_much
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
 from vllmwall.cli.failures import fail
 from vllmwall.cli.ssh import ssh_client
 from vllmwall.cli.terminal import Column, print_answer, table
-from vllmwall.cli.units import count, how_much
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from vllmwall.api.errors import ControlError
+from vllmwall.api.units import count
 from vllmwall.cli.ask import put
 from vllmwall.cli.command_line import Command, common
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.parameters import config_option
 from vllmwall.cli.terminal import console, print_json, printable
-from vllmwall.cli.units import count
 
 if TYPE_CHECKING:
     from vllmwall.inspect.doctor import Diagnosis

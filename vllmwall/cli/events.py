@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from vllmwall.api.errors import ControlError
+from vllmwall.api.units import count
 from vllmwall.cli.ask import ask, put
 from vllmwall.cli.command_line import Command, common
 from vllmwall.cli.failures import fail_as
 from vllmwall.cli.follow import print_line, ticks, until_enough
 from vllmwall.cli.terminal import console
-from vllmwall.cli.units import count
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,7 +7,6 @@ object on stdout. The exit status is the same in both.
 from __future__ import annotations
 
 import json
-import traceback
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
@@ -72,6 +71,8 @@ def show_failure(error: Exception, *, as_json: bool) -> Exit:
     """Print an error that ended a command; the exit status that belongs to it."""
     body = _body(error)
     if body.code == "internal":
+        import traceback
+
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     if as_json:
         click.echo(json.dumps(asdict(ErrorAnswer(body))))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.api.units import count, how_long
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
 from vllmwall.cli.failures import fail
 from vllmwall.cli.follow import ticks
 from vllmwall.cli.parameters import Duration
 from vllmwall.cli.terminal import Column, print_answer, table
-from vllmwall.cli.units import count, how_long
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.api.units import count
 from vllmwall.cli.ask import ask, ask_if_running
 from vllmwall.cli.command_line import Command, CommandLine
 from vllmwall.cli.confirm import on_trial
@@ -15,7 +16,6 @@ from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.parameters import config_option, confirm_option, force_option, only_option
 from vllmwall.cli.ssh import ssh_connection
 from vllmwall.cli.terminal import print_answer
-from vllmwall.cli.units import count
 from vllmwall.cli.without_daemon import failing_in_words, runtime_dir, take_down
 from vllmwall.linux.places import RUNTIME_DIRECTORY, STATE_DIRECTORY
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.api.units import count
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
 from vllmwall.cli.failures import fail
 from vllmwall.cli.terminal import Column, print_answer, printable, table
-from vllmwall.cli.units import count
 
 if TYPE_CHECKING:
     from rich.console import Console

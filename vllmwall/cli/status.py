@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.api.units import count
 from vllmwall.cidr import host_port
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command, common
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.failures import fail
 from vllmwall.cli.terminal import Column, print_answer, problem_line, table
-from vllmwall.cli.units import count
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,7 +15,6 @@ from tests.unit.cli.conftest import Daemon, Run
 from tests.unit.inspect.learn.test_proposal import client, facts, refused
 from vllmwall.api.blocked_shapes import BlockedJson
 from vllmwall.cli.blocked import line_of, new_refusals
-from vllmwall.cli.units import count, how_long, how_much
 
 LONG = "2001:0db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-with-a-very-long-name-indeed"
@@ -156,12 +155,3 @@ def test_learn_writes_nothing_it_was_not_told_to(daemon: Daemon, run: Run, tmp_p
     assert "Written to" in run("learn", "--now", "--write", str(place)).stdout
     assert "10.0.0.2/32" in place.read_text()
     assert not (tmp_path / "conf.d").exists()
-
-
-def test_amounts() -> None:
-    """Short, and never a rounded nothing."""
-    sizes = {0: "0 B", 999: "999 B", 1000: "1 kB", 20480: "20.5 kB", 10**14: "100000 GB"}
-    assert sizes == {number: how_much(number) for number in sizes}
-    times = {-1: "0 s", 59.9: "59 s", 60: "1 min", 7199: "1 h", 200000: "2 d"}
-    assert times == {number: how_long(number) for number in times}
-    assert ("1 packet", "0 packets") == (count(1, "packet"), count(0, "packet"))

@@ -24,7 +24,9 @@ EVENTS = {"version": 1, "epoch": "a", "next": 1, "lost": 0, "events": []}
 def replies() -> dict[str, dict[str, object]]:
     """An answer to each question."""
     status = dict(status_json(facts()))
-    peers = {"peers": status["peers"]}
+    source = {"kind": "static", "name": "x.toml", "networks": ["10.0.0.0/8"]}
+    source |= {"expires": None, "error": ""}
+    peers = {"peers": {"version": 1, "networks": ["10.0.0.0/8"], "sources": [source]}}
     return {
         "status": status,
         "reload": status,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from vllmwall import __version__
+from vllmwall.api.units import count
 from vllmwall.cidr import host_port
 from vllmwall.inspect.prove.plan import Expected, Skipped, Way
 from vllmwall.inspect.prove.run import NamespaceResult
@@ -110,7 +111,7 @@ def summary(proof: Proof) -> str:
     counts = Counter(one.outcome.value for one in proof.probes)
     parts = ", ".join(sorted(f"{number} {outcome}" for outcome, number in counts.items()))
     start = "All as expected" if proof.as_expected else "NOT as expected"
-    probes = "1 probe" if len(proof.probes) == 1 else f"{len(proof.probes)} probes"
+    probes = count(len(proof.probes), "probe")
     return f"{start}: {probes}, {parts}"
 
 

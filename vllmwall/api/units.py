@@ -23,6 +23,6 @@ def how_long(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
-    """``1 packet``, ``2 packets``; ``plural`` where it is not made with an s."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+def count(number: int, noun: str) -> str:
+    """``1 packet``, ``2 packets``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
