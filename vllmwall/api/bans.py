@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from vllmwall.api.bans_shapes import BANS_VERSION, BansJson
 from vllmwall.api.errors import ControlError, Json
 from vllmwall.api.networks import networks_of
-from vllmwall.decide.bannable import Spared, why_never, why_not
+from vllmwall.decide.bannable import InUse, why_never, why_not
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.state import State
 from vllmwall.linux import netlink
@@ -83,7 +83,7 @@ def _answer(state: State, severed: int = 0) -> BansJson:
 
 
 def _refuse(state: State, networks: tuple[Network, ...], arguments: Json) -> None:
-    spared = _spared(state, arguments.get("ssh_client"))
+    spared = _in_use(state, arguments.get("ssh_client"))
     for network in networks:
         if never := why_never(network, spared):
             raise ControlError("failed", f"not banned: {never}")
@@ -91,7 +91,7 @@ def _refuse(state: State, networks: tuple[Network, ...], arguments: Json) -> Non
             raise ControlError("failed", f"not banned: {why}. If you mean it, say --force")
 
 
-def _spared(state: State, ssh_client: object) -> Spared:
+def _in_use(state: State, ssh_client: object) -> InUse:
     keeper = state.reconciler
     ports = {port for proto, port in keeper.policy.failsafe if proto is Proto.TCP}
     own: set[Address] = set()
@@ -100,7 +100,7 @@ def _spared(state: State, ssh_client: object) -> Spared:
         path = keeper.observer.namespaces.path(inode)
         own.update(own_addresses(path))
         clients |= run_in(path, lambda: _connected_to(ports))
-    return Spared(own, keeper.peers.networks(), clients - own)
+    return InUse(own, keeper.peers.networks(), clients - own)
 
 
 def _connected_to(ports: set[int]) -> set[Address]:

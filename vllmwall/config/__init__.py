@@ -17,9 +17,6 @@ from vllmwall.linux.places import DROP_INS
 if TYPE_CHECKING:
     from vllmwall.config.models import Config
 
-DEFAULT_PATH = Path("/etc/vllmwall/vllmwall.toml")
-DROP_INS = "conf.d"
-
 __all__ = ["DEFAULT_PATH", "DROP_INS", "ConfigError", "Problem", "load"]
 
 

@@ -1,4 +1,4 @@
-"""Whom no ban may hit, and whom only a forced one: three ways to lock oneself out. Pure."""
+"""Networks that may not be banned, or only with --force: bans that lock the operator out. Pure."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 
 
 @dataclass(frozen=True)
-class Spared:
-    """Who is on this node now: its own addresses, its peers, and who is connected to a failsafe
-    port or asks from an ssh session."""
+class InUse:
+    """The addresses that a ban could lock out: this node's own, its peers, and the clients of a
+    failsafe port or of the ssh session that asks."""
 
     own: Collection[Address]
     peers: Collection[Network] = field(default=())
     clients: Collection[Address] = field(default=())
 
 
-def why_never(network: Network, spared: Spared) -> str | None:
-    """Why a ban on this network is refused, forced or not; None: it is not."""
+def why_never(network: Network, in_use: InUse) -> str | None:
+    """Why a ban on this network is refused even with --force; None: it is not."""
     if network.prefixlen == 0:
-        return f"{network} is everyone; to close this host use host.lockdown"
+        return f"{network} is every address; to close this host use host.lockdown"
     for one in _LOOPBACK:
         if _overlap(one, network):
-            return f"{network} holds loopback addresses ({one})"
-    for address in _inside(network, spared.own):
-        return f"{network} holds {address}, an address of this host"
+            return f"{network} contains loopback addresses ({one})"
+    for address in _inside(network, in_use.own):
+        return f"{network} contains {address}, an address of this host"
     return None
 
 
-def why_not(network: Network, spared: Spared) -> str | None:
-    """Why a ban on this network has to be forced; None: it has not."""
-    for address in _inside(network, spared.clients):
+def why_not(network: Network, in_use: InUse) -> str | None:
+    """Why a ban on this network needs --force; None: it does not."""
+    for address in _inside(network, in_use.clients):
         return (
-            f"{network} holds {address}, which is connected to a failsafe port now (ssh): you may "
-            "be banning yourself"
+            f"{network} contains {address}, which is connected to a failsafe port now (ssh): this "
+            "ban may lock you out"
         )
-    for peer in spared.peers:
+    for peer in in_use.peers:
         if _overlap(peer, network):
-            return f"{network} holds peers ({peer}); workloads here would lose them"
+            return f"{network} contains peers ({peer}); workloads here would lose them"
     return None
 
 

@@ -1,7 +1,7 @@
-"""Which cgroups are closed before their ports exist, and why others are not. Pure.
+"""The cgroups that get a guard, and the reason for each workload that gets none. Pure.
 
-A guard refuses a stranger at every TCP port of a cgroup, so it may only stand where nothing but
-a workload listens (DESIGN §7). Beneath it there are always the rules for single listeners.
+A guard blocks strangers at every TCP port of a cgroup, so it is only for cgroups in which nothing
+but a workload listens (DESIGN §7). The rules for single listeners always exist as well.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Processes = Mapping[int, Process]
 
 @dataclass(frozen=True)
 class Guarding:
-    """The guards of every network namespace (by inode), and of every workload the cgroups that
-    hold it, or why it has no guard."""
+    """The guards of every network namespace (by inode), and for every workload its guarded
+    cgroups, or the reason why it has none."""
 
     guards: Mapping[int, frozenset[Guard]] = field(default_factory=dict)
     cgroups: Mapping[WorkloadId, frozenset[Guard]] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Guarding:
 
 
 def candidates(recognition: Recognition, processes: Processes) -> frozenset[str]:
-    """The cgroups that the workloads of this node have to themselves by their kind."""
+    """The cgroups of this node's workloads that are made for one job each."""
     pids = (pid for workload in recognition.workloads for pid in workload.pids)
     paths = {processes[pid].cgroup for pid in pids if pid in processes}
     return frozenset(job for path in paths if (job := job_of(path)) is not None)
@@ -41,8 +41,8 @@ def guarding(
     armed: Mapping[str, frozenset[int]],
     policy: Policy,
 ) -> Guarding:
-    """Decide. ``numbers`` holds those of `candidates` and of ``armed`` that exist now; ``armed``
-    the paths that shall be guarded whenever they exist, and in which namespaces."""
+    """The guards to apply. ``numbers`` are the kernel's, of those `candidates` and ``armed`` paths
+    that exist now; ``armed`` maps paths to be guarded whenever they exist to their namespaces."""
     outsiders = _outsiders(recognition, processes, policy)
     guards: dict[int, set[Guard]] = {}
     for path, namespaces in armed.items():
@@ -73,7 +73,7 @@ def _places(pids: Iterable[int], processes: Processes) -> set[tuple[str, int]]:
 
 
 def _outsiders(recognition: Recognition, processes: Processes, policy: Policy) -> Mapping[str, str]:
-    """The cgroups in which something listens that is no workload's, with what it is."""
+    """The cgroups of listeners that belong to no workload, with a description of the listener."""
     return {
         processes[pid].cgroup: f"{processes[pid].comm} ({pid}) listens there too, {one.where}"
         for one in recognition.unclaimed
@@ -89,12 +89,12 @@ def _is_reached(listener: Listener, policy: Policy) -> bool:
 
 
 def _guard(path: str, numbers: Mapping[str, int], outsiders: Mapping[str, str]) -> Guard | str:
-    """The guard that covers a path, or why there is none."""
+    """The guard that covers a path, or the reason why there is none."""
     if is_within(path, SLICE) and SLICE in numbers:
-        return Guard(1, numbers[SLICE], SLICE)  # the operator's word: no outsider in there
+        return Guard(1, numbers[SLICE], SLICE)  # the operator chose it: outsiders do not matter
     job = path if path in numbers else job_of(path)
     if job is None:
-        return f"{path} is shared with whatever else its user starts"
+        return f"{path} is shared with other programs of its user"
     if job not in numbers:
         return f"there is no cgroup {job} in the v2 hierarchy"
     if level_of(job) > DEEPEST:

@@ -1,7 +1,8 @@
-"""What lockdown and bans make of a decided wall, and whose listeners may be an API then. Pure.
+"""Lockdown and bans applied to a decided wall, and the users who may open an API. Pure.
 
-In lockdown every port is closed but APIs, so who can have a port taken for an API could open one.
-Only users whom root named can: a user's word on argv, titles and cgroup names counts for nothing.
+In lockdown every port except APIs is closed, so a user who can make a port look like an API could
+open one. Only users named by root can: argv, titles and cgroup names that users choose have no
+effect.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Processes = Mapping[int, Process]
 
 
 def restrained(found: Recognition, processes: Processes, policy: Policy) -> Recognition:
-    """The recognition in which an API of a user who may not open one is nobody knows what."""
+    """Relabel APIs of users not in ``api_users`` as unknown."""
     if not policy.lockdown:
         return found
     workloads = tuple(
@@ -43,8 +44,8 @@ def restrained(found: Recognition, processes: Processes, policy: Policy) -> Reco
 
 
 def ordered(wall: Wall, policy: Policy, banned: tuple[Network, ...], home: Iterable[int]) -> Wall:
-    """The wall with what the operator ordered. Lockdown is for the host's own namespaces, where
-    nothing answers for closed ports: there they are silent."""
+    """The wall with the operator's bans and lockdown. Lockdown applies to the host's own
+    namespaces only, and closed ports there send no reset."""
     lockdown = policy.lockdown and wall.namespace in frozenset(home)
     return replace(
         wall,
@@ -75,10 +76,10 @@ def _may_open(listener: Listener, processes: Processes, policy: Policy) -> bool:
 
 
 def _is_in_unit(path: str, globs: Iterable[str]) -> bool:
-    """Whether a system unit of such a name holds this cgroup.
+    """Whether this cgroup belongs to a system unit whose name matches.
 
-    That is the first part of the path that is no slice: below it, whoever runs there may have made
-    cgroups of any name (Delegate=, a user's own service manager, a container's root).
+    The unit is the first part of the path that is no slice: below it users can make cgroups of
+    any name (Delegate=, a user's own service manager, a container's root).
     """
     parts = path.split("/")
     depth = next((n for n, part in enumerate(parts) if part and not part.endswith(".slice")), None)

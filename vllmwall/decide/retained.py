@@ -1,8 +1,8 @@
-"""What a daemon that cannot see leaves as it is. Pure.
+"""Wall entries retained while the daemon cannot see other users' processes. Pure.
 
-Who cannot look into others' processes finds no workload, and for want of workloads would open
-their ports. So while that lasts nothing is taken away: what the daemon of before, or the script
-of the boot, put up stands, and what is seen all the same comes to it.
+Without access to other users' processes we would find no workloads and open their ports. So as
+long as that lasts, entries are only added: what an earlier daemon or the boot script applied is
+retained.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import replace
 from vllmwall.model import NODE, PEERS, PUBLIC, Policy, Wall, WallEntry
 
 
-def kept(wall: Wall, standing: Wall | None, policy: Policy) -> Wall:
-    """``wall`` with the entries of what stands that it has none for."""
-    if standing is None:
+def with_retained(wall: Wall, active: Wall | None, policy: Policy) -> Wall:
+    """``wall`` with those entries of the active wall for which it has none."""
+    if active is None:
         return wall
-    taken = {_place(one) for one in wall.entries}
-    left = (one for one in standing.entries if _place(one) not in taken)
+    present = {_place(one) for one in wall.entries}
+    left = (one for one in active.entries if _place(one) not in present)
     entries = (_narrowed(one, wall) for one in left if (one.proto, one.port) not in policy.failsafe)
     return replace(wall, entries=wall.entries.union(entries))
 
@@ -27,6 +27,6 @@ def _place(entry: WallEntry) -> object:
 
 
 def _narrowed(entry: WallEntry, wall: Wall) -> WallEntry:
-    """For peers, where the groups that it was for have left the configuration."""
+    """The entry for peers only, if its groups are no longer in the configuration."""
     known = set(entry.audience) <= {PUBLIC, NODE, *wall.networks}
     return entry if known else replace(entry, audience=(PEERS,))

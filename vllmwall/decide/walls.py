@@ -1,12 +1,12 @@
-"""Workloads, policy and peers to walls: who may connect to what, in every network namespace.
+"""The walls of every network namespace, from workloads, policy and peers.
 
-Pure, and it never raises: a clock, a file, a socket or a log has no place here. Promises
-(DESIGN §3, invariants 1, 8 and 9; the property tests keep them):
+Pure: no clock, file, socket or log, and it never raises. Promises (DESIGN §3, invariants 1, 8
+and 9; checked by property tests):
 
-- A listener that is not `api` is public only where the policy names its very role.
+- A listener that is not `api` is public only if the policy names its role.
 - A failsafe port is in no wall.
-- A rule never reaches a socket of another user that is no workload's.
-- Every TCP or UDP listener of a workload is behind an entry, or is `Skipped` with the reason.
+- A rule never affects another user's socket that belongs to no workload.
+- Every TCP or UDP listener of a workload has an entry, or is `Skipped` with the reason.
 - The order of the input does not matter.
 
 A wildcard listener and one on a single address of the same port both get an entry: the kernel
@@ -45,8 +45,8 @@ from vllmwall.model import (
 LOOPBACK = "loopback only: no packet from outside reaches it"
 UNIX = "unix socket: no packet reaches it"
 FAILSAFE = "failsafe port: never in a wall"
-NOWHERE = "the kernel names no address or port for it"
-SHARED = "shared with another user's socket that is no workload's: a rule would hit that one too"
+NOWHERE = "the kernel reports no address or port for it"
+SHARED = "shared with another user's socket outside any workload, which a rule would affect too"
 
 Guards = Mapping[int, frozenset[Guard]]
 """The guards of each network namespace, by its inode."""
@@ -77,7 +77,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class _Key:
-    """What a packet is matched by. ``address`` None: any address of the family."""
+    """The fields by which a packet is matched. ``address`` None: any address of the family."""
 
     namespace: int
     family: int
@@ -88,7 +88,7 @@ class _Key:
 
 @dataclass(frozen=True)
 class _Claim:
-    """One listener of a workload that asks for an entry under ``key``."""
+    """The entry that one listener of a workload needs under ``key``."""
 
     key: _Key
     listener: Listener
@@ -104,9 +104,9 @@ def decide(
     guards: Guards = NO_GUARDS,
     silent: Collection[int] = (),
 ) -> Decision:
-    """The walls that let every listener's audience in and nobody else.
+    """The walls that admit every listener's audience and no other source.
 
-    In the ``silent`` namespaces no wall answers for ports at which nobody listens.
+    In the ``silent`` namespaces no wall sends resets for ports without a listener.
     """
     skipped: set[Skipped] = set()
     claims: dict[_Key, list[_Claim]] = {}
@@ -131,7 +131,7 @@ def decide(
 
 
 def bare_wall(namespace: int, policy: Policy, peers: tuple[Network, ...]) -> Wall:
-    """The wall of a namespace without a workload: it stands ready."""
+    """The wall of a namespace without a workload."""
     return _wall(namespace, frozenset(), frozenset(), _networks_of(policy, peers), policy)
 
 
@@ -163,7 +163,7 @@ def _keys(listener: Listener) -> Iterator[_Key]:
 
 
 def _audience(role: Role, policy: Policy) -> tuple[str, ...]:
-    """The names that count: known ones, and public alone. Nobody left means this host only."""
+    """The known names, or ``public`` alone. If none is left: this host only."""
     names = set(policy.audience_of(role))
     if role is not Role.API and role not in policy.audiences and PUBLIC in names:
         names = (names - {PUBLIC}) or {PEERS}  # a default opens nothing
@@ -173,7 +173,7 @@ def _audience(role: Role, policy: Policy) -> tuple[str, ...]:
 
 
 def _others(unclaimed: Iterable[Listener]) -> dict[tuple[int, int, Proto, int], list[_Other]]:
-    """Sockets of no workload that a packet can reach, by all of a key but the address."""
+    """Reachable sockets that belong to no workload, by all fields of a key but the address."""
     found: dict[tuple[int, int, Proto, int], list[_Other]] = {}
     for listener in unclaimed:
         for key in _keys(listener):
@@ -204,7 +204,7 @@ def _hits_another_user(
     socket beside it gets nothing. Seen on kernel 6.18: a TCP port cannot be listened on by two
     users (EADDRINUSE, with SO_REUSEADDR and SO_REUSEPORT too, and for root) unless each socket
     is bound to an interface of its own (SO_BINDTODEVICE); UDP lets two users share it when
-    both set SO_REUSEADDR. So who is left without a rule here has agreed to share.
+    both set SO_REUSEADDR. So a listener that gets no rule here has agreed to share.
     """
     uids = {claim.listener.uid for claim in claims}
     return any(
@@ -225,7 +225,7 @@ def _merged(networks: tuple[Network, ...]) -> tuple[Network, ...]:
 
 
 def _strictest(claims: list[_Claim], networks: Mapping[str, tuple[Network, ...]]) -> _Claim:
-    """The claim that lets the fewest in, where several listeners share one key.
+    """The claim with the narrowest audience, if several listeners share one key.
 
     (SO_REUSEPORT: the kernel spreads connections over the sockets, so an API and an internal
     listener that share a port are both reached through it.) Public is the widest; of two others
@@ -296,7 +296,7 @@ def _answers(wall: Wall) -> bool:
 
 
 def _guard_audience(policy: Policy) -> tuple[str, ...]:
-    """Before a listener exists nobody knows its role: it has the default audience."""
+    """The default audience: before a listener exists its role is not known."""
     return _audience(Role.UNKNOWN, replace(policy, audiences={}))
 
 
@@ -308,5 +308,5 @@ def _entry(claim: _Claim) -> WallEntry:
 
 
 def _note(role: Role, name: str) -> str:
-    """Users choose names, and this text is put into an nft script: letters that mean nothing."""
+    """Role and workload, in letters that have no meaning in an nft script: users choose names."""
     return _UNSAFE.sub("_", f"{role.value} {name}")[:_LONGEST_NOTE].strip()

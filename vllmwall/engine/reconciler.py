@@ -15,7 +15,7 @@ from pathlib import Path
 from vllmwall.config.settings import Settings
 from vllmwall.decide.guards import Guarding, candidates, guarding
 from vllmwall.decide.lockdown import ordered, restrained
-from vllmwall.decide.retained import kept
+from vllmwall.decide.retained import with_retained
 from vllmwall.decide.walls import Decision, bare_wall, decide
 from vllmwall.enforce.apply import Change, Walls
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
@@ -144,7 +144,7 @@ class Reconciler:
         if self.down or self.why_no_guards:
             return Asked(path, namespace, self.why_no_guards or "the walls are down on request")
         if job is None or process is None:
-            return Asked(path, namespace, f"{path} is shared with whatever else its user starts")
+            return Asked(path, namespace, f"{path} is shared with other programs of its user")
         self.observer.namespaces.adopt(process)
         self.armed.expect(job, {namespace})
         self.quick_pass()
@@ -315,7 +315,7 @@ class Reconciler:
         there = set(namespaces.inodes) - namespaces.errors.keys()
         if self.blind:
             walls = {
-                inode: kept(wall, self.walls.standing(inode), policy)
+                inode: with_retained(wall, self.walls.standing(inode), policy)
                 for inode, wall in walls.items()
             }
         banned = self.bans.networks()

@@ -144,7 +144,7 @@ def test_a_ban_outlives_a_boot(lab: Lab, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        ("192.0.2.0/24", "holds 192.0.2.1, an address of this host"),
+        ("192.0.2.0/24", "contains 192.0.2.1, an address of this host"),
         ("2001:db8::1", "an address of this host"),
         ("127.0.0.1", "loopback"),
         ("::1", "loopback"),
@@ -165,7 +165,7 @@ def test_the_host_itself_and_everyone_are_never_banned(
 def test_a_peer_is_banned_by_force_only(node: Guarded) -> None:
     """A ban is stronger than the peers' list, so it has to be meant."""
     lab = node.lab
-    with pytest.raises(ControlError, match=r"holds peers \(192.0.2.2/32\).*--force"):
+    with pytest.raises(ControlError, match=r"contains peers \(192.0.2.2/32\).*--force"):
         node.ask("bans.add", networks=["192.0.2.2/31"])
     assert lab.peer.connect(lab.node.ipv4, OTHER) == "open"
     node.ask("bans.add", networks=["192.0.2.2/31"], force=True)
@@ -175,7 +175,7 @@ def test_a_peer_is_banned_by_force_only(node: Guarded) -> None:
 def test_whoever_is_connected_by_ssh_is_banned_by_force_only(node: Guarded) -> None:
     """Known from the asker's environment, and from the sockets where sudo took that away."""
     lab = node.lab
-    with pytest.raises(ControlError, match="you may be banning yourself"):
+    with pytest.raises(ControlError, match="this ban may lock you out"):
         node.ask("bans.add", networks=["198.51.100.0/24"], ssh_client="198.51.100.7")
     with ExitStack() as held:
         dialled(held, lab.stranger, lab.node.ipv4, SSH)

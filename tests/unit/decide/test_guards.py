@@ -91,7 +91,7 @@ def test_what_is_left_of_the_dead_counts_for_nothing() -> None:
 
 def test_a_session_is_shared() -> None:
     """Whatever else the user starts there would be closed with it."""
-    assert f"{SESSION} is shared with whatever else its user starts" == reason(
+    assert f"{SESSION} is shared with other programs of its user" == reason(
         decided(process(WORKER, SESSION))
     )
 

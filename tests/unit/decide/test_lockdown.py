@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from vllmwall.decide.bannable import Spared, why_never, why_not
+from vllmwall.decide.bannable import InUse, why_never, why_not
 from vllmwall.decide.lockdown import ordered, restrained
 from vllmwall.model import (
     Label,
@@ -80,7 +80,7 @@ def test_lockdown_is_for_the_hosts_own_namespace() -> None:
     assert (other.lockdown, other.opened, other.answering) == (False, frozenset(), True)
 
 
-SPARED = Spared(
+IN_USE = InUse(
     own=[ip_address("192.0.2.1")],
     peers=[ip_network("10.0.0.0/24")],
     clients=[ip_address("198.51.100.7")],
@@ -104,4 +104,4 @@ SPARED = Spared(
 def test_whom_a_ban_may_hit(network: str, never: bool, forced: bool) -> None:
     """This host and everyone never; peers and who is connected by force."""
     one = ip_network(network)
-    assert (why_never(one, SPARED) is not None, why_not(one, SPARED) is not None) == (never, forced)
+    assert (why_never(one, IN_USE) is not None, why_not(one, IN_USE) is not None) == (never, forced)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
-from vllmwall.decide.retained import kept
+from vllmwall.decide.retained import with_retained
 from vllmwall.model import Policy, Proto, Wall, WallEntry
 
 PEERS = {"peers": (ip_network("192.0.2.2/32"),)}
@@ -17,8 +17,8 @@ EMPTY = Wall(1, frozenset(), PEERS)
 def test_what_stands_stays() -> None:
     """Nobody takes it away who does not see what it is for."""
     standing = replace(EMPTY, entries=frozenset({STORE, API}))
-    assert {STORE, API} == kept(EMPTY, standing, Policy({})).entries
-    assert kept(EMPTY, None, Policy({})) == EMPTY
+    assert {STORE, API} == with_retained(EMPTY, standing, Policy({})).entries
+    assert with_retained(EMPTY, None, Policy({})) == EMPTY
 
 
 def test_what_is_seen_counts() -> None:
@@ -27,7 +27,7 @@ def test_what_is_seen_counts() -> None:
     elsewhere = replace(STORE, address=ip_address("192.0.2.1"))
     wall = replace(EMPTY, entries=frozenset({seen}))
     standing = replace(EMPTY, entries=frozenset({STORE, elsewhere}))
-    assert {seen, elsewhere} == kept(wall, standing, Policy({})).entries
+    assert {seen, elsewhere} == with_retained(wall, standing, Policy({})).entries
 
 
 def test_nothing_that_the_configuration_forbids_is_kept() -> None:
@@ -35,5 +35,5 @@ def test_nothing_that_the_configuration_forbids_is_kept() -> None:
     for_group = replace(STORE, port=9000, audience=("monitoring", "peers"))
     standing = replace(EMPTY, entries=frozenset({STORE, for_group}))
     policy = replace(Policy({}), failsafe=frozenset({(Proto.TCP, 29500)}))
-    (left,) = kept(EMPTY, standing, policy).entries
+    (left,) = with_retained(EMPTY, standing, policy).entries
     assert replace(for_group, audience=("peers",)) == left
