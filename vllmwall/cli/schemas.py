@@ -17,7 +17,7 @@ from vllmwall.api.blocked_shapes import BlockedJson, NewRefusalJson
 from vllmwall.api.change_shapes import CheckJson, ConfirmJson, DownJson, PeersAnswerJson
 from vllmwall.api.connections_shapes import ConnectionsJson
 from vllmwall.api.events_shapes import EventJson
-from vllmwall.api.explain.shape import ExplainJson
+from vllmwall.api.explain.answer import Explanation
 from vllmwall.api.recognition import RecognitionOut
 from vllmwall.api.shapes import PlanJson, StatusJson
 from vllmwall.cli.failures import ErrorAnswer
@@ -38,7 +38,7 @@ SHAPES: Mapping[str, type] = {
     "down": DownJson,
     "error": ErrorAnswer,
     "events": EventJson,
-    "explain": ExplainJson,
+    "explain": Explanation,
     "learn": LearnJson,
     "peers": PeersAnswerJson,
     "plan": PlanJson,

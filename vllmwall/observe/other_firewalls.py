@@ -15,9 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.nftables.main import NFTables
-
 from vllmwall.enforce.nftables.names import TABLE
 
 _PATIENCE_SECONDS = 5.0
@@ -78,7 +75,7 @@ def other_chains() -> BaseChains:
     for read in (_nftables, _legacy):
         try:
             found += read()
-        except (OSError, ValueError, NetlinkError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             problems.append(f"the chains of other firewalls are unknown: {_reason(error)}")
     found.sort(key=lambda one: (_ORDER.index(one.hook), one.priority or 0))
     return BaseChains(tuple(found), tuple(problems))
@@ -92,8 +89,15 @@ def published_ports() -> tuple[PublishedPort, ...]:
 
 
 def _nftables() -> Iterator[BaseChain]:
+    from pyroute2.netlink.exceptions import NetlinkError  # 16 MB, which the daemon does not need
+    from pyroute2.nftables.main import NFTables
+
     with NFTables(nfgen_family=0) as tables:
-        for chain in tables.get_chains():
+        try:
+            chains = list(tables.get_chains())
+        except NetlinkError as error:
+            raise OSError(error.code, os.strerror(error.code)) from error
+        for chain in chains:
             family = _FAMILIES.get(chain["nfgen_family"], "")
             table = f"{family} {chain.get_attr('NFTA_CHAIN_TABLE')}"
             hook = chain.get_attr("NFTA_CHAIN_HOOK")
@@ -150,4 +154,4 @@ def _run(*argv: str) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         return f"{error.cmd[0]} ended with {error.returncode} {str(error.stderr).strip()}".strip()
-    return os.strerror(error.code) if isinstance(error, NetlinkError) else str(error)
+    return str(error)

@@ -1,4 +1,4 @@
-"""`vllmwall explain` as an operator runs it, beside the packets that it speaks of."""
+"""`vllmwall explain` as an operator runs it, beside real packets."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.support.cgroups import cgroup, inside
 from tests.support.guarded import PEERS, Guarded, guarded
 from tests.support.lab import NODE, PEER, STRANGER, Host, Lab
 from tests.support.walls import entry, wall
-from vllmwall.api.explain.shape import ExplainJson
+from vllmwall.api.explain.answer import Explanation
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.model import Guard
+from vllmwall.model import Guard, Limits, Mode, Proto
 
 POLICY = "[policy]\ntcpstore = 'node'\nmetrics = ['monitoring', 'peers']\n"
 GROUPS = "[groups]\nmonitoring = ['198.51.100.0/24']\n"
@@ -66,17 +66,17 @@ def listening(host: Host, port: int, folder: Path | None = None) -> str:
     return process.stdout.readline()
 
 
-def explain(node: Guarded, *arguments: str) -> ExplainJson:
+def explain(node: Guarded, *arguments: str) -> Explanation:
     """The answer as its published shape has it."""
     done = vllmwall(node, *arguments, "--json")
     assert done.stdout, done.stderr
-    answer = TypeAdapter(ExplainJson).validate_json(done.stdout)
-    assert {"open": 0, "closed": 8}.get(answer["verdict"], 9) == done.returncode
+    answer = TypeAdapter(Explanation).validate_json(done.stdout)
+    assert {"open": 0, "closed": 8}.get(answer.verdict, 9) == done.returncode
     return answer
 
 
-def knock(host: Host, address: str, port: int) -> str:
-    """What a connection finds: open or closed."""
+def connection(host: Host, address: str, port: int) -> str:
+    """The result of a real connection: open or closed."""
     return "open" if host.connect(address, port) == "open" else "closed"
 
 
@@ -89,74 +89,102 @@ def test_what_it_says_is_what_a_connection_finds(
     """Peers and strangers, both families, public, internal, exact, loopback and no workload's."""
     host = node.lab.peer if who == "peer" else node.lab.stranger
     source = (PEER if who == "peer" else STRANGER)[family]
-    said = explain(node, source, str(port), "--to", NODE[family])["verdict"]
-    assert knock(host, NODE[family], port) == said
+    said = explain(node, source, str(port), "--to", NODE[family]).verdict
+    assert connection(host, NODE[family], port) == said
 
 
 def test_udp_has_a_verdict_of_its_own(node: Guarded) -> None:
     """The port has no TCP listener: UDP is meant without a word."""
     for source, verdict in ((PEER[0], "open"), (STRANGER[0], "closed")):
-        (answer,) = explain(node, source, "29800")["answers"]
-        assert ("udp", verdict) == (answer["proto"], answer["verdict"])
+        (answer,) = explain(node, source, "29800").answers
+        assert (Proto.UDP, verdict) == (answer.proto, answer.verdict)
 
 
 def test_it_names_what_decides(node: Guarded) -> None:
     """The rule, the elements, the socket, the workload, the audience's line and the peer's."""
-    (answer,) = explain(node, PEER[0], "29700")["answers"]
-    assert "open" == answer["verdict"]
-    assert answer["decided"] is not None
-    assert ("trusted4", PEER[0]) == (answer["decided"]["set"], answer["decided"]["element"])
-    assert ["trusted4"] == [step["set"] for step in answer["way"]]
-    assert answer["socket"] is not None
-    assert answer["purpose"] is not None
-    assert (NODE[0], 29700) == (answer["socket"]["addr"], answer["socket"]["port"])
-    assert answer["purpose"]["root_pid"] in answer["socket"]["pids"]
-    assert "by default" in answer["purpose"]["audience_from"]
-    (source,) = answer["source_is"]
+    (answer,) = explain(node, PEER[0], "29700").answers
+    assert "open" == answer.verdict
+    assert answer.decided is not None
+    assert ("trusted4", PEER[0]) == (answer.decided.set, answer.decided.element)
+    assert ["trusted4"] == [step.set for step in answer.way]
+    assert answer.socket is not None
+    assert answer.purpose is not None
+    assert (NODE[0], 29700) == (answer.socket.addr, answer.socket.port)
+    assert answer.purpose.root_pid in answer.socket.pids
+    assert "by default" in answer.purpose.audience_from
+    (source,) = answer.source_is
     assert ("peers", "static", f"{PEER[0]}/32") == (
-        source["audience"],
-        source["kind"],
-        source["network"],
+        source.audience,
+        source.kind,
+        source.network,
     )
-    assert f"{node.config}:4" == source["where"]
+    assert f"{node.config}:4" == source.where
 
 
-def test_roles_and_workloads_can_be_asked_about(node: Guarded) -> None:
+def test_workloads_can_be_asked_about(node: Guarded) -> None:
     """One answer a listener; the words peer and stranger stand for any of them."""
-    assert ["open"] == [one["verdict"] for one in explain(node, "stranger", "api")["answers"]]
-    both = explain(node, "stranger", "tiny")["answers"]
-    assert {8000: "open", 29600: "closed"} == {one["port"]: one["verdict"] for one in both}
-    assert "open" == explain(node, "peer", "tiny")["verdict"]
-    assert [8000] == [one["port"] for one in explain(node, "peer", "tiny/api")["answers"]]
-    done = vllmwall(node, "stranger", "tcpstore")
+    both = explain(node, "stranger", "tiny").answers
+    assert {8000: "open", 29600: "closed"} == {one.port: one.verdict for one in both}
+    assert "open" == explain(node, "peer", "tiny").verdict
+    done = vllmwall(node, "stranger", "nosuch")
     assert 1 == done.returncode
-    assert "Workloads: tiny, torch; roles: api" in done.stderr
+    assert "no listener matches 'nosuch'" in done.stderr
+    assert "Workloads that listen: tiny, torch." in done.stderr
 
 
-def test_another_address_of_the_node_is_another_door(node: Guarded) -> None:
+@pytest.mark.parametrize(
+    ("source", "port", "verdict", "reason"),
+    [
+        (PEER[0], "29600", "open", f"the source is a trusted peer: {PEER[0]}"),
+        (PEER[0], "8000", "open", f"the source is a trusted peer: {PEER[0]}"),
+        (STRANGER[0], "29600", "closed", "the source is not in its audience: peers"),
+        (STRANGER[0], "8000", "open", "everyone may connect: its audience is public"),
+        (STRANGER[0], "7000", "open", "the wall has no rule for this port"),
+        (NODE[0], "29600", "open", "the packet comes from this host itself, over lo"),
+    ],
+)
+def test_the_reason_is_true_in_the_default_configuration(
+    node: Guarded, source: str, port: str, verdict: str, reason: str
+) -> None:
+    """For peers too, which the wall accepts before it looks a port up."""
+    answers = explain(node, source, port, "--to", NODE[0]).answers
+    assert [(verdict, reason)] == [(one.verdict, one.reason) for one in answers]
+
+
+def test_the_command_line_shows_the_answer_of_the_daemon(node: Guarded) -> None:
+    """Nothing is decided after the daemon has answered."""
+    shown = json.loads(vllmwall(node, "stranger", "29600", "--json").stdout)
+    asked = {"sources": ["stranger"], "target": "29600", "firewalls": []}
+    answered = node.ask("explain", **asked)
+    for same in ("verdict", "total", "namespaces", "answers", "problems"):
+        assert answered[same] == shown[same]
+
+
+def test_another_address_of_the_node_is_another_question(node: Guarded) -> None:
     """A socket for one address has a rule for that one, and none for the rest."""
-    (answer,) = explain(node, STRANGER[0], "29700", "--to", "192.0.2.99")["answers"]
-    assert ("192.0.2.99", "accept", None) == (answer["address"], answer["wall"], answer["socket"])
-    (answer,) = explain(node, STRANGER[0], "29700")["answers"]
-    assert (NODE[0], "drop") == (answer["address"], answer["wall"])
+    (answer,) = explain(node, STRANGER[0], "29700", "--to", "192.0.2.99").answers
+    assert ("192.0.2.99", "accept", None) == (answer.address, answer.wall, answer.socket)
+    (answer,) = explain(node, STRANGER[0], "29700").answers
+    assert (NODE[0], "drop") == (answer.address, answer.wall)
 
 
 def test_what_is_bound_to_loopback_is_closed_to_other_hosts(node: Guarded) -> None:
     """The wall has no rule for it and needs none; from the host itself it is open."""
-    (answer,) = explain(node, PEER[0], "29900")["answers"]
-    assert "closed" == answer["verdict"]
-    assert "bound to loopback" in answer["reason"]
-    assert "open" == explain(node, "127.0.0.1", "29900")["verdict"]
+    (answer,) = explain(node, PEER[0], "29900").answers
+    assert "closed" == answer.verdict
+    assert "bound to loopback" in answer.reason
+    assert "open" == explain(node, "127.0.0.1", "29900").verdict
 
 
 def test_one_namespace_can_be_asked_about(node: Guarded) -> None:
     """By the name that `status` gives it; another name is refused with those that there are."""
     name = Path(node.lab.node.path).name
-    (answer,) = explain(node, PEER[0], "29700", "--namespace", name)["answers"]
-    assert (name, "open") == (answer["namespace"], answer["verdict"])
+    (answer,) = explain(node, PEER[0], "29700", "--namespace", name).answers
+    assert (name, "open") == (answer.namespace, answer.verdict)
     done = vllmwall(node, PEER[0], "29700", "--namespace", "elsewhere")
     assert 1 == done.returncode
-    assert f"no network namespace 'elsewhere' with a process in it; try {name}" in done.stderr
+    assert "no network namespace 'elsewhere' has a process in it" in done.stderr
+    assert f"Use one of these: {name}." in done.stderr
 
 
 def test_a_socket_for_each_family_is_one_door(node: Guarded) -> None:
@@ -164,8 +192,8 @@ def test_a_socket_for_each_family_is_one_door(node: Guarded) -> None:
     node.lab.node.listen("0.0.0.0", 7100)
     node.lab.node.listen("::", 7100, v6only=True)
     for source, address in zip(STRANGER, NODE, strict=True):
-        (answer,) = explain(node, source, "7100")["answers"]
-        assert ("open", knock(node.lab.stranger, address, 7100)) == (answer["verdict"], "open")
+        (answer,) = explain(node, source, "7100").answers
+        assert ("open", connection(node.lab.stranger, address, 7100)) == (answer.verdict, "open")
 
 
 def test_a_port_that_is_handed_on_to_a_container_is_named(node: Guarded) -> None:
@@ -175,32 +203,32 @@ def test_a_port_that_is_handed_on_to_a_container_is_named(node: Guarded) -> None
     node.lab.node.run(["iptables-restore"], stdin=rules)
     try:
         said = explain(node, STRANGER[0], "7000")
-        assert [] == explain(node, STRANGER[0], "8000")["problems"]
+        assert () == explain(node, STRANGER[0], "8000").problems
     finally:
         node.lab.node.run(["nft", "delete", "table", "ip", "nat"])
-    (problem,), (answer,) = said["problems"], said["answers"]
-    assert "Docker hands tcp port 7000 on to 172.17.0.2:7000" in problem
-    assert ("unknown", "unknown") == (said["verdict"], answer["verdict"])
+    (problem,), (answer,) = said.problems, said.answers
+    assert "Docker forwards tcp port 7000 to 172.17.0.2:7000" in problem
+    assert ("unknown", "unknown") == (said.verdict, answer.verdict)
 
 
 def test_a_ban_is_named_and_decides(node: Guarded) -> None:
     """At the public API too, with the reason that was given."""
     node.ask("bans.add", networks=["198.51.100.66/32"], reason="scans")
     try:
-        (answer,) = explain(node, "198.51.100.66", "api")["answers"]
+        (answer,) = explain(node, "198.51.100.66", "8000", "--to", NODE[0]).answers
     finally:
         node.ask("bans.remove", networks=["198.51.100.66/32"])
-    assert ("closed", "the source is banned") == (answer["verdict"], answer["reason"])
-    assert ("banned4", "198.51.100.66") == (answer["way"][0]["set"], answer["way"][0]["element"])
-    kinds = {one["kind"]: one["name"] for one in answer["source_is"]}
+    assert ("closed", "the source is banned") == (answer.verdict, answer.reason)
+    assert ("banned4", "198.51.100.66") == (answer.way[0].set, answer.way[0].element)
+    kinds = {one.kind: one.name for one in answer.source_is}
     assert {"ban": "scans", "group": "monitoring"} == kinds
 
 
 def test_a_port_at_which_nobody_listens_is_closed(node: Guarded) -> None:
     """Also where the wall would let the packet through."""
-    (answer,) = explain(node, STRANGER[0], "81", "--to", NODE[0])["answers"]
-    assert ("closed", None) == (answer["verdict"], answer["socket"])
-    assert "nobody listens" in answer["reason"]
+    (answer,) = explain(node, STRANGER[0], "81", "--to", NODE[0]).answers
+    assert ("closed", None) == (answer.verdict, answer.socket)
+    assert "answers with a reset" in answer.reason
 
 
 def test_other_programs_chains_are_named_and_not_judged(node: Guarded) -> None:
@@ -211,8 +239,8 @@ def test_other_programs_chains_are_named_and_not_judged(node: Guarded) -> None:
         answer = explain(node, "stranger", "8000")
     finally:
         node.lab.node.run(["nft", "delete table ip other"])
-    assert "open" == answer["verdict"]
-    found = [(one["table"], one["hook"], one["priority"], one["policy"]) for one in answer["hooks"]]
+    assert "open" == answer.verdict
+    found = [(one.table, one.hook, one.priority, one.policy) for one in answer.hooks]
     assert [("ip other", "input", 5, "drop")] == found
 
 
@@ -257,11 +285,11 @@ def test_many_answers_come_in_parts_and_all_of_them(node: Guarded) -> None:
     node.settled()
     answer = explain(node, "stranger", "torch", "--proto", "tcp")
     assert {(port, family) for port in ports for family in (4, 6)} <= {
-        (one["port"], 6 if ":" in one["source"] else 4) for one in answer["answers"]
+        (one.port, one.source.version) for one in answer.answers
     }
-    assert answer["total"] == len(answer["answers"])
+    assert answer.total == len(answer.answers)
     part = node.ask("explain", sources=["stranger"], target="torch")
-    assert len(part["answers"]) < answer["total"]  # type: ignore[arg-type]
+    assert len(part["answers"]) < answer.total  # type: ignore[arg-type]
     rank.kill()
     node.settled()
 
@@ -276,13 +304,42 @@ def test_the_socket_s_birth_counts_not_where_its_process_is(
         pid = listening(lab.node, 6000, born)
         (born.parent / "cgroup.procs").write_text(pid)
         found = Guarded(lab, tmp_path / "none")
-        (answer,) = explain(found, STRANGER[0], "6000")["answers"]
-        assert "closed" == knock(lab.stranger, NODE[0], 6000) == answer["verdict"]
-        assert "guarded" in answer["reason"]
-        assert "guarded_1" in [step["set"] for step in answer["way"]]
-        (answer,) = explain(found, PEER[0], "6000")["answers"]
-        assert "open" == knock(lab.peer, NODE[0], 6000) == answer["verdict"]
+        (answer,) = explain(found, STRANGER[0], "6000").answers
+        assert "closed" == connection(lab.stranger, NODE[0], 6000) == answer.verdict
+        assert "guarded" in answer.reason
+        assert "guarded_1" in [step.set for step in answer.way]
+        (answer,) = explain(found, PEER[0], "6000").answers
+        assert "open" == connection(lab.peer, NODE[0], 6000) == answer.verdict
         backend.remove(lab.node.path)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        (6003, {"failsafe": frozenset({6003})}, "open", "it is a failsafe port"),
+        (6003, {"lockdown": True}, "closed", "host.lockdown closes every port"),
+        (
+            6003,
+            {"lockdown": True, "opened": frozenset({(Proto.TCP, 6003)})},
+            "open",
+            "host.open leaves this port open",
+        ),
+        (6004, {"limits": Limits(1, 1, None)}, "depends", "a limit decides"),
+        (6005, {"mode": Mode.AUDIT}, "open", "audit mode only counts what enforce mode"),
+    ],
+)
+def test_the_reason_is_that_of_the_rule_in_the_kernel(
+    lab: Lab, backend: Nftables, tmp_path: Path, asked: tuple[int, dict[str, object], str, str]
+) -> None:
+    """Failsafe ports, lockdown and what it leaves open, limits, audit mode."""
+    port, change, verdict, reason = asked
+    listening(lab.node, port)
+    entries = [entry(6005, "peers"), replace(entry(6004, "public"), limited="limits" in change)]
+    made = replace(wall(lab.node, entries), **change)  # type: ignore[arg-type]
+    backend.apply(lab.node.path, made, None)
+    (answer,) = explain(Guarded(lab, tmp_path / "none"), STRANGER[0], str(port)).answers
+    backend.remove(lab.node.path)
+    assert (verdict, reason) == (answer.verdict, answer.reason[: len(reason)])
 
 
 def test_without_a_daemon_the_table_in_the_kernel_answers(
@@ -293,9 +350,9 @@ def test_without_a_daemon_the_table_in_the_kernel_answers(
     found = Guarded(lab, tmp_path / "none")
     backend.apply(lab.node.path, wall(lab.node, [entry(6001, "peers")]), None)
     answer = explain(found, STRANGER[0], "6001")
-    assert (False, "closed") == (answer["daemon"], answer["verdict"])
-    assert "no daemon answers" in json.dumps(answer["problems"])
+    assert (False, "closed") == (answer.daemon, answer.verdict)
+    assert "no daemon answers" in json.dumps(answer.problems)
     backend.remove(lab.node.path)
-    (answer_now,) = explain(found, STRANGER[0], "6001")["answers"]
-    assert ("open", "none") == (answer_now["verdict"], answer_now["wall"])
-    assert "no wall stands" in answer_now["reason"]
+    (answer_now,) = explain(found, STRANGER[0], "6001").answers
+    assert ("open", "none") == (answer_now.verdict, answer_now.wall)
+    assert "no wall is active" in answer_now.reason

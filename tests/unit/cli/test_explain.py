@@ -1,153 +1,142 @@
-"""How `explain` asks and draws: its words, its colours, its statuses, and hostile names."""
+"""How `explain` asks and draws: its question, its words, its statuses, and hostile names."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import cast
 
 import pytest
 from pydantic import TypeAdapter
 
 from tests.unit.cli.conftest import Daemon, Run
-from vllmwall.api.explain.reasons import AnswerFacts, OwnerFacts, WallFacts, explain_json
-from vllmwall.api.explain.shape import ExplainJson, StepJson
-from vllmwall.cli.explain import source_of
-from vllmwall.model import (
-    Evidence,
-    Label,
-    LabelledListener,
-    Listener,
-    Mode,
-    Proto,
-    Role,
-    Stack,
-    Workload,
-    WorkloadId,
+from vllmwall.api.explain.answer import (
+    Answer,
+    ExplainVerdict,
+    Explanation,
+    Hook,
+    Purpose,
+    ReachedSocket,
+    joined,
+    worst,
+)
+from vllmwall.api.explain.targets import Question
+from vllmwall.api.wire import decode, encode
+from vllmwall.enforce.evaluator import Step
+from vllmwall.model import Evidence, Mode, Proto
+
+SOCKET = ReachedSocket(Proto.TCP, "0.0.0.0", 29500, 7, (42,), "python3", "ada", "/x")
+PURPOSE = Purpose(
+    workload="llama\x1b[2J",
+    stack="vllm",
+    root_pid=42,
+    role="tcpstore",
+    confidence=0.9,
+    evidence=(Evidence("flag", "--master-port 29500"),),
+    audience=("peers",),
+    audience_from="a.toml:3 [policy] x",
+    no_rule="",
+)
+DROPPED = Step("strangers", "counter drop", True)
+CLOSED = Answer(
+    verdict="closed",
+    wall="drop",
+    reason="the source is not in its audience: peers",
+    namespace="nowhere",
+    mode=Mode.ENFORCE,
+    proto=Proto.TCP,
+    source=ip_address("203.0.113.9"),
+    source_is=(),
+    address=ip_address("192.0.2.1"),
+    port=29500,
+    decided=DROPPED,
+    way=(Step("input", "a", True, "walled_any4", "tcp . 29500"), DROPPED),
+    outcomes=(),
+    socket=SOCKET,
+    purpose=PURPOSE,
 )
 
-LISTENER = Listener(1, Proto.TCP, 29500, ip_address("0.0.0.0"), inode=7, pids=(42,))
-LABEL = Label(Role.TCPSTORE, 0.9, (Evidence("flag", "--master-port 29500"),))
-LABELLED = LabelledListener(LISTENER, LABEL)
-WORKLOAD = Workload(WorkloadId(42, 1), Stack.VLLM, "llama\x1b[2J", frozenset({42}), (LABELLED,))
-OWNER = OwnerFacts("python3", "ada", "/x", WORKLOAD, LABELLED, ("peers",), "a.toml:3 [policy] x")
+
+def with_verdict(verdict: ExplainVerdict) -> Answer:
+    """The same packet with another fate."""
+    return replace(CLOSED, verdict=verdict)
 
 
-def step(chain: str, rule: str = "r", set_: str = "", element: str = "") -> StepJson:
-    """A rule that matched."""
-    return {"chain": chain, "rule": rule, "set": set_, "element": element, "matched": True}
-
-
-CLOSED = (step("input", "a", "walled_any4", "tcp . 29500"), step("strangers", "counter drop"))
-
-
-def facts(
-    wall: WallFacts = WallFacts("drop", CLOSED),  # noqa: B008 frozen
-    *,
-    source: str = "203.0.113.9",
-    listener: Listener | None = LISTENER,
-    here: bool = False,
-    mode: Mode = Mode.ENFORCE,
-) -> AnswerFacts:
-    """A stranger at a TCPStore."""
-    node = ip_address("192.0.2.1")
-    owner = OWNER if listener else OwnerFacts()
-    return AnswerFacts(
-        "host", mode, Proto.TCP, ip_address(source), (), node, 29500, wall, listener, owner, here
+def explanation(*answers: Answer, total: int = 0) -> Explanation:
+    """The answer of a daemon."""
+    found = answers or (CLOSED,)
+    return Explanation(
+        version=1,
+        host="node1",
+        time=0.0,
+        daemon=True,
+        verdict=worst(found),
+        total=total or len(found),
+        namespaces=("nowhere",),
+        answers=found,
+        hooks=(Hook("nowhere", "ip filter", "INPUT", "input", 0, "drop"),),
+        problems=(),
     )
 
 
-def answer(*those: AnswerFacts) -> ExplainJson:
-    """The answer of a daemon."""
-    made = explain_json("node1", 0.0, those, len(those), [])
-    return TypeAdapter(ExplainJson).validate_python(made)
+def wire(answer: Explanation) -> Mapping[str, object]:
+    """As it is on the socket."""
+    return cast("Mapping[str, object]", encode(answer))
 
 
-@pytest.mark.parametrize(
-    ("asked", "verdict", "words"),
-    [
-        (facts(), "closed", "not in its audience: peers"),
-        (facts(WallFacts("reject", CLOSED)), "closed", "says so itself"),
-        (facts(WallFacts("drop", (step("banned"), *CLOSED))), "closed", "is banned"),
-        (facts(WallFacts("drop", (step("lockdown"), *CLOSED))), "closed", "host.lockdown"),
-        (
-            facts(WallFacts("drop", (step("cgroups", "s", "guarded_2", "9"), *CLOSED))),
-            "closed",
-            "its cgroup is guarded",
-        ),
-        (facts(WallFacts("accept"), listener=None), "closed", "nobody listens"),
-        (facts(WallFacts("accept"), source="2001:db8::9"), "closed", "not for IPv6"),
-        (
-            facts(
-                WallFacts("accept"),
-                listener=Listener(1, Proto.TCP, 29500, ip_address("127.0.0.1")),
-            ),
-            "closed",
-            "bound to loopback",
-        ),
-        (facts(WallFacts("unknown", why="odd rule")), "unknown", "odd rule"),
-        (facts(WallFacts("depends", CLOSED, ("drop", "accept"))), "depends", "a limit decides"),
-        (facts(WallFacts("none")), "open", "no wall stands"),
-        (facts(WallFacts("accept", (step("input"),)), here=True), "open", "over lo"),
-        (facts(WallFacts("accept", CLOSED), mode=Mode.AUDIT), "open", "only counts"),
-        (
-            facts(WallFacts("accept", (step("only_peers", "p", "peers4", "192.0.2.0/24"),))),
-            "open",
-            "192.0.2.0/24 in peers4",
-        ),
-        (
-            facts(WallFacts("accept", (step("unlisted", "v", "any4", "x : accept"),))),
-            "open",
-            "lets everyone in",
-        ),
-        (facts(WallFacts("accept", (step("guarded"),))), "open", "failsafe"),
-        (facts(WallFacts("accept", (step("input", "policy accept"),))), "open", "no rule for"),
-        (
-            replace(facts(WallFacts("accept")), owner=OwnerFacts(audience=("public",))),
-            "open",
-            "its audience is everyone",
-        ),
-    ],
-)
-def test_every_end_has_a_verdict_and_a_reason(asked: AnswerFacts, verdict: str, words: str) -> None:
-    """Open only where the wall accepts and somebody listens."""
-    (found,) = answer(asked)["answers"]
-    assert verdict == found["verdict"]
-    assert words in found["reason"]
+def test_the_answer_is_the_same_after_the_socket() -> None:
+    """Nothing of it is lost, and it fits its published schema."""
+    there = json.loads(json.dumps(wire(explanation())))
+    assert explanation() == decode(Explanation, there, strict=True)
+    assert explanation() == TypeAdapter(Explanation).validate_python(there)
 
 
 def test_the_worst_of_several_answers_is_the_verdict() -> None:
-    """A script that asks about a role wants to know of the one that is closed."""
-    is_open, is_closed = facts(WallFacts("none")), facts()
-    assert "closed" == answer(is_open, is_closed)["verdict"]
-    assert "unknown" == answer(is_open, facts(WallFacts("unknown")))["verdict"]
-    assert "open" == answer(is_open)["verdict"]
+    """A script that asks about a workload must learn of the one port that is closed."""
+    is_open, depends = with_verdict("open"), with_verdict("depends")
+    assert "closed" == worst([is_open, CLOSED])
+    assert "unknown" == worst([is_open, depends, with_verdict("unknown")])
+    assert "depends" == worst([is_open, depends])
+    assert "open" == worst([is_open])
+    assert "unknown" == worst([])
+
+
+def test_parts_are_joined_to_one_explanation() -> None:
+    """The daemon answers in parts; the verdict is that of all of them."""
+    whole = joined([explanation(with_verdict("open"), total=2), explanation(CLOSED, total=2)])
+    assert ("closed", 2) == (whole.verdict, len(whole.answers))
 
 
 @pytest.mark.parametrize(
-    ("asked", "status"),
-    [
-        (facts(WallFacts("none")), 0),
-        (facts(), 8),
-        (facts(WallFacts("unknown")), 9),
-        (facts(WallFacts("depends")), 9),
-    ],
+    ("verdict", "status"), [("open", 0), ("closed", 8), ("unknown", 9), ("depends", 9)]
 )
 def test_the_exit_status_is_the_verdict(
-    daemon: Daemon, run: Run, asked: AnswerFacts, status: int
+    daemon: Daemon, run: Run, verdict: ExplainVerdict, status: int
 ) -> None:
     """Open, closed, undecided."""
-    daemon.answers("explain", dict(answer(asked)))
+    daemon.answers("explain", wire(explanation(with_verdict(verdict))))
     assert status == run("explain", "stranger", "29500").returncode
+
+
+def test_the_json_is_the_answer_of_the_daemon(daemon: Daemon, run: Run) -> None:
+    """The command line changes nothing in it but control characters."""
+    daemon.answers("explain", wire(explanation()))
+    shown = json.loads(run("explain", "stranger", "29500", "--json").stdout)
+    shown["answers"][0]["purpose"]["workload"] = PURPOSE.workload
+    assert wire(explanation()) == shown
 
 
 def test_a_person_reads_what_decides(daemon: Daemon, run: Run) -> None:
     """The verdict first; names that workloads chose cannot act on the terminal."""
-    daemon.answers("explain", dict(answer(facts())))
+    daemon.answers("explain", wire(explanation()))
     shown = run("--color", "always", "explain", "203.0.113.9", "29500").stdout
     assert "\x1b[1;31mCLOSED" in shown
     plain = run("explain", "203.0.113.9", "29500").stdout
     for words in (
-        "CLOSED  tcp 203.0.113.9 to 192.0.2.1:29500 in host",
+        "CLOSED  tcp 203.0.113.9 to 192.0.2.1:29500 in nowhere",
+        "because   the source is not in its audience: peers",
         "walled_any4: tcp . 29500",
         "strangers: counter drop",
         "python3 (42), user ada",
@@ -156,53 +145,40 @@ def test_a_person_reads_what_decides(daemon: Daemon, run: Run) -> None:
         "flag: --master-port 29500",
         "peers (a.toml:3 [policy] x)",
         "in no peer source and no group",
+        "input: ip filter INPUT, priority 0, policy drop",
     ):
         assert words in plain
 
 
 def test_the_question_carries_what_was_asked(daemon: Daemon, run: Run) -> None:
-    """Addresses are told apart from words and ports here; names are resolved here too."""
-    daemon.answers("explain", dict(answer(facts())))
-    run("explain", "[2001:db8::9]:4000", "llama/api", "--proto", "tcp", "--to", "192.0.2.1")
+    """Names are resolved by the command; each question is one that the daemon can read."""
+    daemon.answers("explain", wire(explanation()))
+    run("explain", "2001:db8::9", "llama", "--proto", "tcp", "--to", "192.0.2.1")
     run("explain", "localhost", "80", "--namespace", "pod")
-    first, second = daemon.asked
-    assert (["2001:db8::9"], 4000, "llama/api") == (
-        first["sources"],
-        first["source_port"],
-        first["target"],
-    )
-    assert ("tcp", "192.0.2.1") == (first["proto"], first["to"])
-    assert "127.0.0.1" in second["sources"]  # type: ignore[operator]
-    assert "pod" == second["namespace"]
+    run("explain", "peer", "80")
+    questions = [
+        decode(Question, {key: one for key, one in asked.items() if key != "command"}, strict=True)
+        for asked in daemon.asked
+    ]
+    first = Question(("2001:db8::9",), "llama", proto="tcp", to=ip_address("192.0.2.1"))
+    assert first == replace(questions[0], firewalls=None)
+    named = next(one for one in questions if one.namespace)
+    assert ("pod", "80") == (named.namespace, named.target)
+    assert "127.0.0.1" in named.sources
+    assert ("peer",) == questions[-1].sources
 
 
-@pytest.mark.parametrize(
-    ("text", "host", "port"),
-    [
-        ("peer", "peer", None),
-        ("192.0.2.9", "192.0.2.9", None),
-        ("192.0.2.9:80", "192.0.2.9", 80),
-        ("2001:db8::9", "2001:db8::9", None),
-        ("[2001:db8::9]", "2001:db8::9", None),
-        ("[2001:db8::9]:80", "2001:db8::9", 80),
-        ("host.example:80", "host.example", 80),
-    ],
-)
-def test_a_source_is_read_as_people_write_it(text: str, host: str, port: int | None) -> None:
-    """With and without a port, brackets only where they are needed."""
-    assert ([host], port) == source_of(text)
-
-
-@pytest.mark.parametrize("text", ["192.0.2.9:0", "192.0.2.9:70000", "host:x", "[::1]:-1"])
-def test_a_port_that_is_none_ends_the_command_with_words(run: Run, text: str) -> None:
-    """Before anybody is asked."""
+@pytest.mark.parametrize("text", ["no-such-host.invalid", "192.0.2.9:80", "[2001:db8::9]:80"])
+def test_a_source_that_is_no_address_and_no_host_is_refused(run: Run, text: str) -> None:
+    """With the words that can be used instead."""
     done = run("explain", text, "80")
-    assert 2 == done.returncode
-    assert "is not a port" in done.stderr
-
-
-def test_a_name_that_does_not_resolve_is_said(run: Run) -> None:
-    """With the words that would do."""
-    done = run("explain", "no-such-host.invalid", "80")
     assert 1 == done.returncode
-    assert "`peer` or `stranger`" in done.stderr
+    assert f"{text}: not an IP address, and the name does not resolve" in done.stderr
+    assert "Use an address, a host name, `peer` or `stranger`." in done.stderr
+
+
+def test_a_destination_that_is_no_address_is_refused(run: Run) -> None:
+    """Before the daemon is asked."""
+    done = run("explain", "peer", "80", "--to", "node1")
+    assert 2 == done.returncode
+    assert "--to node1: not an IP address" in done.stderr

@@ -1,8 +1,7 @@
-"""Why is this port open, or closed, to that source? The kernel's own table is asked.
+"""Why a port is open or closed to a source, by the table in the kernel.
 
-The table is read back, and `evaluation` says what it does to the packet; everything around it
-(process, workload, role, audience, peers) is what the daemon knows, the sockets of the port being
-read anew.
+The table is read back and evaluated for the packet. The facts around it (process, workload, role,
+audience, peers) are those of the daemon; only the sockets of the port are read again.
 """
 
 from __future__ import annotations
@@ -10,61 +9,61 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
-from vllmwall.api.errors import Json
-from vllmwall.api.explain.reasons import AnswerFacts, OwnerFacts, WallFacts, explain_json
-from vllmwall.api.explain.shape import ExplainJson, SourceJson, StepJson
-from vllmwall.api.explain.targets import (
-    Asked,
-    Door,
-    asked_of,
-    destination,
-    doors,
-    own_of,
-    owner_of,
-    sources,
+from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.explain.answer import (
+    EXPLAIN_VERSION,
+    Answer,
+    Explanation,
+    Membership,
+    Purpose,
+    ReachedSocket,
+    worst,
 )
+from vllmwall.api.explain.firewalls import forwarded, settled
+from vllmwall.api.explain.reasons import Case, WallFacts, judged
+from vllmwall.api.explain.targets import Probe, Question, labelled, probes
+from vllmwall.api.wire import decode, encode
 from vllmwall.config import DROP_INS, load
 from vllmwall.config.origins import of_audience, of_network
 from vllmwall.decide.walls import decide
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.evaluator import (
-    Judgement,
-    NotUnderstoodError,
-    Packet,
-    Socket,
-    Step,
-    evaluate,
-    read_table,
-)
+from vllmwall.enforce.evaluator import NotUnderstoodError, Packet, Socket, evaluate, read_table
 from vllmwall.enforce.evaluator.socket_lookup import reached
 from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.enforce.nftables.readback import read_wall
 from vllmwall.engine.options import DOWN_MARKER
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.engine.state import State
 from vllmwall.linux.users import user_name
-from vllmwall.model import PEERS, Address, Listener, Network, Proto, Role
+from vllmwall.model import PEERS, Address, Listener, Network, Proto, Role, Wall
 from vllmwall.networks import PeerList
 from vllmwall.networks.banlist import FILE_NAME, BanList
 from vllmwall.observe.namespaces import inode_of_name
+from vllmwall.observe.other_firewalls import PublishedPort
 from vllmwall.observe.socket_cgroups import ancestors, birth_cgroups
 from vllmwall.recognize import recognize
 
-AT_ONCE = 8  # answers, 3 ms each: a role can have hundreds of listeners, and the loop waits
-_read = lru_cache(maxsize=4)(read_table)
+AT_ONCE = 8  # answers, 3 ms each: a workload can have hundreds of listeners, and the loop waits
+_read_table = lru_cache(maxsize=4)(read_table)
 
 
 def explain(state: State, arguments: Json) -> Json:
-    """What becomes of the first packet of each source at each door that is asked about."""
-    return explained(state.reconciler, asked_of(arguments))
+    """The fate of the first packet of each source at each port that is asked about."""
+    try:
+        question = decode(Question, arguments, strict=True)
+    except ValueError as error:
+        raise ControlError("bad-request", str(error)) from error
+    return cast("Json", encode(explained(state.reconciler, question)))
 
 
 def explain_once(
-    config_path: Path, runtime_dir: Path, only: tuple[str, ...], arguments: Json
-) -> ExplainJson:
+    config_path: Path, runtime_dir: Path, only: tuple[str, ...], question: Question
+) -> Explanation:
     """The same without a daemon. Changes nothing and asks no DNS.
 
     Raises ConfigError, ControlError, OSError and EnforceError.
@@ -77,29 +76,51 @@ def explain_once(
     node = keeper.observer.observe()
     keeper.recognition = recognize(node, config.definitions)
     keeper.decision = decide(keeper.recognition, keeper.policy, peers.networks())
-    return {**explained(keeper, asked_of(arguments)), "daemon": False}
+    found = explained(keeper, question)
+    problem = "no daemon answers: the table in the kernel was read without it"
+    return replace(found, daemon=False, problems=(problem, *found.problems))
 
 
-def explained(keeper: Reconciler, asked: Asked) -> ExplainJson:
-    """Some of the answers, from the one that was asked for on. Raises ControlError."""
-    seen = _Seen(keeper)
-    every = _possible(pair for door in doors(keeper, asked) for pair in _packets(asked, door, seen))
-    found = [_answer(seen, *pair) for pair in every[asked.skip : asked.skip + AT_ONCE]]
-    problems = ["the walls are down on request: vllmwall up"] if keeper.down else []
-    return explain_json(socket.gethostname(), time.time(), found, len(every), problems)
+def explained(keeper: Reconciler, asked: Question) -> Explanation:
+    """A part of the answers, the first ``skip`` left out. Raises ControlError."""
+    every = probes(keeper, asked)
+    pairs = settled(every, asked.firewalls or ())
+    known = _Known(keeper)
+    answers = tuple(_answer(known, *pair) for pair in pairs[asked.skip : asked.skip + AT_ONCE])
+    return Explanation(
+        version=EXPLAIN_VERSION,
+        host=socket.gethostname(),
+        time=time.time(),
+        daemon=True,
+        verdict=worst(answers),
+        total=len(pairs),
+        namespaces=tuple(sorted({probe.namespace for probe in every})),
+        answers=answers,
+        hooks=tuple(hook for one in asked.firewalls or () for hook in one.hooks),
+        problems=tuple(_problems(keeper, asked, every)),
+    )
+
+
+def _problems(keeper: Reconciler, asked: Question, every: list[Probe]) -> Iterator[str]:
+    if keeper.down:
+        yield "the walls are down on request; `vllmwall up` restores them"
+    if asked.firewalls is None:
+        yield "other firewalls are unknown: only root can read them"
+        return
+    yield from (problem for one in asked.firewalls for problem in one.problems)
+    yield from forwarded(every, asked.firewalls)
 
 
 @dataclass
-class _Seen:
-    """What one question reads, each thing once."""
+class _Known:
+    """The things that one question reads, each once."""
 
     keeper: Reconciler
     tables: dict[int, str] = field(default_factory=dict)
-    addresses: dict[int, tuple[Address, ...]] = field(default_factory=dict)
     audiences: dict[Role, str] = field(default_factory=dict)
 
     def table(self, namespace: int) -> str:
-        """Empty where none stands. Raises OSError, KeyError and EnforceError."""
+        """Empty where there is none. Raises OSError, KeyError and EnforceError."""
         if namespace not in self.tables:
             backend = self.keeper.backend
             if not isinstance(backend, Nftables):
@@ -108,120 +129,90 @@ class _Seen:
             self.tables[namespace] = backend.listed(path)
         return self.tables[namespace]
 
-    def own(self, namespace: int) -> tuple[Address, ...]:
-        """The namespace's own addresses."""
-        if namespace not in self.addresses:
-            self.addresses[namespace] = own_of(self.keeper, namespace)
-        return self.addresses[namespace]
-
     def audience_from(self, role: Role) -> str:
-        """The line that says who may connect to a role."""
+        """The line of the configuration that defines the audience of a role."""
         if role not in self.audiences:
             self.audiences[role] = of_audience(self.keeper.config.files, role)
         return self.audiences[role]
 
 
-def _packets(asked: Asked, door: Door, seen: _Seen) -> list[tuple[Door, Packet]]:
-    """One for each source; where none is of a family that finds a way there, the first all the
-    same, with ends of two families: that is what is wrong with it."""
-    own = seen.own(door.namespace)
-    every = [
-        Packet(
-            source,
-            destination(door, source, own, asked.to),
-            door.proto.value,
-            door.port,
-            asked.source_port or 0,
-            frozenset({"syn"} if door.proto is Proto.TCP else ()),
-            interface="lo" if source in own or source.is_loopback else "",
-        )
-        for source in sources(seen.keeper, asked, own)
-    ]
-    fitting = [one for one in every if one.family == one.destination.version]
-    return [(door, one) for one in fitting or every[:1]]
-
-
-def _possible(pairs: Iterable[tuple[Door, Packet]]) -> list[tuple[Door, Packet]]:
-    """Without the sockets that are not for the source's family, where another at that port is."""
-    every = [(door, one, one.family == one.destination.version) for door, one in pairs]
-    met = {(door.namespace, door.proto, door.port, one.source) for door, one, fits in every if fits}
-    return [
-        (door, one)
-        for door, one, fits in every
-        if fits or (door.namespace, door.proto, door.port, one.source) not in met
-    ]
-
-
-def _answer(seen: _Seen, door: Door, packet: Packet) -> AnswerFacts:
-    keeper = seen.keeper
-    exists = packet.family == packet.destination.version
-    return AnswerFacts(
-        namespace=keeper.observer.namespaces.name(door.namespace),
+def _answer(known: _Known, probe: Probe, published: PublishedPort | None) -> Answer:
+    keeper, packet, target = known.keeper, probe.packet, probe.target
+    wall = _wall(known, probe) if probe.exists and not published else WallFacts("unknown")
+    case = Case(
+        probe.namespace,
+        target.proto,
+        packet.source,
+        packet.destination,
+        target.port,
+        wall,
+        target.listener,
+        here=packet.interface == "lo",
+        published=published,
+    )
+    verdict, reason = judged(case)
+    return Answer(
+        verdict=verdict,
+        wall=wall.verdict,
+        reason=reason,
+        namespace=probe.namespace,
         mode=keeper.policy.mode,
-        proto=door.proto,
+        proto=target.proto,
         source=packet.source,
         source_is=tuple(_memberships(keeper, packet.source)),
-        destination=packet.destination,
-        port=door.port,
-        wall=_judge(seen, door, packet) if exists else WallFacts("unknown"),
-        listener=door.listener,
-        owner=_owner(seen, door.listener) if door.listener else OwnerFacts(),
-        here=packet.interface == "lo",
+        address=packet.destination,
+        port=target.port,
+        decided=wall.decided,
+        way=wall.way,
+        outcomes=wall.outcomes,
+        socket=_socket(keeper, target.listener) if target.listener else None,
+        purpose=_purpose(known, target.listener) if target.listener else None,
     )
 
 
-def _judge(seen: _Seen, door: Door, packet: Packet) -> WallFacts:
-    """What the table in the kernel does to it."""
+def _wall(known: _Known, probe: Probe) -> WallFacts:
+    """The verdict of the table in the kernel."""
     try:
-        text = seen.table(door.namespace)
+        text = known.table(probe.target.namespace)
         if not text:
             return WallFacts("none")
-        found = evaluate(_read(text), _with_socket(seen.keeper, door, packet))
+        found = evaluate(_read_table(text), _with_socket(known.keeper, probe))
     except NotUnderstoodError as error:
         return WallFacts("unknown", why=str(error))
     except (OSError, KeyError, EnforceError) as error:
         return WallFacts("unknown", why=f"it cannot be read: {error}")
     outcomes = tuple(sorted(one.value for one in found.possible)) if found.outcomes else ()
-    return WallFacts(found.verdict.value, tuple(_steps(found)), outcomes)
+    audience = _audience(read_wall(text, probe.target.namespace), probe)
+    return WallFacts(found.verdict.value, found.way, outcomes, audience=audience)
 
 
-def _steps(judgement: Judgement) -> Iterator[StepJson]:
-    return (_step(one) for one in judgement.way)
-
-
-def _step(one: Step) -> StepJson:
-    return {
-        "chain": one.chain,
-        "rule": one.rule,
-        "set": one.set,
-        "element": one.element,
-        "matched": one.matched,
+def _audience(wall: Wall, probe: Probe) -> tuple[str, ...] | None:
+    """That of the wall's entry for the packet: the exact address before the wildcard."""
+    destination = probe.packet.destination
+    found = {
+        one.address: one.audience
+        for one in wall.entries
+        if (one.family, one.proto, one.port)
+        == (destination.version, probe.target.proto, probe.target.port)
     }
+    return found.get(destination, found.get(None))
 
 
-def _with_socket(keeper: Reconciler, door: Door, packet: Packet) -> Packet:
+def _with_socket(keeper: Reconciler, probe: Probe) -> Packet:
     """The packet with the socket that the kernel finds for it. Raises OSError."""
-    if door.proto is not Proto.TCP or packet.dport is None:
+    packet, namespace, port = probe.packet, probe.target.namespace, probe.target.port
+    if probe.target.proto is not Proto.TCP:
         return packet
-    path = keeper.observer.namespaces.path(door.namespace)
-    there = keeper.observer.namespaces.listeners(door.namespace, packet.dport)
-    found = reached(there, packet.proto, packet.destination, packet.dport)
+    path = keeper.observer.namespaces.path(namespace)
+    there = keeper.observer.namespaces.listeners(namespace, port)
+    found = reached(there, packet.proto, packet.destination, port)
     if found is None:
         return packet
-    number = birth_cgroups(path, packet.dport).get(found.inode)
-    above = ancestors(number, _likely(keeper, door.listener)) if number else {}
+    number = birth_cgroups(path, port).get(found.inode)
+    above = ancestors(number, _likely(keeper, probe.target.listener)) if number else {}
     if above is None:
-        raise EnforceError("the cgroup in which its socket was made is gone")
-    return Packet(
-        packet.source,
-        packet.destination,
-        packet.proto,
-        packet.dport,
-        packet.sport,
-        packet.flags,
-        packet.interface,
-        socket=Socket(above),
-    )
+        raise EnforceError("the cgroup in which its socket was created is gone")
+    return replace(packet, socket=Socket(above))
 
 
 def _likely(keeper: Reconciler, listener: Listener | None) -> Iterator[str]:
@@ -230,63 +221,55 @@ def _likely(keeper: Reconciler, listener: Listener | None) -> Iterator[str]:
             yield process.cgroup
 
 
-def _owner(seen: _Seen, listener: Listener) -> OwnerFacts:
-    keeper = seen.keeper
+def _socket(keeper: Reconciler, listener: Listener) -> ReachedSocket:
     process = next(filter(None, map(keeper.observer.process, listener.pids)), None)
-    command, cgroup = (process.comm, process.cgroup) if process else ("", "")
-    user = user_name(listener.uid)
-    owned = owner_of(keeper, listener)
-    if owned is None:
-        return OwnerFacts(command, user, cgroup)
-    workload, labelled = owned
-    role = labelled.label.role
-    skipped = (one.reason for one in keeper.decision.skipped if one.listener == labelled.listener)
-    return OwnerFacts(
-        command,
-        user,
-        cgroup,
-        workload,
-        labelled,
-        keeper.policy.audience_of(role),
-        seen.audience_from(role),
-        next(skipped, ""),
+    return ReachedSocket(
+        proto=listener.proto,
+        addr=listener.address_text,
+        port=listener.port,
+        inode=listener.inode,
+        pids=listener.pids,
+        command=process.comm if process else "",
+        user=user_name(listener.uid),
+        cgroup=process.cgroup if process else "",
     )
 
 
-def _memberships(keeper: Reconciler, source: Address) -> Iterator[SourceJson]:
-    """The peer sources, the groups and the bans that hold the source."""
+def _purpose(known: _Known, listener: Listener) -> Purpose | None:
+    keeper, key = known.keeper, (listener.namespace, listener.inode)
+    for workload, one in labelled(keeper):
+        if (one.listener.namespace, one.listener.inode) == key:
+            label = one.label
+            skipped = (each for each in keeper.decision.skipped if each.listener == one.listener)
+            return Purpose(
+                workload=workload.name,
+                stack=workload.stack.value,
+                root_pid=workload.id.root_pid,
+                role=label.role.value,
+                confidence=label.confidence,
+                evidence=label.evidence,
+                audience=keeper.policy.audience_of(label.role),
+                audience_from=known.audience_from(label.role),
+                no_rule=next((each.reason for each in skipped), ""),
+            )
+    return None
+
+
+def _memberships(keeper: Reconciler, source: Address) -> Iterator[Membership]:
+    """The peer sources, the groups and the bans that contain the source."""
     files = keeper.config.files
     for one in keeper.peers.sources():
         for network in _holding(one.networks, source):
             static = one.kind == "static"
-            yield {
-                "audience": PEERS,
-                "kind": one.kind,
-                "name": one.name,
-                "network": str(network),
-                "where": of_network(files, ("peers", "cidrs"), network) if static else "",
-                "expires": one.expires,
-            }
+            where = of_network(files, ("peers", "cidrs"), network) if static else ""
+            yield Membership(PEERS, one.kind, one.name, str(network), where, one.expires)
     for name, networks in keeper.policy.groups.items():
         for network in _holding(networks, source):
-            yield {
-                "audience": name,
-                "kind": "group",
-                "name": name,
-                "network": str(network),
-                "where": of_network(files, ("groups", name), network),
-                "expires": None,
-            }
+            where = of_network(files, ("groups", name), network)
+            yield Membership(name, "group", name, str(network), where, None)
     for ban in keeper.bans.bans():
         for network in _holding((ban.network,), source):
-            yield {
-                "audience": "banned",
-                "kind": "ban",
-                "name": ban.reason,
-                "network": str(network),
-                "where": "",
-                "expires": ban.expires,
-            }
+            yield Membership("banned", "ban", ban.reason, str(network), "", ban.expires)
 
 
 def _holding(networks: Iterable[Network], source: Address) -> Iterator[Network]:

@@ -1,41 +1,32 @@
-"""What `explain` is asked about: which listeners, in which namespace, from which sources."""
+"""The question of `vllmwall explain`, and the packets that it is about."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
+from typing import Literal
 
-from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.errors import ControlError
+from vllmwall.api.explain.answer import Hook
 from vllmwall.cidr import without_zone
+from vllmwall.enforce.evaluator import Packet
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.model import Address, LabelledListener, Listener, Network, Proto, Workload
 from vllmwall.observe.addresses import own_addresses
 from vllmwall.observe.namespaces import inode_of_name
+from vllmwall.observe.other_firewalls import PublishedPort
 
 PEER, STRANGER = "peer", "stranger"
 _STRANGERS = ("203.0.113.9", "198.51.100.9", "192.0.2.9", "2001:db8:bad::9", "3fff::9")
+_NODE = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}  # where it has no address
 _HOSTS_LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The question. ``sources`` are addresses, ``peer`` or ``stranger``; ``target`` a port, a
-    role, a workload or workload/role; ``namespace`` and ``proto`` empty: any. ``skip``: how many of
-    the answers are known already."""
-
-    sources: tuple[str, ...]
-    target: str
-    source_port: int | None = None
-    namespace: str = ""
-    proto: str = ""
-    to: Address | None = None
-    skip: int = 0
-
-
-@dataclass(frozen=True)
-class Door:
+class Target:
     """A port of a namespace, with the listener there, if there is one."""
 
     namespace: int
@@ -44,102 +35,128 @@ class Door:
     listener: Listener | None = None
 
 
-def asked_of(arguments: Json) -> Asked:
-    """The question in a request. Raises ControlError."""
-    sources, port, to = (arguments.get(key) for key in ("sources", "source_port", "to"))
-    if not isinstance(sources, list) or not sources:
-        raise ControlError("bad-request", "sources: a list of addresses, peer or stranger")
-    try:
-        for one in {*map(str, sources)} - {PEER, STRANGER}:
-            ip_address(one)
-        destination = ip_address(str(to)) if to else None
-    except ValueError as error:
-        raise ControlError("bad-request", str(error)) from error
-    if (proto := str(arguments.get("proto") or "")) not in ("", "tcp", "udp"):
-        raise ControlError("bad-request", f"proto: tcp or udp, not {proto!r}")
-    return Asked(
-        tuple(dict.fromkeys(map(str, sources))),
-        str(arguments.get("target", "")),
-        port if isinstance(port, int) else None,
-        str(arguments.get("namespace") or ""),
-        proto,
-        destination,
-        skip if isinstance(skip := arguments.get("skip"), int) and skip > 0 else 0,
-    )
+@dataclass(frozen=True)
+class Probe:
+    """A packet to a target. ``namespace`` is the name of that of the target."""
+
+    namespace: str
+    target: Target
+    packet: Packet
+
+    @property
+    def exists(self) -> bool:
+        """Whether the target takes packets of the source's family at all."""
+        return self.packet.source.version == self.packet.destination.version
+
+    def is_taken_by(self, port: PublishedPort) -> bool:
+        """Whether NAT forwards it; a packet over lo is not forwarded."""
+        source = self.packet.source
+        here = (self.target.proto.value, self.target.port) == (port.proto, port.port)
+        return here and not source.is_loopback and source.version == _end(port)[0].version
+
+    def is_behind(self, port: PublishedPort) -> bool:
+        """Whether NAT forwards packets of a published port to its address and port."""
+        return (self.packet.destination, self.target.port) == _end(port)
 
 
-def doors(keeper: Reconciler, asked: Asked) -> list[Door]:
-    """The doors that the question is about. Raises ControlError for words that name nothing."""
+@dataclass(frozen=True)
+class Firewalls:
+    """Other programs' firewalls in one namespace, as the process that asks has read them.
+
+    ``problems`` say why something may be missing.
+    """
+
+    namespace: str
+    hooks: tuple[Hook, ...] = ()
+    published: tuple[PublishedPort, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """The request. ``sources`` are addresses, ``peer`` or ``stranger``; ``target`` is a port or
+    the name of a workload; ``namespace`` and ``proto`` empty: any. ``skip``: the number of answers
+    that are known already. ``firewalls`` None: they were not read."""
+
+    sources: tuple[str, ...]
+    target: str
+    namespace: str = ""
+    proto: Literal["", "tcp", "udp"] = ""
+    to: Address | None = None
+    skip: int = 0
+    firewalls: tuple[Firewalls, ...] | None = None
+
+
+def probes(keeper: Reconciler, asked: Question) -> list[Probe]:
+    """The packets that the question is about. Raises ControlError for a name that names nothing.
+
+    A listener that takes no packet of the source's family has one all the same, since that is the
+    answer; unless another listener at that port takes it.
+    """
+    targets = _targets(keeper, asked)
+    places = {inode: _place(keeper, inode) for inode in {one.namespace for one in targets}}
+    every = [probe for one in targets for probe in _of(keeper, asked, one, *places[one.namespace])]
+    met = {_key(probe) for probe in every if probe.exists}
+    return [probe for probe in every if probe.exists or _key(probe) not in met]
+
+
+def labelled(keeper: Reconciler) -> Iterator[tuple[Workload, LabelledListener]]:
+    """Every recognized listener, with its workload."""
+    for workload in keeper.recognition.workloads:
+        for one in workload.listeners:
+            yield workload, one
+
+
+def _key(probe: Probe) -> tuple[str, Proto, int, Address]:
+    return probe.namespace, probe.target.proto, probe.target.port, probe.packet.source
+
+
+def _of(
+    keeper: Reconciler, asked: Question, target: Target, name: str, own: Sequence[Address]
+) -> list[Probe]:
+    every = [
+        Probe(
+            name,
+            target,
+            Packet(
+                source,
+                asked.to or _destination(target.listener, source, own),
+                target.proto.value,
+                target.port,
+                0,
+                frozenset({"syn"} if target.proto is Proto.TCP else ()),
+                interface="lo" if source in own or source.is_loopback else "",
+            ),
+        )
+        for source in _sources(keeper, asked, own)
+    ]
+    return [probe for probe in every if probe.exists] or every[:1]
+
+
+def _targets(keeper: Reconciler, asked: Question) -> list[Target]:
     wanted = _namespace(keeper, asked.namespace) if asked.namespace else None
     if asked.target.isdigit():
         return _at_port(keeper, asked, wanted)
     found = [
-        Door(one.listener.namespace, one.listener.proto, one.listener.port, one.listener)
-        for workload, one in _labelled(keeper)
-        if _is_meant(asked.target, workload, one)
+        Target(one.listener.namespace, one.listener.proto, one.listener.port, one.listener)
+        for workload, one in labelled(keeper)
+        if asked.target == workload.name
         and one.listener.proto is not Proto.UNIX
         and asked.proto in ("", one.listener.proto.value)
         and wanted in (None, one.listener.namespace)
     ]
     if not found:
-        raise ControlError("failed", _nothing_called(keeper, asked.target))
-    return sorted(found, key=lambda door: (door.namespace, door.port, door.proto.value))
+        names = sorted({workload.name for workload, _ in labelled(keeper)})
+        known = f"Workloads that listen: {', '.join(names)}." if names else "No workload listens."
+        hint = f"{known} Use one of their names, or a port number."
+        raise ControlError("failed", f"no listener matches {asked.target!r}", hint)
+    return sorted(found, key=lambda target: (target.namespace, target.port, target.proto.value))
 
 
-def owner_of(keeper: Reconciler, listener: Listener) -> tuple[Workload, LabelledListener] | None:
-    """The workload whose listener it is."""
-    key = listener.namespace, listener.inode
-    for workload, one in _labelled(keeper):
-        if (one.listener.namespace, one.listener.inode) == key:
-            return workload, one
-    return None
-
-
-def sources(keeper: Reconciler, asked: Asked, own: Sequence[Address]) -> list[Address]:
-    """The addresses that ask. Raises ControlError where a word stands for none."""
-    found: list[Address] = []
-    for word in asked.sources:
-        if word == PEER:
-            found += _peers(keeper.peers.networks(), own)
-        elif word == STRANGER:
-            found += _strangers(keeper)
-        else:
-            found.append(without_zone(ip_address(word)))
-    return found
-
-
-def own_of(keeper: Reconciler, namespace: int) -> tuple[Address, ...]:
-    """The namespace's own addresses; none where they cannot be read."""
-    with suppress(OSError, KeyError):
-        return own_addresses(keeper.observer.namespaces.path(namespace))
-    return ()
-
-
-def destination(door: Door, source: Address, own: Sequence[Address], to: Address | None) -> Address:
-    """Where the packet goes: as asked, to the one address the listener has, or to any of ours."""
-    bound = door.listener.plain_address if door.listener else None
-    if to is not None:
-        return to
-    if bound is not None and not bound.is_unspecified:
-        return without_zone(bound)
-    families = [one for one in own if one.version == source.version]
-    outside = [one for one in families if not one.is_loopback and not one.is_link_local]
-    if source.is_loopback:
-        return source
-    found = next(iter(outside or families), None)
-    if found is None or (door.listener and not door.listener.reached_by(found)):
-        is_six = source.version == 6
-        same_family = ip_address("2001:db8::1" if is_six else "192.0.2.1")  # for want of a better
-        if door.listener is None or door.listener.reached_by(same_family):
-            return same_family
-        return next((one for one in own if door.listener.reached_by(one)), bound or same_family)
-    return found
-
-
-def _at_port(keeper: Reconciler, asked: Asked, wanted: int | None) -> list[Door]:
+def _at_port(keeper: Reconciler, asked: Question, wanted: int | None) -> list[Target]:
     port = int(asked.target)
     if not 1 <= port <= 65535:
-        raise ControlError("failed", f"{port} is no port: 1 to 65535")
+        raise ControlError("failed", f"{port} is not a port", "Ports are 1 to 65535.")
     everywhere = keeper.observer.namespaces.inodes if wanted is None else (wanted,)
     found = [
         one
@@ -149,40 +166,56 @@ def _at_port(keeper: Reconciler, asked: Asked, wanted: int | None) -> list[Door]
     ]
     outside = [one for one in found if not one.is_loopback] or found
     if outside:
-        return [Door(one.namespace, one.proto, port, _known(keeper, one)) for one in outside]
+        return [Target(one.namespace, one.proto, port, _known(keeper, one)) for one in outside]
     home = wanted or next(iter(keeper.only), keeper.observer.namespaces.own)
-    return [Door(home, Proto(asked.proto or "tcp"), port)]
+    return [Target(home, Proto(asked.proto or "tcp"), port)]
 
 
 def _known(keeper: Reconciler, found: Listener) -> Listener:
-    """The same with its owners, which sock_diag does not tell."""
+    """The same listener with its owners, which sock_diag does not know."""
     for one in keeper.observer.node().listeners:
         if (one.namespace, one.inode) == (found.namespace, found.inode):
             return one
     return found
 
 
-def _labelled(keeper: Reconciler) -> Iterator[tuple[Workload, LabelledListener]]:
-    for workload in keeper.recognition.workloads:
-        for one in workload.listeners:
-            yield workload, one
+def _sources(keeper: Reconciler, asked: Question, own: Sequence[Address]) -> Iterator[Address]:
+    for source in asked.sources:
+        if source == PEER:
+            yield from _peers(keeper.peers.networks(), own)
+        elif source == STRANGER:
+            yield from _strangers(keeper)
+        else:
+            yield _address(source)
 
 
-def _is_meant(target: str, workload: Workload, one: LabelledListener) -> bool:
-    """A name can hold slashes (models do), so that it is compared whole first."""
-    role = one.label.role.value
-    return target in (role, workload.name, f"{workload.name}/{role}")
+def _address(text: str) -> Address:
+    try:
+        return without_zone(ip_address(text))
+    except ValueError as error:
+        hint = "Use an address, `peer` or `stranger`."
+        raise ControlError("bad-request", f"sources: {error}", hint) from error
 
 
-def _nothing_called(keeper: Reconciler, target: str) -> str:
-    names = sorted({workload.name for workload, _ in _labelled(keeper)})
-    here = sorted({one.label.role.value for _, one in _labelled(keeper)})
-    if not names:
-        return f"nothing here is called {target!r}: no workload listens. Ask for a port number"
-    return (
-        f"nothing that matches here is called {target!r}. Workloads: {', '.join(names)}; "
-        f"roles: {', '.join(here)}"
-    )
+def _place(keeper: Reconciler, namespace: int) -> tuple[str, tuple[Address, ...]]:
+    """The name of a namespace, and its own addresses where they can be read."""
+    namespaces = keeper.observer.namespaces
+    with suppress(OSError, KeyError):
+        return namespaces.name(namespace), own_addresses(namespaces.path(namespace))
+    return namespaces.name(namespace), ()
+
+
+def _destination(listener: Listener | None, source: Address, own: Sequence[Address]) -> Address:
+    """The address that the listener is bound to, or one of the namespace's own that it takes."""
+    bound = listener.plain_address if listener else None
+    if bound is not None and not bound.is_unspecified:
+        return without_zone(bound)
+    if source.is_loopback:
+        return source
+    family = [one for one in own if one.version == source.version]
+    outside = [one for one in family if not one.is_loopback and not one.is_link_local]
+    found = next(iter(outside or family), _NODE[source.version])
+    return found if bound is None or listener is None or listener.reached_by(found) else bound
 
 
 def _namespace(keeper: Reconciler, name: str) -> int:
@@ -195,7 +228,8 @@ def _namespace(keeper: Reconciler, name: str) -> int:
         if inode in namespaces.inodes:
             return inode
     known = ", ".join(sorted(namespaces.name(inode) for inode in namespaces.inodes))
-    raise ControlError("failed", f"no network namespace {name!r} with a process in it; try {known}")
+    message = f"no network namespace {name!r} has a process in it"
+    raise ControlError("failed", message, f"Use one of these: {known}.")
 
 
 def _peers(networks: Iterable[Network], own: Sequence[Address]) -> list[Address]:
@@ -206,7 +240,8 @@ def _peers(networks: Iterable[Network], own: Sequence[Address]) -> list[Address]
             if one not in own:
                 found.setdefault(network.version, one)
     if not found:
-        raise ControlError("failed", "no peers are known: vllmwall peers add, or peers.cidrs")
+        hint = "Add some with `vllmwall peers add`, or in peers.cidrs."
+        raise ControlError("failed", "no peers are known", hint)
     return [found[version] for version in sorted(found)]
 
 
@@ -218,7 +253,7 @@ def _some_hosts(network: Network) -> Iterator[Address]:
 
 
 def _strangers(keeper: Reconciler) -> list[Address]:
-    """Of the addresses that documentation may use, one of each family that nothing here names."""
+    """Of the documentation addresses, one of each family that no peer, group or ban contains."""
     groups = [one for networks in keeper.policy.groups.values() for one in networks]
     known = [*keeper.peers.networks(), *groups, *keeper.bans.networks()]
     found: dict[int, Address] = {}
@@ -226,7 +261,12 @@ def _strangers(keeper: Reconciler) -> list[Address]:
         if not any(address.version == one.version and address in one for one in known):
             found.setdefault(address.version, address)
     if not found:
-        raise ControlError(
-            "failed", "peers, groups and bans name every address: who is a stranger?"
-        )
+        message = "peers, groups and bans contain every documentation address"
+        raise ControlError("failed", message, "Use the address of a stranger.")
     return [found[version] for version in sorted(found)]
+
+
+@lru_cache(maxsize=64)
+def _end(port: PublishedPort) -> tuple[Address, int]:
+    address, _, number = port.to.rpartition(":")
+    return ip_address(address.strip("[]")), int(number)
