@@ -163,9 +163,12 @@ def test_the_command_line_shows_the_answer_of_the_daemon(node: Guarded) -> None:
 def test_another_address_of_the_node_is_another_question(node: Guarded) -> None:
     """A socket for one address has a rule for that one, and none for the rest."""
     (answer,) = explain(node, STRANGER[0], "29700", "--to", "192.0.2.99").answers
-    assert ("192.0.2.99", "accept", None) == (answer.address, answer.wall, answer.socket)
+    assert ("192.0.2.99", "closed", None) == (str(answer.address), answer.verdict, answer.socket)
+    assert "no socket listens" in answer.reason
+    assert "walled_addr4" not in [step.set for step in answer.way]
     (answer,) = explain(node, STRANGER[0], "29700").answers
-    assert (NODE[0], "drop") == (answer.address, answer.wall)
+    assert (NODE[0], "drop") == (str(answer.address), answer.wall)
+    assert "walled_addr4" in [step.set for step in answer.way]
 
 
 def test_what_is_bound_to_loopback_is_closed_to_other_hosts(node: Guarded) -> None:
@@ -228,7 +231,7 @@ def test_a_port_at_which_nobody_listens_is_closed(node: Guarded) -> None:
     """Also where the wall would let the packet through."""
     (answer,) = explain(node, STRANGER[0], "81", "--to", NODE[0]).answers
     assert ("closed", None) == (answer.verdict, answer.socket)
-    assert "answers with a reset" in answer.reason
+    assert "no socket listens" in answer.reason
 
 
 def test_other_programs_chains_are_named_and_not_judged(node: Guarded) -> None:
