@@ -73,7 +73,7 @@ def test_pipx_and_one_command_are_all_it_takes(node: Node) -> None:
     unit = (node.box.root / UNITS.lstrip("/") / "vllmwall.service").read_text()
     assert f"ExecStart={INSTALLED}/bin/vllmwall daemon\n" in unit
     line = node.box.run("systemctl", "show", "-P", "StatusText", "vllmwall").stdout
-    assert "1 workloads, 2 listeners guarded\n" == line
+    assert "1 workload, 2 listeners guarded\n" == line
     entries = ["journalctl", "-o", "cat", "-u", "vllmwall", "VLLMWALL_WORKLOAD=job"]
     assert "workload appeared" in node.box.run(*entries).stdout
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 
+from vllmwall.api.units import count
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.systemd import notify
 from vllmwall.model import Mode
@@ -83,5 +84,6 @@ def _summary(keeper: Reconciler) -> str:
     if keeper.blind:
         return f"Unknown: {keeper.blind}; existing rules are unchanged"
     workloads = keeper.recognition.workloads
-    seen = f"{len(workloads)} workloads, {sum(len(one.listeners) for one in workloads)} listeners"
+    listeners = sum(len(one.listeners) for one in workloads)
+    seen = f"{count(len(workloads), 'workload')}, {count(listeners, 'listener')}"
     return f"{seen} guarded" if keeper.policy.mode is Mode.ENFORCE else f"{seen} watched (audit)"

@@ -384,7 +384,7 @@ def test_systemd_is_told_ready_only_when_the_wall_stands(lab: Lab, tmp_path: Pat
         node = Guarded(lab, tmp_path / "d", environment={"NOTIFY_SOCKET": str(path)})
         node.rank().open("tcp", "::", 29500)
         node.start()
-        until(systemd, "READY=1\nSTATUS=1 workloads, 1 listeners guarded")
+        until(systemd, "READY=1\nSTATUS=1 workload, 1 listener guarded")
         assert {"timeout"} == stranger_gets(node, 29500)
         until(systemd, "WATCHDOG=1")
         node.signal(signal.SIGHUP)
