@@ -1,4 +1,4 @@
-"""What is on this node: processes, listeners, network namespaces. Reads only."""
+"""Observation of this node: processes, listeners, network namespaces. Reads only."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NAMELESS_KEPT = 1024
 
 
 class Observer:
-    """Reads the node again and again, remembering only what is dear to read or gets lost.
+    """Reads the node repeatedly, and keeps only facts that are expensive to read or get lost.
 
-    `observe` reads everything; `observe_listen` and `observe_close` only what one event is
-    about; `node` is the whole as it is known after that.
+    `observe` reads everything; `observe_listen` and `observe_close` only the subject of one event;
+    `node` is the result of all of them.
     """
 
     def __init__(self, only: frozenset[int] = frozenset()) -> None:
@@ -58,9 +58,9 @@ class Observer:
         return self.node()
 
     def search(self) -> bool:
-        """Read the whole node, if that takes a tenth of our time at most; whether it did.
+        """Read the whole node, in at most a tenth of the time; whether it did.
 
-        For events that do not say whose they are. Raises OSError as `observe` does.
+        For events that name no process. Raises OSError as `observe` does.
         """
         begun = time.monotonic()
         if begun < self._next_search:
@@ -70,18 +70,18 @@ class Observer:
         return True
 
     def owners(self, port: int) -> tuple[int, ...]:
-        """Who listens on ``port``, as it was last read."""
+        """The pids that listen on ``port``, as last read."""
         found = (one.pids for one in self._listeners.values() if one.port == port)
         return tuple({pid for pids in found for pid in pids})
 
     def process(self, pid: int) -> Process | None:
-        """A process as it was last read."""
+        """A process, as last read."""
         return self._table.processes.get(pid)
 
     def observe_listen(self, pid: int, port: int, backlog: int | None) -> bool:
-        """Read what a listen event is about: one process, one port.
+        """Read the subject of a listen event: one process, one port.
 
-        False: the process is there, and has no such listener.
+        False: the process exists and has no such listener.
         """
         process = self._table.look_at_family(pid)
         if process is None:
@@ -96,9 +96,9 @@ class Observer:
         return bool(found)
 
     def note_backlog(self, port: int, backlog: int) -> None:
-        """Somebody asked for this backlog on ``port``; whoever has it is found by a later reading.
+        """Remember the backlog of a listener on ``port`` until a later reading finds the listener.
 
-        For events that do not say whose they are.
+        For events that name no process.
         """
         if len(self._nameless) >= _NAMELESS_KEPT:
             del self._nameless[next(iter(self._nameless))]
@@ -121,7 +121,7 @@ class Observer:
         return {path: number for path, number in numbers.items() if number is not None}
 
     def cgroup_path(self, path: str, number: int) -> str | None:
-        """Our path of a cgroup that an event named; None: it lies outside of what we see."""
+        """Our path of a cgroup that an event named; None: it is outside our cgroup namespace."""
         if self._names_cgroups_as_we_do:
             return path
         mount = self._cgroups = self._cgroups or mount_point()
@@ -132,15 +132,15 @@ class Observer:
         return self._table.look_at_family(pid)
 
     def moved(self, pids: Iterable[int]) -> Node:
-        """Everything known now, and in which cgroups these processes are, if they still are.
+        """Read the cgroups of these processes again, and return everything known.
 
-        Whoever starts a job moves it to another (systemd does), and its children may have ended.
+        The starter of a job may move it to another cgroup, as systemd does.
         """
         self._table.note_moves(pids)
         return self.node()
 
     def keep(self, recognition: Recognition) -> None:
-        """Read what is in a workload more closely from now on, and remember that it is."""
+        """Read the processes of these workloads in more detail from now on."""
         stacks = {pid: one.stack for one in recognition.workloads for pid in one.pids}
         self._table.remember(stacks)
         self._workload_pids = frozenset(stacks)

@@ -1,4 +1,4 @@
-"""The addresses that a network namespace calls its own, from its /proc/PID/net."""
+"""The local addresses of a network namespace, from /proc/PID/net."""
 
 from __future__ import annotations
 

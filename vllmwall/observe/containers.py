@@ -1,9 +1,9 @@
-"""Which image a container runs, from what Docker and containerd keep on disk.
+"""The image of a container, from the files of Docker and containerd.
 
-The container's id stands in the cgroup path (``docker-<id>.scope``, ``cri-containerd-<id>.scope``,
+The container's id is in the cgroup path (``docker-<id>.scope``, ``cri-containerd-<id>.scope``,
 ``/docker/<id>``). Docker writes the image's name into ``config.v2.json``; containerd's CRI plugin
 into the annotations of the bundle's ``config.json``. Seen with docker 20.10; containerd by its
-source (internal/cri/annotations). Podman keeps no name where one read finds it: not known.
+source (internal/cri/annotations). Podman has no such file, so its images are unknown.
 """
 
 from __future__ import annotations

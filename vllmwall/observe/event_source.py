@@ -1,4 +1,4 @@
-"""Where hints come from on this kernel: the best source that can be had, and why it is that."""
+"""The best event source on this kernel, and why no better one is available."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Kernel events as hints: a listener came or went, a program was started, a cgroup was made.
+"""Kernel events as hints: listeners, started programs, new cgroups.
 
-A private tracefs instance tells of every network namespace at once, names the thread, and costs
-15 ns an event. Events are hints only: they can be lost, and everything in them is re-read
+A private tracefs instance reports every network namespace, names the thread, and costs 15 ns an
+event. Events are hints only: they can be lost, and everything in them is re-read
 before it is believed. Sources: Documentation/trace/events.rst, ftrace.rst; the events
 sock/inet_sock_set_state (Linux 4.16), syscalls/sys_enter_listen, sched/sched_process_exec,
 cgroup/cgroup_mkdir (Linux 4.13).
@@ -34,8 +34,8 @@ _BACKLOGS_KEPT = 1024
 _DAEMONS = 9  # on one machine: its own, and those of its containers
 
 UNNAMED = 0
-"""Stands for a process in events of a machine of whose PID namespaces we do not see the first:
-the kernel names processes as that one does (LXC, systemd-nspawn, a container without hostPID)."""
+"""The pid of events outside the first PID namespace (LXC, systemd-nspawn, a container without
+hostPID): the kernel's pids are those of the first one, so they mean nothing here."""
 
 _FILTERS = {
     # An accepted connection, a clone of the listener, leaves LISTEN too (tcp_v4_syn_recv_sock).
@@ -137,12 +137,12 @@ class TraceEvents:
         return self._pipe
 
     def close(self) -> None:
-        """Take the instance away."""
+        """Remove the instance."""
         os.close(self._pipe)
         self._remove()
 
     def read(self) -> Iterator[Event]:
-        """What happened since the last call, or the oldest part of it; does not wait."""
+        """The events since the last call, or the oldest of them. Does not wait."""
         for _ in range(_READS):
             try:
                 data = os.read(self._pipe, _READ_BYTES)

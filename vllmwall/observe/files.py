@@ -1,8 +1,8 @@
-"""The few files that processes name and that recognition wants: YAML settings, Ray's ports.
+"""Files that processes name and recognition reads: YAML settings and Ray's ports.
 
-Their paths and contents belong to users, and we read them as root. So: only regular files,
-small ones, without waiting, and only what the process itself could have read; of what is in
-them only the keys named in `vllmwall.recognize.inputs` ever leave this module.
+Users control their paths and contents, and we read them as root. So only small regular files are
+read, without waiting, and only those that the process itself could have read. Only the keys in
+`vllmwall.recognize.inputs` leave this module.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Namespaces:
         self._dumps: dict[int, SocketDump] = {}
 
     def update(self, processes: Mapping[int, Process]) -> None:
-        """Learn the namespaces from the processes in them; let go of those that ended."""
+        """Learn the namespaces from their processes; close the sockets of those that ended."""
         members: dict[int, int] = {}
         for process in processes.values():
             if self._is_ours(process.namespace):
@@ -44,11 +44,11 @@ class Namespaces:
         self.errors = {inode: text for inode, text in self.errors.items() if inode in members}
 
     def keep(self, inodes: Iterable[int]) -> None:
-        """Hold a socket open into these only (those with workloads): the others are seldom read."""
+        """Keep sockets open in these namespaces only (those with workloads)."""
         for inode in self._dumps.keys() - set(inodes) - {self.own}:
             self._dumps.pop(inode).close()
         for inode in set(inodes) & self._members.keys():
-            with suppress(OSError, KeyError):  # `listeners` tries again and tells
+            with suppress(OSError, KeyError):  # `listeners` tries again and reports it
                 self._dump(inode)
 
     @property
@@ -59,8 +59,8 @@ class Namespaces:
     def adopt(self, process: Process) -> None:
         """Learn the namespace of one process that an event named.
 
-        Whom we know there is kept as long as he lives: who is named may end at once, and then
-        there would be no way into his namespace until everything is read anew.
+        A known process there is kept while it lives: the new one may end at once, and then the
+        namespace could not be entered until the next full pass.
         """
         inode = process.namespace
         if self._is_ours(inode) and not self._is_known(inode):
@@ -159,7 +159,7 @@ class Namespaces:
 
 
 def _named() -> list[Path]:
-    """What lies under /run/netns; nothing, too, where no descriptor is left to look."""
+    """The files under /run/netns; none if they cannot be listed."""
     try:
         return list(NAMED.iterdir())
     except OSError:

@@ -1,7 +1,7 @@
-"""Which processes hold which sockets: ``/proc/PID/fd`` turned round.
+"""The processes that hold each socket: an index of ``/proc/PID/fd``.
 
-There is no cheaper way in the kernel (ss does the same), so `OwnerIndex` remembers what it
-found and looks again only where something can have changed.
+The kernel has no cheaper interface (ss does the same), so `OwnerIndex` caches results and reads
+again only where something can have changed.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class OwnerIndex:
 def sockets_of(pid: int) -> set[int]:
     """The inodes of all sockets that ``pid`` holds; empty when it is gone.
 
-    Raises OSError for want of descriptors or memory: an owner that we merely failed to see must
-    not look like a listener without one. Processes that root may not look into hold nothing.
+    Raises OSError when descriptors or memory run out: a listener must not seem to have no owner
+    because reading failed. Processes that root may not read hold nothing.
     """
     folder = f"/proc/{pid}/fd"
     found: set[int] = set()

@@ -1,8 +1,8 @@
-"""Exec events where tracefs is closed: the kernel's process connector, through pyroute2.
+"""Exec events without tracefs: the kernel's process connector, through pyroute2.
 
-It tells of started programs only, so listeners are then found by polling. It works in the
-initial network and pid namespace alone (drivers/connector/cn_proc.c); needs CAP_NET_ADMIN.
-pyroute2 is imported here and not before: it costs 16 MB that a node with tracefs never pays.
+It reports started programs only, so listeners are found by polling. It works only in the initial
+network and pid namespaces (drivers/connector/cn_proc.c) and needs CAP_NET_ADMIN. pyroute2 is
+imported here only: it takes 16 MB that a node with tracefs does not need.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""``/proc`` turned into `Process` values, with a memory for what processes overwrite.
+"""`Process` values from ``/proc``, including what processes overwrite later.
 
-setproctitle overwrites ``/proc/PID/cmdline`` *and* ``/proc/PID/environ`` (seen in vLLM, SGLang
-and Ray), so both are kept as they were when the process was first seen. A process that dies
-while it is being read is normal here, never an error.
+setproctitle overwrites ``/proc/PID/cmdline`` *and* ``/proc/PID/environ`` (seen in vLLM, SGLang and
+Ray), so both are kept as first read. A process that ends while it is read is not an error.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class _Stat(NamedTuple):
 
     @property
     def program(self) -> tuple[int, int]:
-        """What changes when the pid is reused or the process execs, and at no other time."""
+        """A key that changes only when the pid is reused or the process execs."""
         return self.start_time, self.stack
 
 
@@ -184,7 +183,7 @@ def read_stat(pid: int) -> _Stat | None:
 
 
 def read_argv(pid: int) -> tuple[str, ...]:
-    """The command line as it stands now; empty strings at its end (titles) are cut off."""
+    """The current command line, without the empty strings at its end that titles leave."""
     parts = read(f"/proc/{pid}/cmdline").decode(errors="replace").rstrip("\0").split("\0")
     return tuple(parts) if parts != [""] else ()
 
@@ -235,8 +234,8 @@ def read_cgroup(pid: int) -> str:
 def read(path: str, limit: int = _READ_LIMIT) -> bytes:
     """The file's bytes, empty when the process is gone or the kernel hides it from us.
 
-    Raises OSError when reading failed for want of descriptors or memory: the caller's pass then
-    fails as a whole and the wall that stands stays.
+    Raises OSError when descriptors or memory run out: the pass then fails as a whole and the active
+    rules are unchanged.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

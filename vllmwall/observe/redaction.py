@@ -1,10 +1,8 @@
-"""What of a process may leave the node in a snapshot: by allow-list, of names and of shapes.
+"""Redaction of a process for a snapshot, by an allow-list of names and formats.
 
-Command lines hold API keys, and anything can stand in them. So nothing is kept because it
-looks harmless: a word stays only where recognition reads it, and only in the shape of a number,
-an address, a switch, a module, a base name or one of the words below. The rest becomes
-``<redacted>``, word for word, so that what stays keeps its place. Imports the model and the
-inputs.
+Command lines hold API keys, and may hold anything. So a word is kept only where recognition reads
+it, and only if it is a number, an address, a switch, a module, a base name or one of the words
+below. Every other word becomes ``<redacted>``, so that the rest keeps its position.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from vllmwall.observe.redaction import redacted
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the file holds. ``host`` are facts about the machine, for people."""
+    """The contents of the file. ``host`` are facts about the machine, for people."""
 
     format: Literal["vllmwall-snapshot"]
     version: Literal[1]

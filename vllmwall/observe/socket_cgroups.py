@@ -1,7 +1,7 @@
-"""Where a listening socket was made: its cgroup, and that cgroup's place in the hierarchy.
+"""The cgroup in which a listening socket was created.
 
-The cgroup in which a process *made* a socket counts for guards, not where the process is now
-(sock_cgroup_ptr). sock_diag tells its number (INET_DIAG_CGROUP_ID, since Linux 5.9).
+Guards match the cgroup of the process when it *created* the socket, not its current one
+(sock_cgroup_ptr). sock_diag reports its number (INET_DIAG_CGROUP_ID, since Linux 5.9).
 """
 
 from __future__ import annotations

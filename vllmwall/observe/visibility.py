@@ -1,4 +1,4 @@
-"""Whether we see the processes of others at all: who is blind finds nothing and calls it safe."""
+"""Access to other users' processes: without it we would find no workloads and open their ports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vllmwall.model import Listener
 
-_NEEDED = {  # linux/capability.h: what each of them opens to us
+_NEEDED = {  # linux/capability.h, and what each is needed for
     19: "CAP_SYS_PTRACE",  # /proc/PID/{fd,environ,ns} (proc_pid_fd, ptrace_may_access)
     2: "CAP_DAC_READ_SEARCH",  # the folders of other users in it
 }

@@ -1,8 +1,7 @@
-"""Whose is it, and what is it for: processes and listeners become workloads with roles.
+"""Recognition: processes and listeners become workloads with roles.
 
-Pure functions over frozen values: no clock, no file, no socket, no state. To add a stack,
-write one file with its `StackRules` and name it in `_STACKS`. Imports the model and
-`vllmwall.recognize.inputs` only.
+Pure functions over frozen values: no clock, no file, no socket, no state. To add a stack, write one
+file with its `StackRules` and add it to `_STACKS`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from vllmwall.recognize.definitions import WorkloadDefinition
 from vllmwall.recognize.recognition import is_claimed_alone, recognize_node
 from vllmwall.recognize.stack_rules import StackRules
 
-# The order decides where two stacks could claim one process: the more specific comes first.
+# Where two stacks could claim one process the first counts, so the more specific comes first.
 _STACKS: tuple[StackRules, ...] = (
     sglang.RULES,
     vllm.RULES,
@@ -30,14 +29,14 @@ _STACKS: tuple[StackRules, ...] = (
 
 
 def is_claimed(process: Process, definitions: Sequence[WorkloadDefinition] = ()) -> bool:
-    """Whether a process belongs to a workload by itself: for one that has just been started."""
+    """Whether a process that has just started is a workload, judged by that process alone."""
     return is_claimed_alone(process, definitions, _STACKS)
 
 
 def recognize(node: Node, definitions: Sequence[WorkloadDefinition] = ()) -> Recognition:
     """Every workload of the node with a role for each of its listeners, and all other listeners.
 
-    A workload without listeners is there too. Whatever is missing (backlogs, threads, command
-    lines) makes roles less exact, never public.
+    Workloads without listeners are included. Missing facts (backlogs, threads, command lines) make
+    roles less exact, never public.
     """
     return recognize_node(node, definitions, _STACKS)

@@ -1,4 +1,4 @@
-"""When a listener may be called ``api``: the only role that opens a port to everybody.
+"""The conditions for the role ``api``, the only one that is public by default.
 
 Two of three must hold, and nothing may speak against it: the port is the flag, setting or
 default of the server's own command line; ``listen()`` had the backlog that its web server asks
@@ -25,7 +25,7 @@ TOKIO = frozenset({SOMAXCONN_BACKLOG, 1024})
 
 @dataclass(frozen=True)
 class ApiCase:
-    """What speaks for a listener of one owner to be its server's API.
+    """The evidence that a listener of one owner is its server's API.
 
     ``ports`` maps the expected ports to how they are known (``flag``, ``config``,
     ``default-port``); None: the command line does not tell. ``serves`` says why the tree makes

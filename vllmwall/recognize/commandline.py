@@ -1,8 +1,7 @@
 """A command line as evidence: which program it runs, and the flags that we know of it.
 
-Reads words the way Python and argparse do, but never fails: what it does not understand it
-leaves out. Command lines are written by users, so nothing here may be taken for more than a
-hint about the process itself. Imports nothing but the standard library.
+Parses words as Python and argparse do, but never fails: it ignores what it cannot parse. Users
+write command lines, so a result is only a hint about the process itself.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Command:
         return module in self.modules
 
     def pick(self, table: Mapping[str, _Value]) -> _Value | None:
-        """What a table says for the module that this runs; None: nothing."""
+        """The entry of a table for the module that this runs; None: there is none."""
         for name in self.modules:
             if name in table:
                 return table[name]

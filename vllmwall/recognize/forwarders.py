@@ -1,8 +1,8 @@
-"""Ports of the host that rootless Podman hands on to a workload in a container. Pure.
+"""Ports of the host that rootless Podman forwards to a workload in a container. Pure.
 
 rootlessport listens in the host's network namespace; a child of it connects to the container's
-own address from within, over its lo. The wall in there cannot tell who asks, so the port of the
-host gets the role of the one behind it. Seen with Podman 4.3 and slirp4netns.
+own address from within, over its lo. The wall in there does not see the client's address, so the
+host's port gets the role of the one behind it. Seen with Podman 4.3 and slirp4netns.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _GUESSED = 0.6
 
 @dataclass(frozen=True)
 class _Way:
-    """What one forwarder has open, and the workloads that it can lead to."""
+    """The listeners of one forwarder, and the workloads behind it."""
 
     listeners: tuple[Listener, ...]
     workloads: tuple[Workload, ...]
     namespace: int
 
     def inner(self) -> list[tuple[Workload, LabelledListener]]:
-        """What can be reached through it."""
+        """The listeners that can be reached through it."""
         return [
             (workload, one)
             for workload in self.workloads

@@ -1,8 +1,7 @@
-"""What recognition reads of a process, as constants: variables, settings, flags, libraries.
+"""The variables, settings, flags and libraries of a process that recognition reads.
 
-`observe` reads exactly these and nothing else of an environment or a settings file, and a
-snapshot carries the values of these and no others. Nothing here may be a place for secrets.
-Imports nothing of ours.
+`observe` reads only these from an environment or a settings file, and a snapshot contains only
+their values. None of them may hold secrets.
 """
 
 from __future__ import annotations

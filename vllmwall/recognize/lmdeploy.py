@@ -1,7 +1,7 @@
 """LMDeploy: ``serve api_server`` and ``serve proxy``. It never renames a process.
 
 Facts: lmdeploy 0.18.0 read, the proxy seen live. With ``--dp`` its children serve, on ports
-that stand on no command line.
+that are on no command line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Short names of workloads for people. A name never carries a secret. Imports nothing."""
+"""Short names of workloads for people. A name never contains a secret."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]{0,63}")
 def short_name(text: str, fallback: str) -> str:
     """The last part of a path or model name; ``fallback`` when that is not a plain word.
 
-    Credentials in URLs stand before an ``@`` or behind a ``?`` or ``=``: such a part is no
-    plain word and is left out.
+    Credentials in URLs precede an ``@`` or follow a ``?`` or ``=``: such a part is not a plain word
+    and is omitted.
     """
     last = text.rstrip("/").rpartition("/")[2]
     return last if _PLAIN.fullmatch(last) else fallback

@@ -1,7 +1,7 @@
-"""Which workload a listening socket belongs to.
+"""The workload of each listening socket, by the processes that hold it.
 
-By its owners. A socket outlives forks and can be handed around, so several processes may hold
-it; one that an outsider opened is never taken into a workload.
+Forks inherit sockets and processes can pass them, so several may hold one. A socket that an
+outsider opened never belongs to a workload.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _owner(
     members: Mapping[int, int],
     alone: Mapping[int, int],
 ) -> Owned | Listener:
-    """The workload a listener belongs to, or the listener itself when it is nobody's.
+    """The workload a listener belongs to, or the listener itself when it belongs to none.
 
     A socket that an outsider holds too is the outsider's where that is an ancestor, which
     opened it and let it leak, or another user.

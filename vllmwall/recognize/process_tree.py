@@ -1,8 +1,8 @@
-"""Who started whom, and which claimed processes make one workload.
+"""The process tree: parents, ancestors, and the groups of claimed processes that are workloads.
 
-A workload's root is a claimed process; its members are its descendants, never its ancestors:
-the shell, session or service manager that started it has other children too. All lookups start
-at claimed processes, so that a node with thousands of others costs nothing.
+A workload's root is a claimed process, its members are the descendants. Ancestors are not members:
+the shell, session or service manager that started it has other children too. All lookups start at
+claimed processes, so that thousands of other processes cost nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MOST_STEPS = 3
 
 
 def parents_of(processes: Mapping[int, Process]) -> dict[int, int]:
-    """Each process's parent: the one that it was born to, where that still counts."""
+    """Each process's parent: the first one that it had, where that is still valid."""
     return {pid: _parent(process, processes) for pid, process in processes.items()}
 
 
@@ -147,7 +147,7 @@ def _joined(
 
 
 def _rank(process: Process, claim: Claim) -> tuple[bool, int, int]:
-    """Who stands for the others: one claimed for what it is, the oldest first."""
+    """The order of candidates for root: those with a part of their own, then the oldest."""
     return claim.part == CHILD, process.start_time, process.pid
 
 
@@ -165,8 +165,8 @@ def _family_key(
 def _with_living_roots(
     members: dict[int, int], processes: Mapping[int, Process], claims: Mapping[int, Claim]
 ) -> dict[int, int]:
-    """Where a root is known only from what it left, its oldest living claimed member stands in:
-    an engine rather than a resource tracker."""
+    """Replace a dead root by its oldest living claimed member: an engine rather than a resource
+    tracker."""
     stand_ins: dict[int, int] = {}
     living = [pid for pid in members if processes[pid].alive and pid in claims]
     for pid in sorted(living, key=lambda one: _rank(processes[one], claims[one])):

@@ -1,7 +1,7 @@
 """Ray: head and worker nodes, drivers, Serve; also where vLLM started it.
 
 Facts: Ray 2.60 seen live. Nearly every Ray listener is on all addresses and on a random port;
-the ports stand in files of the session directory (`RaySession`).
+the ports are in files of the session directory (`RaySession`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The steps of one recognition: claim processes, group them, give listeners to owners, label."""
+"""The steps of a recognition: claim processes, group them, assign listeners, label them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def recognize_node(
 def is_claimed_alone(
     process: Process, definitions: Sequence[WorkloadDefinition], stacks: Sequence[StackRules]
 ) -> bool:
-    """Whether a stack or a definition claims a process, as far as it alone can tell."""
+    """Whether a stack or a definition claims a process, judged by that process alone."""
     alone = {process.pid: process}
     return bool(_claims(alone, _defined(alone, definitions), stacks))
 
@@ -86,7 +86,7 @@ def _claims(
 
 
 def _is_worth_a_look(process: Process, words: frozenset[str]) -> bool:
-    """Cheap: on a busy node nearly all processes end here."""
+    """A cheap test that rules out nearly all processes of a busy node."""
     if process.threads or process.env or process.libraries or process.remembered:
         return True
     argv, comm = process.started_as, process.comm
@@ -115,7 +115,7 @@ def _claims_by_listeners(
     claims: Mapping[int, Claim],
     stacks: Sequence[StackRules],
 ) -> dict[int, Claim]:
-    """Owners that no stack knew by themselves: what they listen on may tell."""
+    """Claims on owners that no stack claimed, by their listeners."""
     opened: dict[int, list[Listener]] = {}
     for listener in node.listeners:
         for pid in listener.pids:
@@ -133,7 +133,9 @@ def _claim_by_listeners(
     candidate: Candidate, listeners: Sequence[Listener], stacks: Sequence[StackRules]
 ) -> Claim | None:
     if is_within(candidate.process.cgroup, SLICE):
-        return Claim(Stack.CUSTOM, "job", launched=True)  # the operator put it there
+        return Claim(
+            Stack.CUSTOM, "job", launched=True
+        )  # started by `vllmwall run`, or moved there by the operator
     for rules in stacks:
         if rules.claim_by_listeners is not None:
             claim = rules.claim_by_listeners(candidate, listeners)
@@ -144,7 +146,7 @@ def _claim_by_listeners(
 
 @dataclass(frozen=True)
 class _View:
-    """The whole node between the steps: what all workloads share."""
+    """The facts that all workloads of the node share."""
 
     node: Node
     parents: Mapping[int, int]

@@ -1,7 +1,4 @@
-"""What a stack says about a process and about a listener: the shapes that all stacks share.
-
-Imports nothing but the model and the command line reader.
-"""
+"""The types that all stacks share: their rules, their claims, and what the rules may read."""
 
 from __future__ import annotations
 
@@ -18,17 +15,17 @@ _Answer = TypeVar("_Answer")
 _DEEPEST = 64
 
 CHILD = "child"
-"""The part of a process of which only its stack is known."""
+"""The part of a process if only its stack is known."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A stack says: this process is ours.
+    """The claim of a stack on a process.
 
-    ``part`` is what it is there (``server``, ``worker``, ``raylet``…). ``launched`` is True
-    when its own command line says so, False when only a title, threads or what is left of the
-    environment do; those may only ever close ports. ``family`` is a name that scattered parts
-    of one job share (a Ray session).
+    ``part`` is its part in the stack (``server``, ``worker``, ``raylet``…). ``launched``: its own
+    command line proves it; otherwise only a title, threads or the rest of the environment do, and
+    those may only close ports. ``family`` is a name that the scattered parts of one job share (a
+    Ray session).
     """
 
     stack: Stack
@@ -39,10 +36,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A process that may belong to a stack, with its command line read once.
+    """A process that may belong to a stack, with its parsed command line.
 
-    ``command`` is the command line at exec. ``title`` is the first word of what the process
-    calls itself now (comm where argv is gone). ``is_python``: the executed file is a Python
+    ``command`` is the command line at exec. ``title`` is the first word of its
+    current title (comm where argv is gone). ``is_python``: the executed file is a Python
     interpreter, as far as can be seen.
     """
 
@@ -64,7 +61,7 @@ class Candidate:
         return any(name.startswith(beginnings) for name in self.process.threads)
 
     def may_have(self, *libraries: str) -> bool:
-        """It has mapped one of these libraries, or nobody looked."""
+        """It has mapped one of these libraries, or its libraries are unknown."""
         known = self.process.libraries
         return known is None or not known.isdisjoint(libraries)
 
@@ -75,10 +72,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class WorkloadTree:
-    """One workload under examination: all that a label may depend on.
+    """One workload: everything that a label may depend on.
 
-    ``parents`` leads from each member to its parent; ``claims`` holds the members that a
-    stack claimed; ``defined`` those that a definition matched. ``listeners`` are by main owner.
+    ``parents`` maps each member to its parent; ``claims`` holds the members that a stack claimed;
+    ``defined`` those that a workload definition matched. ``listeners`` are by main owner.
     ``queue_caps`` is the longest accept queue seen in each network namespace: somaxconn, if
     anything there asked for more.
     """
@@ -106,8 +103,8 @@ class WorkloadTree:
         return self.once(WorkloadTree._candidate, pid)
 
     def line(self, pid: int) -> tuple[int, ...]:
-        """``pid`` and its ancestors inside the workload, nearest first: no more than real ones
-        have, whatever tree a user builds."""
+        """``pid`` and its ancestors inside the workload, nearest first; at most `_DEEPEST`, because
+        users can build trees of any depth."""
         return self.once(WorkloadTree._line, pid)
 
     def _claim_of(self, pid: int) -> Claim:
@@ -127,14 +124,14 @@ class WorkloadTree:
         return tuple(found)
 
     def claim_of(self, pid: int) -> Claim:
-        """The claim on ``pid`` or on its nearest ancestor that was claimed for what it is.
+        """The claim on ``pid`` or on its nearest ancestor that has a part of its own.
 
-        What only the environment or our memory told says less than such an ancestor.
+        Such an ancestor is better evidence than the environment or an earlier pass.
         """
         return self.once(WorkloadTree._claim_of, pid)
 
     def part_of(self, pid: int) -> str:
-        """What ``pid`` itself is in its stack; empty when nothing is known of it."""
+        """The part of ``pid`` itself in its stack; empty: unknown."""
         claim = self.claims.get(pid)
         return claim.part if claim else ""
 
@@ -159,7 +156,7 @@ class ListenerContext:
 
     @property
     def part(self) -> str:
-        """What the main owner is in its stack."""
+        """The main owner's part in its stack."""
         return self.tree.part_of(self.owner)
 
     @property
@@ -174,19 +171,19 @@ class ListenerContext:
 
     @property
     def is_unix(self) -> bool:
-        """A unix socket: shown, never walled."""
+        """A unix socket: shown, never blocked."""
         return self.listener.proto is Proto.UNIX
 
 
 @dataclass(frozen=True)
 class StackRules:
-    """One stack: how to know it, what to call it, what its listeners are for.
+    """One stack: how to recognize it, name it, and label its listeners.
 
-    ``claim`` looks at one process, ``claim_by_listeners`` at one that no stack claimed and at
-    what it listens on. ``label`` always answers; the role is ``unknown`` when it knows no
-    better. ``name`` is short, for people, and holds no secret. ``words`` are the executables,
-    scripts and packages of the stack: a process without environment, threads or title that we
-    know is looked at only if its command line holds one.
+    ``claim`` examines one process, ``claim_by_listeners`` an unclaimed one with its listeners.
+    ``label`` always returns a label; its role is ``unknown`` without evidence. ``name`` is short,
+    for people, and contains no secret. ``words`` are the executables, scripts and packages of the
+    stack: a process without a known environment, thread or title is examined only if its command
+    line contains one of them.
     """
 
     stack: Stack
@@ -203,7 +200,7 @@ def label(role: Role, confidence: float, *evidence: tuple[str, str]) -> Label:
 
 
 def unknown(context: ListenerContext) -> Label:
-    """Nothing tells what it is for: internal."""
+    """There is no evidence for a role: internal."""
     if context.is_unix:
         return label(Role.UNIX, 0.9, ("address", "unix socket of the workload"))
     return label(Role.UNKNOWN, 0.3, ("tree", "opened by a process of the workload"))

@@ -1,7 +1,7 @@
 """torch.distributed: torchrun and other launchers, their ranks, and plain training scripts.
 
-Facts: torch 2.13 seen live. A rank has no title and no flag of its own; what gives it away is
-the environment its launcher made, or the thread names of torch's collective libraries.
+Facts: torch 2.13 seen live. A rank has no title and no flag of its own; it is recognized by
+the environment that its launcher set, or by the thread names of torch's collective libraries.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def _zmq_of_part(place: _Place) -> Label | None:
 
 
 def _has_zmq(place: _Place) -> bool:
-    """Some owner runs ZMQ threads: an API server to whom the server handed the socket."""
+    """Some owner runs ZMQ threads: an API server that got the socket from the server."""
     context = place.context
     owners = [context.tree.candidate(pid) for pid in context.owners]
     return any(one.has_thread("ZMQbg/") for one in owners) or not context.process.threads
@@ -241,7 +241,7 @@ def _side_channel(place: _Place) -> Label | None:
 
 
 def _environment(place: _Place) -> Process:
-    """Who still has the environment: the server, else the root."""
+    """The process that still has the environment: the server, otherwise the root."""
     tree = place.context.tree
     return tree.processes[place.server or tree.root]
 
@@ -257,7 +257,7 @@ def _kv_events(place: _Place) -> Label | None:
 
 
 def _late(place: _Place) -> Label | None:
-    """What no library fingerprint tells: Ray inside, Mooncake, LMCache, plain ZMQ."""
+    """The roles without a library fingerprint: Ray inside, Mooncake, LMCache, plain ZMQ."""
     context, listener = place.context, place.context.listener
     in_ray = context.tree.has_stack(Stack.RAY) or context.tree.candidate(context.owner).has("ray")
     grpc = asked(listener, GRPC_BACKLOG) or asked_for_most(context)

@@ -1,8 +1,8 @@
 """The flags, settings and variables of a vLLM server, as far as ports depend on them.
 
 Sources: vllm/entrypoints/launchers/cli_args.py, vllm/engine/arg_utils.py, vllm/envs.py,
-vllm/entrypoints/launchers/dp_supervisor.py (0.32), port catalogue §11. The command line beats
-the YAML file wherever it stands.
+vllm/entrypoints/launchers/dp_supervisor.py (0.32), port catalogue §11. The command line takes
+precedence over the YAML file.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def server_kind(command: Command) -> str:
 
 @dataclass(frozen=True)
 class ServerFlags:
-    """What a server's command line and settings file say."""
+    """The flags of a server, from its command line and settings file."""
 
     args: tuple[str, ...]
     settings: Mapping[str, str]
@@ -139,7 +139,7 @@ class ServerFlags:
 
     @property
     def port(self) -> int:
-        """``--port`` or what stands for it."""
+        """``--port`` or its default."""
         return self._flags.number("port") or _PORTS["serve"]
 
     @property
