@@ -33,13 +33,6 @@ _EXAMPLES = re.compile(r"^\| instead of \|.*?\n\n", re.MULTILINE | re.DOTALL)
 _TEXTS = ["*.md", "docs/**/*.md", "systemd/**/*", "packaging/**/*", "tests/bench/*.[pc]*"]
 _NOT_OURS = {".json", ".txt", ".pyc"}  # Grafana's, pip's, Python's
 _CODE = ["packaging/**/*.py", "tests/bench/*.py"]
-# Written from the product's texts, or quoting them.
-_LATER = {
-    *("docs/reference/cli.md", "docs/reference/config.md", "docs/reference/findings.md"),
-    *("docs/reference/metrics.md", "packaging/vllmwall.toml"),
-    *("packaging/prometheus/vllmwall.rules.yml", "packaging/prometheus/vllmwall.rules.test.yml"),
-    *("docs/how-to/prove-the-wall.md", "docs/how-to/metrics-and-alerts.md"),
-}
 
 
 def texts() -> list[Path]:
