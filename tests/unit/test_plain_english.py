@@ -15,7 +15,7 @@ FORBIDDEN = {
     r"whom|whoever|whomever": "name the person or program: a user, a host, the caller",
     r"mend(?:s|ed|ing)?": "fix, repair",
     r"knock(?:s|ed|ing)?": "try, probe, connect",
-    r"(?<!-)(?:stands?|stood)(?!-in)": "is active, applied, present",
+    r"(?<!-)(?:stands?|stood)(?!-in| for)": "is active, applied, present",
     r"shall": "must, may, will",
     r"lets? go|letting go": "release, close, forget",
     r"take(?:s|n)? along|took along": "include, copy",
@@ -23,7 +23,6 @@ FORBIDDEN = {
     r"by (?:itself|themselves) alone|for want of": "alone, without",
     r"tells? of": "report, list",
     r"no more\b(?! than)": "no longer",
-    r"in force": "active",
     r"takes? (?:it|them|itself|themselves) (?:away|back)": "remove, roll back",
     r"throw-?away": "temporary",
 }
@@ -38,11 +37,7 @@ _CODE = ["packaging/**/*.py", "tests/bench/*.py"]
 def texts() -> list[Path]:
     """Every file that a person reads as prose, comments included."""
     found = {path for pattern in _TEXTS for path in ROOT.glob(pattern)}
-    return sorted(
-        one
-        for one in found
-        if one.is_file() and one.suffix not in _NOT_OURS and name(one) not in _LATER
-    )
+    return sorted(one for one in found if one.is_file() and one.suffix not in _NOT_OURS)
 
 
 def code() -> list[Path]:

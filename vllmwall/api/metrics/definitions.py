@@ -35,7 +35,7 @@ class MetricFacts:
     """Everything that the metrics are made of.
 
     ``drops`` by (namespace, role), ``sources`` that were refused by namespace, ``events``
-    since the daemon started. ``bans`` are the standing ones, None: not known.
+    since the daemon started. ``bans`` are the active ones, None: not known.
     """
 
     status: StatusFacts
@@ -183,7 +183,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "vllmwall_guards",
         "gauge",
-        "Guards that stand: cgroups whose ports are closed before they exist.",
+        "Active guards: cgroups whose ports are closed before they exist.",
         ("netns",),
         _guards,
     ),
@@ -241,7 +241,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         ("kind", "source"),
         _failing,
     ),
-    Definition("vllmwall_bans", "gauge", "Bans that stand.", (), _bans),
+    Definition("vllmwall_bans", "gauge", "Active bans.", (), _bans),
     Definition(
         "vllmwall_config_loaded_timestamp_seconds",
         "gauge",
@@ -281,15 +281,14 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "vllmwall_kernel_events_lost_total",
         "counter",
-        "Events that the kernel had to drop; each time a full pass read everything anew.",
+        "Events that the kernel had to drop; each time a full pass followed.",
         (),
         _one(lambda facts, status: facts.daemon.events_lost),
     ),
     Definition(
         "vllmwall_pass_duration_seconds",
         "histogram",
-        "How long passes took; its count is how many there were. full: everything read anew; "
-        "quick: what an event told of.",
+        "Duration of passes. full: everything is read again; quick: only the subject of an event.",
         ("kind",),
         histograms=_passes,
     ),
@@ -297,7 +296,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "vllmwall_reaction_seconds",
         "histogram",
         "From listen() in a workload to the rule that closes the port, by the kernel's own time "
-        "of the event. Where a guard stands, the port was closed all along.",
+        "of the event. With a guard the port was closed all along.",
         histograms=lambda facts: [((), facts.measures.reaction)],
     ),
     Definition(

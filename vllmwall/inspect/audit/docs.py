@@ -11,9 +11,9 @@ _HEAD = """\
 
 <!-- Written by `make docs`; edit vllmwall/inspect/audit/{knobs,cves}.toml instead. -->
 
-Worst first. Where a second severity stands in brackets, it counts while a rule of vllmwall keeps
-strangers from the port. A finding is never concluded from what could not be read: such checks
-are counted as not made.
+Sorted by severity. A second severity in brackets applies while a rule of vllmwall closes the port
+to untrusted hosts. Data that could not be read never causes a finding: such checks are counted as
+not made.
 """
 _ORDER = ("critical", "high", "medium", "low", "info")
 
