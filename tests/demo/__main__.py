@@ -20,8 +20,8 @@ from rich.console import Console
 from tests.demo.cast import Cast, stand_in_cast, vllm_cast
 from tests.demo.seen import explained, look, mistakes
 from tests.demo.table import after_table, before_table
+from tests.support.guarded import running
 from tests.support.lab import Lab
-from tests.support.running_wall import RunningWall
 from tests.workloads.starting import JobFailedError
 
 _STEP_SECONDS = 20.0  # a step takes a fraction of one; torch gives up after far more
@@ -42,16 +42,16 @@ def show(lab: Lab, folder: Path, cast: Cast) -> list[str]:
     CONSOLE.print()
     began = time.monotonic()
     say(f"vllmwall daemon, with {lab.peer.ipv4} and {lab.peer.ipv6} as peers")
-    wall = RunningWall(lab.node, folder / "wall", [lab.peer.ipv4, lab.peer.ipv6])
+    wall = running(lab, folder / "wall")
     wall.wait_until_guarded(one.listening for one in seen if one.is_workload)
-    say(f"the wall stands {time.monotonic() - began:.1f} s after the daemon's start")
+    say(f"the wall is active {time.monotonic() - began:.1f} s after the daemon's start")
     worked = cast.progress()
-    seen = explained(look(lab, cast), wall.status())
+    seen = explained(look(lab, cast), wall.ask("status"))
     CONSOLE.print()
     CONSOLE.print(after_table(seen))
     CONSOLE.print()
     wrong = mistakes(seen) + stalled(cast, worked)
-    CONSOLE.print("[bold]vllmwall status[/] says: " + str(wall.status()["verdict"]))
+    CONSOLE.print("[bold]vllmwall status[/] says: " + str(wall.ask("status")["verdict"]))
     return wrong
 
 

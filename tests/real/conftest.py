@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guarded import Guarded, running
 from tests.support.lab import Lab
-from tests.support.running_wall import RunningWall
 from tests.workloads.starting import TINY_MODEL, TORCH, VLLM
 
 _HERE = Path(__file__).parent
@@ -48,6 +48,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wall(lab: Lab, folder: Path) -> RunningWall:
+def wall(lab: Lab, folder: Path) -> Guarded:
     """A daemon that guards the node, with the peer as its only peer."""
-    return RunningWall(lab.node, folder / "wall", [lab.peer.ipv4, lab.peer.ipv6])
+    return running(lab, folder / "wall")

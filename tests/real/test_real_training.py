@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guarded import Guarded, running
 from tests.support.lab import Lab
-from tests.support.running_wall import RunningWall
 from tests.workloads.listening import Listening, listeners_of, try_all
 from tests.workloads.starting import RENDEZVOUS_PORT, start_training
 
@@ -17,14 +17,14 @@ FOREVER = ("--steps", "1000000", "--pause", "0.1")
 
 
 @pytest.fixture
-def lab_and_wall(tmp_path: Path) -> Iterator[tuple[Lab, RunningWall]]:
+def lab_and_wall(tmp_path: Path) -> Iterator[tuple[Lab, Guarded]]:
     """A lab of its own for each test: a training job takes the whole node."""
     with Lab() as lab:
-        yield lab, RunningWall(lab.node, tmp_path / "wall", [lab.peer.ipv4, lab.peer.ipv6])
+        yield lab, running(lab, tmp_path / "wall")
 
 
 def test_training_over_two_hosts_ends_well_when_the_other_is_a_peer(
-    lab_and_wall: tuple[Lab, RunningWall], tmp_path: Path
+    lab_and_wall: tuple[Lab, Guarded], tmp_path: Path
 ) -> None:
     """The wall stands before the job starts, and the job does not notice."""
     lab, wall = lab_and_wall
@@ -37,7 +37,7 @@ def test_training_over_two_hosts_ends_well_when_the_other_is_a_peer(
 
 
 def test_training_does_not_start_when_the_other_is_a_stranger(
-    lab_and_wall: tuple[Lab, RunningWall], tmp_path: Path
+    lab_and_wall: tuple[Lab, Guarded], tmp_path: Path
 ) -> None:
     """A host that nobody named never gets into the job: its agent gives up, nobody trains."""
     lab, wall = lab_and_wall
@@ -58,7 +58,7 @@ def test_a_running_job_keeps_running_when_the_wall_comes_up_and_strangers_are_sh
         worker.wait_for("step 5 ", PATIENCE)
         listeners = reachable(lab)
         assert {"open"} == gets(lab, "stranger", listeners)
-        wall = RunningWall(lab.node, tmp_path / "wall", [lab.peer.ipv4, lab.peer.ipv6])
+        wall = running(lab, tmp_path / "wall")
         wall.wait_until_guarded(listeners)
         assert {"timeout"} == gets(lab, "stranger", listeners)
         assert {"open"} == gets(lab, "peer", listeners)

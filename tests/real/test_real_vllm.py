@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guarded import Guarded
 from tests.support.lab import Host, Lab
-from tests.support.running_wall import RunningWall
 from tests.workloads.listening import Listening, completion, listeners_of, try_all
 from tests.workloads.starting import API_PORT, SERVING, TINY_MODEL, start_vllm
 
@@ -17,9 +17,9 @@ GLOO_OF_ONE_WORKER = 13  # vLLM 0.32 for the CPU
 
 
 @pytest.fixture(scope="module", autouse=True)
-def serving(lab: Lab, folder: Path, wall: RunningWall) -> None:
+def serving(lab: Lab, folder: Path, wall: Guarded) -> None:
     """vLLM serves; the wall stood before its first process started."""
-    assert wall.status()["safe"] is True
+    assert wall.ask("status")["safe"] is True
     head = start_vllm(lab.node, 0, folder, master=lab.node.ipv4)
     start_vllm(lab.peer, 1, folder, master=lab.node.ipv4)
     head.wait_for(SERVING, PATIENCE)
@@ -50,23 +50,21 @@ def test_a_stranger_gets_a_completion_from_the_api(lab: Lab) -> None:
 
 
 def test_a_stranger_gets_nothing_from_any_other_listener(
-    lab: Lab, wall: RunningWall, internal: list[Listening]
+    lab: Lab, wall: Guarded, internal: list[Listening]
 ) -> None:
     """TCPStore, gloo and ZMQ, on ports that nobody chose, over IPv4 and IPv6."""
     wall.wait_until_guarded(internal)
     assert {} == others_than("timeout", lab.stranger, lab, internal)
 
 
-def test_a_peer_reaches_every_listener(
-    lab: Lab, wall: RunningWall, internal: list[Listening]
-) -> None:
+def test_a_peer_reaches_every_listener(lab: Lab, wall: Guarded, internal: list[Listening]) -> None:
     """Else vLLM could not span hosts."""
     wall.wait_until_guarded(internal)
     assert {} == others_than("open", lab.peer, lab, internal)
 
 
 def test_only_the_wall_keeps_the_stranger_out(
-    lab: Lab, wall: RunningWall, internal: list[Listening]
+    lab: Lab, wall: Guarded, internal: list[Listening]
 ) -> None:
     """Without it all is open: the tests above measure the wall and nothing else."""
     wall.command("down")
@@ -78,7 +76,7 @@ def test_only_the_wall_keeps_the_stranger_out(
     assert {} == others_than("timeout", lab.stranger, lab, internal)
 
 
-def test_roles_of_a_real_vllm(wall: RunningWall, internal: list[Listening]) -> None:
+def test_roles_of_a_real_vllm(wall: Guarded, internal: list[Listening]) -> None:
     """One API; TCPStore, gloo and ZMQ told apart; nothing left unexplained."""
     wall.wait_until_guarded(internal)
     roles = {one["port"]: one["role"] for one in wall.listeners() if one["proto"] == "tcp"}

@@ -18,6 +18,7 @@ from tests.support import cgroups
 from tests.support.guarded import PEERS, Guarded, eventually, guarded
 from tests.support.guarding import (
     PORT,
+    all_numbers,
     asleep,
     number_of,
     numbers,
@@ -103,7 +104,7 @@ def server(node: Guarded, name: str = "") -> Job:
 def test_a_jobs_first_port_is_closed_before_it_exists(node: Guarded, slice_folder: Path) -> None:
     """The daemon sleeps from the moment that the job runs: only the guard can refuse."""
     job = server(node)
-    assert number_of(slice_folder) in numbers(node)
+    assert number_of(slice_folder) in all_numbers(node)
     with asleep(node):
         job.listen(PORT)
         assert refuses(node)
@@ -162,7 +163,7 @@ def test_a_job_that_ended_leaves_no_guard(node: Guarded, slice_folder: Path) -> 
     job.end()
     cgroups.remove(scope)
     node.ask("reload")
-    assert {number_of(slice_folder)} == numbers(node)
+    assert {number_of(slice_folder)} == all_numbers(node)
     assert not armed_scopes(node)
 
 

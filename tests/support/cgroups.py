@@ -6,16 +6,14 @@ import contextlib
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.support.sharing import locked
+from tests.support.waiting import eventually
 from vllmwall.linux.cgroups import SLICE, mount_point
-
-_PATIENCE = 5.0
 
 
 def root() -> Path:
@@ -68,17 +66,18 @@ def contained(folder: Path) -> str:
 
 
 def remove(folder: Path) -> None:
-    """End what runs in a cgroup and below it, and take it away."""
-    deadline = time.monotonic() + _PATIENCE
-    while folder.exists():
+    """End what runs in a cgroup and below it, and remove it."""
+
+    def is_gone() -> bool:
         for below in [*folder.glob("**/"), folder][::-1]:
-            for pid in (below / "cgroup.procs").read_text().split() if below.exists() else ():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it is gone, or something in it has not ended yet
+                for pid in (below / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
                 below.rmdir()
-        assert time.monotonic() < deadline, f"{folder} cannot be removed"
-        time.sleep(0.01)
+        return not folder.exists()
+
+    eventually(is_gone, f"{folder} is removed")
 
 
 def inside(folder: Path, argv: Sequence[str]) -> list[str]:

@@ -13,71 +13,24 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.cgroups import inside
 from tests.support.lab import Host, Lab
 from tests.support.sharing import TRACEFS
+from tests.support.waiting import PATIENCE, eventually
+from tests.workloads.listening import Listening
 from vllmwall.api.client import request
 from vllmwall.api.errors import ControlError
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.options import Options
 
-PATIENCE = 15.0  # seconds; far more than anything here needs on a busy machine
 PEERS = "[peers]\ncidrs = ['192.0.2.2/32', '2001:db8::2/128']\n"
 
-# A real rank has torch mapped when it listens; here a file of that name stands for it.
-RANK = """
-import ctypes, mmap, os, socket, sys, time
-if os.environ.get("LIBTORCH"):
-    library = open(os.environ["LIBTORCH"], "rb")
-    mapped = mmap.mmap(library.fileno(), 0, prot=mmap.PROT_READ)
-held = {}
-if "RUN_AS" in os.environ:
-    os.setuid(int(os.environ["RUN_AS"]))
-print("ready", flush=True)
-for line in sys.stdin:
-    verb, kind, address, port = line.split()
-    key = kind, address, port
-    if verb == "fork":
-        renamed, done = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            fields = open("/proc/self/stat").read().rpartition(")")[2].split()
-            start, size = int(fields[45]), int(fields[46]) - int(fields[45])
-            ctypes.memmove(start, b"job".ljust(size, bytes(1)), size)
-            open("/proc/self/comm", "w").write("job")
-            os.write(done, b"x")
-            time.sleep(600)
-        os.read(renamed, 1)
-        print(child, flush=True)
-        continue
-    if verb == "close":
-        held.pop(key).close()
-    else:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        one = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind((address, int(port)))
-        if kind == "tcp":
-            one.listen(int(sys.argv[1]) if len(sys.argv) > 1 else 128)
-        held[key] = one
-    print("done", flush=True)
-"""
-SERVE = "import sys; sys.argv[1:2] = ['2048']\n" + RANK
-
-
-def eventually(condition: Callable[[], object], what: str, log: Path | None = None) -> None:
-    """Wait until it holds; fail loudly, with the log, when it does not within `PATIENCE`."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        text = log.read_text() if log and time.monotonic() >= deadline else ""
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}\n{text}"
-        time.sleep(0.02)
+RANK = (Path(__file__).parents[1] / "workloads/rank.py").read_text()
+"""A program that opens and closes ports on command, for `python -c` and for scripts."""
 
 
 class Program:
@@ -133,6 +86,7 @@ class Guarded:
     environment: Mapping[str, str] = field(default_factory=dict)
     before: str = ""
     arguments: tuple[str, ...] = ()
+    full_pass_seconds: int = 600
 
     def __post_init__(self) -> None:
         self.folder.mkdir(mode=0o755, exist_ok=True)
@@ -144,7 +98,7 @@ class Guarded:
 
     def configure(self, text: str) -> None:
         """Write the configuration; nobody reads it until start or reload."""
-        self.config.write_text("[daemon]\nfull_pass_seconds = 600\n" + text)
+        self.config.write_text(f"[daemon]\nfull_pass_seconds = {self.full_pass_seconds}\n{text}")
         self.config.chmod(0o644)
 
     def start(self) -> None:
@@ -171,6 +125,42 @@ class Guarded:
             return [one["rule"] for each in workloads for one in each["listeners"]]  # type: ignore[attr-defined]
 
         eventually(lambda: rules() == ["stands"] * listeners, "the rules stand")
+
+    def listeners(self) -> list[dict[str, object]]:
+        """All listeners of all workloads, as `status` shows them."""
+        return [one for each in self.ask("status")["workloads"] for one in each["listeners"]]  # type: ignore[attr-defined]
+
+    def wait_until_guarded(self, expected: Iterable[Listening]) -> None:
+        """Until the daemon calls the node safe and shows every one of these ports."""
+        ports = {one.port for one in expected}
+
+        def guarded() -> bool:
+            known = {one["port"] for one in self.listeners()}
+            return ports <= known and self.ask("status")["safe"] is True
+
+        eventually(guarded, f"ports {sorted(ports)} are guarded", self._shown)
+
+    def wait_for_rule(self, port: int) -> None:
+        """Until the rule of this port is active."""
+
+        def is_active() -> bool:
+            return (port, "stands") in [(one["port"], one["rule"]) for one in self.listeners()]
+
+        eventually(is_active, f"the rule of port {port} is active", self._shown)
+
+    def _shown(self) -> str:
+        return f"{self.log.read_text()}\n{json.dumps(self.ask('status'), indent=1)}"
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `vllmwall ARGUMENTS` against this daemon."""
+        return subprocess.run(
+            [sys.executable, "-m", "vllmwall", *arguments],
+            env={**os.environ, "VLLMWALL_SOCKET": str(self.runtime / "control.sock")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
 
     def launch(self) -> subprocess.Popen[str]:
         """Start the daemon."""
@@ -232,7 +222,7 @@ class Guarded:
     def server(self, port: int, cgroup: Path | None = None, user: int = 0) -> Program:
         """A process started as `vllm serve` is, which listens as uvicorn does."""
         script = self.folder / "vllm"
-        script.write_text(f"#!{sys.executable}\n{SERVE}")
+        script.write_text(f"#!{sys.executable}\n{RANK}")
         script.chmod(0o755)
         argv = [str(script), "serve", "tiny", "--port", str(port)]
         return self._program(argv, {**os.environ, "RUN_AS": str(user)}, cgroup)
@@ -267,3 +257,10 @@ def guarded(lab: Lab, folder: Path, **options: object) -> Iterator[Guarded]:
     finally:
         if found.process is not None and found.process.poll() is None:
             found.stop()
+
+
+def running(lab: Lab, folder: Path) -> Guarded:
+    """A daemon with the default time between full passes; the lab ends it."""
+    found = Guarded(lab, folder, full_pass_seconds=30)
+    found.start()
+    return found

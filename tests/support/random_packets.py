@@ -21,7 +21,7 @@ from tests.support.lab import NODE, STRANGER, Lab
 from vllmwall.enforce.evaluator import Packet, Verdict
 from vllmwall.enforce.nftables.libnftables import Libnftables
 
-PATIENCE = 2.0  # seconds; a packet is through the lab's link in far less than 1 ms
+_PATIENCE = 2.0  # seconds; a packet is through the lab's link in far less than 1 ms
 _RAW = socket.IPPROTO_RAW  # the whole packet is ours to write, header and all
 _NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58}
 _FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16}
@@ -122,7 +122,7 @@ class Range:
         self, sent: dict[int, Packet], expected: dict[int, frozenset[Verdict]]
     ) -> dict[int, Verdict]:
         """What became of those that arrived, as soon as that is ``expected``, or in the end."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + _PATIENCE
         while True:
             found = self._fates(sent)
             is_expected = all(found.get(number) in those for number, those in expected.items())

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from tests.support.lab import Host
+from tests.support.waiting import PATIENCE
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.sever import Severed, sever
 from vllmwall.model import Wall
 
 Dial = Callable[..., socket.socket]
-PATIENCE = 10.0  # seconds; a packet takes a millisecond, on a starved machine it can be lost
 
 
 class Door:

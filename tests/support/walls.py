@@ -12,7 +12,7 @@ from vllmwall.cidr import merged
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Mode, Network, Proto, Wall, WallEntry
 
-PATIENCE = 0.4
+SILENCE = 0.4
 """Seconds without an answer that count as a drop; an answer on the lab's link takes 1 ms."""
 
 NOTE = "tcpstore job-1"
@@ -74,4 +74,4 @@ def ask_all(
 def knock(host: Host, proto: Proto, address: str, port: int, source: str | None = None) -> str:
     """Try one door over TCP or UDP."""
     door = host.connect if proto is Proto.TCP else host.udp
-    return door(address, port, PATIENCE, source)
+    return door(address, port, SILENCE, source)

@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from pyroute2 import IPRoute
 
 from tests.support import cgroups
 from tests.support.lab import Host
+from tests.support.waiting import eventually
 
 ADDRESS = "198.51.100.1"
 """The box's, once something in it says so: see `Box.write_network`."""
@@ -58,8 +58,8 @@ class Box:
     def boot(self) -> None:
         """Until systemd says that it is up."""
         self._process = subprocess.Popen(self._command(), **self._streams())  # type: ignore[call-overload]
-        self._until(self._plugged_in, "the cable is there")
-        self._until(self._is_up, "systemd is up")
+        self._wait_for(self._plugged_in, "the cable is there")
+        self._wait_for(self._is_up, "systemd is up")
 
     def power_off(self) -> None:
         """In good order, as for a reboot."""
@@ -148,14 +148,16 @@ class Box:
             return said in ("running", "degraded")
         return False
 
-    def _until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while not condition():
+    def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        def holds() -> bool:
             assert self._process is not None
-            shown = self._console.read_text(errors="replace")
-            assert self._process.poll() is None, f"the box ended before {what}:\n{shown}"
-            assert time.monotonic() < deadline, f"not within {_PATIENCE:g} s: {what}\n{shown}"
-            time.sleep(0.005)
+            assert self._process.poll() is None, f"the box ended before {what}:\n{self._shown()}"
+            return condition()
+
+        eventually(holds, what, self._shown, _PATIENCE)
+
+    def _shown(self) -> str:
+        return self._console.read_text(errors="replace")
 
 
 def _binds() -> set[Path]:

@@ -16,6 +16,7 @@ from typing import cast
 from tests.support.building import OLD, built_package
 from tests.support.hammer import HAMMERS
 from tests.support.lab import Lab
+from tests.support.waiting import eventually
 from tests.system import debian
 from tests.system.box import ADDRESS, REPOSITORY, Box, box
 from tests.system.units import NETWORK, UNITS
@@ -134,13 +135,13 @@ class Node:
 
     def eventually(self, condition: Callable[[], object], what: str) -> None:
         """Wait for it; fail with the journal."""
-        deadline = time.monotonic() + _PATIENCE
-        while True:
+
+        def holds() -> object:
             with suppress(ValueError, subprocess.CalledProcessError):
-                if condition():
-                    return
-            assert time.monotonic() < deadline, f"not: {what}\n{self.box.journal()[-4000:]}"
-            time.sleep(0.05)
+                return condition()
+            return False
+
+        eventually(holds, what, lambda: self.box.journal()[-4000:], _PATIENCE)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from ipaddress import ip_address
@@ -15,6 +14,7 @@ import pytest
 
 from tests.support.lab import PEER, STRANGER, Host, Lab
 from tests.support.severing import PATIENCE, Dial, Door, dialled, ending, ends, lives, stand
+from tests.support.waiting import eventually
 from tests.support.walls import entry, everywhere, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.sever import Severed, sever
@@ -43,14 +43,6 @@ def states(host: Host) -> list[str]:
     """The TCP states at the walled port, as ss names them, listeners left out."""
     shown = host.run(["ss", "-Htan", f"sport = :{PORT}"]).stdout
     return sorted(line.split()[0] for line in shown.splitlines() if "LISTEN" not in line)
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for the other host's packets."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.01)
 
 
 def test_a_stranger_who_came_before_the_wall_is_reset_at_both_ends(
@@ -220,7 +212,7 @@ def test_a_connection_that_is_half_closed_is_reset(
     server = door.accept()
     (client if who == "the stranger" else server).shutdown(socket.SHUT_WR)
     expected = "CLOSE-WAIT" if who == "the stranger" else "FIN-WAIT-2"
-    until(lambda: states(lab.node) == [expected], expected)
+    eventually(lambda: states(lab.node) == [expected], expected)
     found = stand(backend, lab.node, wall(lab.node, WALLED))
     assert {client.getsockname()} == ends(found)
     assert [] == states(lab.node)
@@ -233,7 +225,7 @@ def test_what_its_process_closed_already_is_left_to_end(
     door = Door(lab.node, "0.0.0.0", PORT, held)
     held.enter_context(lab.stranger.dial(V4, PORT, timeout=PATIENCE))
     door.accept().close()
-    until(lambda: states(lab.node) == ["FIN-WAIT-2"], "the server's end is closed")
+    eventually(lambda: states(lab.node) == ["FIN-WAIT-2"], "the server's end is closed")
     assert Severed() == stand(backend, lab.node, wall(lab.node, WALLED))
 
 

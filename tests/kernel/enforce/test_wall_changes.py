@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.support.lab import Lab
-from tests.support.walls import PATIENCE, entry, everywhere, knock, wall
+from tests.support.walls import SILENCE, entry, everywhere, knock, wall
 from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Mode, Proto
@@ -18,7 +18,7 @@ PORT = 29500
 
 
 def _echoes(connection: socket.socket) -> bool:
-    connection.settimeout(PATIENCE)
+    connection.settimeout(SILENCE)
     try:
         connection.sendall(b"still there?")
         return connection.recv(64) == b"still there?"

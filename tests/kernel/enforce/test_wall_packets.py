@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import packets
 from tests.support.lab import Host, Lab
-from tests.support.walls import PATIENCE, entry, everywhere, knock, wall
+from tests.support.walls import SILENCE, entry, everywhere, knock, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto
 
@@ -21,7 +21,7 @@ PORT = 29500
 def _big_round_trip(host: Host, address: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with host.open_socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(SILENCE)
         sock.sendto(b"x" * 4000, (address, PORT))
         try:
             return len(sock.recv(65536)) == 4000
@@ -54,7 +54,7 @@ def test_no_trick_with_headers_carries_a_stranger_in(
     target = lab.node.ipv6
     with lab.node.open_socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
         server.bind((target, PORT))
-        server.settimeout(PATIENCE)
+        server.settimeout(SILENCE)
         for host, is_let_in in ((lab.stranger, False), (lab.peer, True)):
             number, payloads = packets.tricks(host.ipv6, target, PORT)[trick]
             packets.send(host, host.ipv6, target, number, *payloads)
@@ -99,7 +99,7 @@ def _connect_until_ports_run_out(
     made: list[socket.socket] = []
     while True:
         sock = host.open_socket(socket.AF_INET, kind)
-        sock.settimeout(PATIENCE)
+        sock.settimeout(SILENCE)
         try:
             sock.connect(target)
         except OSError as error:
@@ -151,7 +151,7 @@ def test_multicast_to_a_walled_port_is_judged_too(lab: Lab, backend: Nftables) -
     """A UDP wildcard listener that joined a group hears peers there and no strangers."""
     group = "239.255.7.7"
     with lab.node.open_socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.settimeout(PATIENCE)
+        server.settimeout(SILENCE)
         server.bind(("0.0.0.0", PORT))
         joined = socket.inet_aton(group) + socket.inet_aton(lab.node.ipv4)
         server.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joined)

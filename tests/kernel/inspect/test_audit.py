@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guarded import SERVE, Guarded, Program, eventually, guarded
+from tests.support.guarded import RANK, Guarded, Program, eventually, guarded
 from tests.support.lab import Lab
 
 CANARY = "sk-CANARY-51c9"
@@ -81,7 +81,7 @@ def program(
     """A process started as vLLM is from a virtual environment, with packages beside it."""
     script = node.folder / "venv" / "bin" / name
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(f"#!{sys.executable}\n{SERVE}")
+    script.write_text(f"#!{sys.executable}\n{RANK}")
     script.chmod(0o755)
     library = node.folder / "venv" / "lib" / "python3.11" / "site-packages"
     for package in (f"vllm-{version}", "starlette-0.50.0"):
@@ -154,7 +154,7 @@ def test_a_wall_of_the_daemon_weighs_in(lab: Lab, tmp_path: Path) -> None:
 def test_an_api_beside_a_reverse_proxy_is_told(node: Guarded) -> None:
     """The proxy's checks do not count for whoever goes around it."""
     nginx = node.folder / "nginx"
-    nginx.write_text(f"#!{PYTHON}\n{SERVE}")
+    nginx.write_text(f"#!{PYTHON}\n{RANK}")
     nginx.chmod(0o755)
     server = program(node, "serve org/tiny --port 8000", {}, "0.33.0")
     server.open("tcp", "0.0.0.0", 8000)
@@ -204,7 +204,7 @@ def test_what_is_accepted_does_not_fail(node: Guarded) -> None:
 def test_an_open_rdma_device_is_told(node: Guarded) -> None:
     """netfilter does not see what goes through it."""
     server = node.folder / "vllm"
-    server.write_text(f"#!{sys.executable}\n{SERVE}")
+    server.write_text(f"#!{sys.executable}\n{RANK}")
     server.chmod(0o755)
     device = node.folder / "infiniband"
     device.mkdir()
@@ -258,7 +258,7 @@ def test_a_container_is_judged_from_the_host(node: Guarded, mode: str) -> None:
         pytest.skip(f"no {PYTHON} here")
     box, script = node.folder / "box", node.folder / "vllm"
     box.mkdir()
-    script.write_text(f"#!{PYTHON}\n{SERVE}")
+    script.write_text(f"#!{PYTHON}\n{RANK}")
     script.chmod(0o755)
     apart = ["--pid", "--fork", "--ipc"] if mode == "good" else []
     argv = ["unshare", "--mount", *apart, "sh", "-c", CONTAINER, "sh"]
@@ -304,18 +304,11 @@ def test_the_table_fits_a_terminal(node: Guarded, columns: int) -> None:
 def test_a_renamed_server_is_unknown_and_not_wrong(node: Guarded) -> None:
     """A child of a server that died: neither flags nor variables can be read."""
     script = node.folder / "vllm"
-    titled = SERVE.replace(
-        'print("ready"',
-        'fields = open("/proc/self/stat").read().rpartition(")")[2].split()\n'
-        "start, end = int(fields[45]), int(fields[48])\n"
-        'title = b"VLLM::APIServer_0".ljust(end - start, bytes(1))\n'
-        "ctypes.memmove(start, title, end - start)\n"
-        'print("ready"',
-    )
-    script.write_text(f"#!{sys.executable}\n{titled}")
+    script.write_text(f"#!{sys.executable}\n{RANK}")
     script.chmod(0o755)
     argv = [str(script), "serve", "org/tiny", "--api-key", CANARY]
-    node._program(argv, {**os.environ, **BAD_ENV}).open("tcp", "0.0.0.0", 8000)
+    environment = {**os.environ, **BAD_ENV, "TITLE": "VLLM::APIServer_0"}
+    node._program(argv, environment).open("tcp", "0.0.0.0", 8000)
     answer = json.loads(audit(node, "--json").stdout)
     found = {one["id"] for one in answer["findings"]}
     assert not any(name.startswith("vllm") for name in found), found
@@ -337,10 +330,9 @@ def test_only_the_namespaces_that_are_asked_for_are_audited(node: Guarded) -> No
 def test_what_a_server_forks_is_no_server_of_its_own(node: Guarded) -> None:
     """Before vLLM 0.10.1 its children look exactly like it."""
     script = node.folder / "vllm"
-    fork = "import os, time\nif os.fork() == 0:\n    time.sleep(600)\n"
-    script.write_text(f"#!{sys.executable}\n{fork}{SERVE}")
+    script.write_text(f"#!{sys.executable}\n{RANK}")
     script.chmod(0o755)
-    node._program([str(script), "serve", "org/tiny"], {**os.environ})
+    node._program([str(script), "serve", "org/tiny"], {**os.environ, "FORK_FIRST": "1"})
     assert 1 == json.loads(audit(node, "--json").stdout)["servers"]
 
 
