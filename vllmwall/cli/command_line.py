@@ -33,7 +33,7 @@ def _usual_socket() -> Path:
 
 @dataclass
 class CommandLine:
-    """The options that every command has, wherever on the line they are.
+    """The values of the options that every command has, before or after its name.
 
     ``wants_json`` is ``as_json`` for a line that could not be parsed. ``begin`` takes the daemon's
     options where they are only parsed, not run.
@@ -100,7 +100,7 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
     def is_own(self, word: str, ctx: click.Context) -> bool:
-        """Whether a word can be an option of ours, not one of a job that `vllmwall run` starts."""
+        """True for words that can be options of this command, not of a job that `run` starts."""
         return word != "--" and (ctx.allow_interspersed_args or word.startswith("-"))
 
 
@@ -112,7 +112,7 @@ class Group(Command, click.Group):
     """The commands that help shows, by title, where there is more than one."""
 
     def is_own(self, word: str, ctx: click.Context) -> bool:
-        """An option of its commands is one of ours too."""
+        """True for the options of its commands, too."""
         return word not in ("--", "run")
 
     def resolve_command(
@@ -141,14 +141,14 @@ class LazyGroup(Group):
     """The root of the command line; ends the program with the status of its command."""
 
     modules: ClassVar[Mapping[str, str]] = {}
-    """The module of each command whose module has another name, hidden ones included."""
+    """The modules of commands that are not named after their module, hidden ones included."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command that help shows."""
         return [name for part in self.titles.values() for name in part]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, with its module imported; None: there is none of this name."""
+        """The command, with its module imported; None: no command has this name."""
         if cmd_name not in {*self.list_commands(ctx), *self.modules}:
             return None
         name = cmd_name.replace("-", "_")

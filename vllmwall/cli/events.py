@@ -100,7 +100,7 @@ def _line(one: EventJson) -> Text:
 
 
 def _words(kind: str) -> str:
-    """What a person reads for a key; a key of a newer daemon, or of ours, explains itself."""
+    """The words for a key; a key that is not known (a newer daemon's) is its own words."""
     from vllmwall.engine.event_keys import EventKey
 
     known = EventKey.__members__.get(kind.upper())

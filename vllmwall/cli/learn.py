@@ -117,11 +117,11 @@ def _draw(out: Console, answer: LearnJson, *, written: bool) -> None:
     out.print(_headline(answer), style="bold")
     for note in answer["notes"]:
         out.print(f"! {note}", style="yellow")
-    told = [one for one in answer["sources"] if one["roles"]]
-    if told:
-        out.print(_table(told[:_ROWS]))
-    if len(told) > _ROWS:
-        out.print(f"… and {len(told) - _ROWS} more (--json)", style="dim")
+    internal = [one for one in answer["sources"] if one["roles"]]
+    if internal:
+        out.print(_table(internal[:_ROWS]))
+    if len(internal) > _ROWS:
+        out.print(f"… and {len(internal) - _ROWS} more (--json)", style="dim")
     if not answer["diff"]:
         return
     out.print()

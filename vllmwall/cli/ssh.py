@@ -9,7 +9,7 @@ _VARIABLE = "SSH_CONNECTION"
 
 
 def ssh_connection() -> str:
-    """``client port server port`` as sshd tells its sessions; empty: no ssh session.
+    """``client port server port`` from sshd's variable; empty: no SSH session.
 
     sudo removes the variable, so the environments of our ancestors are read: sshd gave it to the
     login shell.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vllmwall.api.shapes import ConfigProblemJson
 
 PIPED_WIDTH = 200
-"""Columns where no terminal says how many: cutting the lines of a pipe would lose data."""
+"""Columns of output that is not a terminal: cutting the lines of a pipe would lose data."""
 
 Answer = TypeVar("Answer")
 
@@ -84,7 +84,7 @@ def _wants_colour() -> bool:
 
 
 def print_answer(answer: Answer, draw: Callable[[Console, Answer], None]) -> None:
-    """For machines where ``--json`` was given, else drawn for people."""
+    """Print JSON where ``--json`` was given, else draw the answer for people."""
     if common().as_json:
         print_json(answer)
     else:
@@ -92,7 +92,7 @@ def print_answer(answer: Answer, draw: Callable[[Console, Answer], None]) -> Non
 
 
 def print_json(value: object) -> None:
-    """For machines."""
+    """Print a value as indented JSON."""
     made = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
     click.echo(json.dumps(made, indent=2))
 
@@ -104,8 +104,8 @@ def problem_line(one: ConfigProblemJson) -> str:
 
 
 def printable(value: object) -> object:
-    """Without control characters: names of models, scripts and paths are their owners' own, and
-    an escape sequence in one must not act on the terminal that it is shown on."""
+    """The value without control characters: users choose the names of models, scripts and paths,
+    and an escape sequence in a name must not act on the terminal."""
     if isinstance(value, str) and not isinstance(value, Enum):
         return "".join(one if one.isprintable() else "?" for one in value)
     if isinstance(value, list):

@@ -45,11 +45,11 @@ def enter(scope: str) -> None:
     Root asks the system manager; other users ask their own and then, if polkit allows it, that one.
     """
     refusals = []
-    for whose, socket in _managers():
+    for manager, socket in _managers():
         try:
             _start(scope, socket)
         except OSError as error:
-            refusals.append(f"{whose} says: {str(error.strerror or error).rstrip('.')}")
+            refusals.append(f"{manager} says: {str(error.strerror or error).rstrip('.')}")
         else:
             _wait_until_in(scope)
             return
@@ -95,8 +95,8 @@ def _start(scope: str, socket: Path | None) -> None:
             *(one.encode() if isinstance(one, str) else ctypes.c_uint32(one) for one in wanted),
         )
         if status < 0:
-            said = (refusal.message or b"").decode(errors="replace")
-            raise OSError(-status, said or os.strerror(-status))
+            reason = (refusal.message or b"").decode(errors="replace")
+            raise OSError(-status, reason or os.strerror(-status))
     finally:
         library.sd_bus_error_free(ctypes.byref(refusal))
         library.sd_bus_flush_close_unref(bus)
