@@ -41,6 +41,8 @@ their names. Neither has to exist: an empty configuration works.
 - An unknown key is an error, and so is a value without effect. `vllmwall check` reports all
   problems at once, with file, line, key and the allowed values. An invalid configuration is not
   activated: the previous one stays in force.
+- `vllmwall config schema` prints a JSON schema of one file, with which editors complete and check
+  keys.
 """
 
 
