@@ -87,8 +87,8 @@ def _present(place: Path, *, must_be_readable: bool) -> tuple[tuple[Network, ...
     """The networks and the text of the file: none where it does not exist. A file that cannot be
     read is an error only where it is to be written."""
     from vllmwall.inspect.learn.proposal import MARK
-    from vllmwall.networks.errors import PeerError
     from vllmwall.networks.saved import read_saved
+    from vllmwall.networks.sources import PeerError
 
     try:
         text = place.read_text()

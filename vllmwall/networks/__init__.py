@@ -1,12 +1,10 @@
-"""Where trusted CIDRs come from: the configuration, files, DNS, and commands at runtime.
+"""Lists of networks with sources and ends: peers and bans.
 
-Promises one merged list that never gets wider because something went wrong. Imports the
-configuration (and with it pydantic): for the daemon, not for commands that must be quick.
+Promises that no failure of a source makes the list of peers wider.
 """
 
 from vllmwall.networks.dns import Lookups
-from vllmwall.networks.errors import PeerError
 from vllmwall.networks.peerlist import PeerList
-from vllmwall.networks.sources import PeerSource
+from vllmwall.networks.sources import PeerError, PeerSource
 
 __all__ = ["Lookups", "PeerError", "PeerList", "PeerSource"]

@@ -1,7 +1,7 @@
-"""Peers from DNS names, without waiting for ever: getaddrinfo knows no timeout.
+"""Peers from DNS names, with a time limit, which getaddrinfo does not have.
 
-Each lookup runs in a thread of its own, and a name whose lookup hangs has one such thread, not
-one more at every try. Imports only the model and cidr.
+Each lookup runs in a thread of its own. A name whose lookup hangs keeps its one thread; no second
+one is started.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class NoAnswerError(Exception):
 
 @dataclass
 class Lookups:
-    """Asks for names. ``seconds`` is the longest that `answers` waits for all of them."""
+    """Lookups of names. `answers` waits at most ``seconds`` for all of them."""
 
     lookup: Lookup = look_up
     seconds: float = 5.0
     _running: dict[str, _Running] = field(default_factory=dict)
 
     def answers(self, names: Iterable[str]) -> dict[str, tuple[Network, ...] | NoAnswerError]:
-        """What each name resolves to. Not for two threads at a time."""
+        """The networks of each name, or why there are none. Not thread-safe."""
         deadline = time.monotonic() + self.seconds
         for name in names:
             if name not in self._running:
@@ -56,7 +56,7 @@ class Lookups:
 
 
 class _Running:
-    """One lookup on its way."""
+    """One lookup in progress."""
 
     def __init__(self, name: str, lookup: Lookup) -> None:
         self.answer: tuple[Network, ...] | NoAnswerError = NoAnswerError(f"{name}: no answer")

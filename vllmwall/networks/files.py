@@ -1,8 +1,8 @@
 """Peers from files: one CIDR or address a line, ``#`` starts a comment.
 
-Promises that no file makes the peers wider by being broken: a file with errors counts as it
-last was without them; where there is no such last time, its good lines count. A file that
-cannot be trusted counts for nothing new.
+Promises that a broken file does not make the peers wider: if a file has errors, its last version
+without errors stays in force; if there is none, its good lines count. A file that cannot be
+trusted adds nothing.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from vllmwall.linux.files import directory_complaint, read_trusted
 from vllmwall.model import Network
 from vllmwall.networks.sources import PeerSource
 
-_MOST_ERRORS = 5  # of one file; more help nobody
+_MOST_ERRORS = 5  # shown for one file
 
 
 def read_peer_files(
     patterns: Iterable[str], last: Mapping[str, PeerSource]
 ) -> tuple[PeerSource, ...]:
-    """One source for every file behind ``patterns``; ``last`` holds the last ones by name.
+    """One source for every file that matches ``patterns``; ``last`` holds the last ones by name.
 
-    A file that a wildcard no longer finds was taken away on purpose and is no source any more;
-    one that is named in full and missing is an error.
+    A file that a wildcard no longer matches was removed on purpose and is no source any more; a
+    missing file that is named in full is an error.
     """
     names = dict.fromkeys(name for pattern in patterns for name in _matches(pattern))
     return tuple(_read(name, last.get(name)) for name in names)

@@ -1,32 +1,36 @@
-"""The peers in force: every source merged, kept when a source fails, changed at runtime.
+"""The peers in force, merged from all sources, and changes to them at runtime.
 
-Promises (DESIGN §3, invariant 11): a source that fails keeps its last good networks and says
-so; nothing that goes wrong makes the peers wider; everyone (0.0.0.0/0, ::/0, in halves too) is
-never a peer unless the configuration says `peers.allow_everyone`, and never at runtime.
+Promises (DESIGN §3, invariant 13): a source that fails keeps its last good networks and is
+reported; no failure makes the peers wider; every address (0.0.0.0/0, ::/0, in halves too) is a
+peer only with `peers.allow_everyone` in the configuration, and never by a command.
 
-Safe for several threads: `refresh` may wait for DNS in one while another asks `networks`.
+Thread-safe: `refresh` may wait for DNS in one thread while another calls `networks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from math import inf
 from pathlib import Path
 from threading import Lock, RLock
 
-from vllmwall.cidr import everyone_in, merged, plain
+from vllmwall.cidr import everyone_in, plain
 from vllmwall.config import DEFAULT_PATH, DROP_INS
 from vllmwall.config.settings import PeerSettings
 from vllmwall.linux.places import RUNTIME_DIRECTORY
 from vllmwall.model import Network
-from vllmwall.networks.clock import since_epoch
 from vllmwall.networks.dns import Lookups, NoAnswerError
-from vllmwall.networks.errors import PeerError
+from vllmwall.networks.expiry import MergedNetworks, since_epoch
 from vllmwall.networks.files import read_peer_files
 from vllmwall.networks.saved import FILE_NAME, read_saved, write_saved
-from vllmwall.networks.sources import PeerKind, PeerSource, where_it_lies, without_everyone
+from vllmwall.networks.sources import (
+    PeerError,
+    PeerKind,
+    PeerSource,
+    where_it_lies,
+    without_everyone,
+)
 from vllmwall.networks.state import State, load_state, store_state
 
 STATE_NAME = "peers.json"
@@ -37,8 +41,8 @@ _Key = tuple[PeerKind, str]
 class PeerList:
     """The trusted peers of this node.
 
-    ``runtime_dir`` holds what outlives a restart of the daemon, ``conf_d`` is where `save`
-    writes. ``clock`` tells seconds since the epoch.
+    ``runtime_dir`` holds the state that outlives the daemon, ``conf_d`` the file that `save`
+    writes. ``clock`` gives seconds since the epoch.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class PeerList:
         self._lookups = lookups or Lookups()
         self._lock = RLock()
         self._refreshing = Lock()
-        self._merged: _Merged | None = None
+        self._merged = MergedNetworks(self._expiring, clock)
         state = load_state(self._state_path)
         self._runtime = {plain(network): expires for network, expires in state.runtime.items()}
         self._answers = {(source.kind, source.name): source for source in state.answers}
@@ -73,30 +77,25 @@ class PeerList:
         with self._lock:
             self._section = section
             self._static = dict(section.by_file)
-            self._merged = None
+            self._merged.clear()
             if answers is not None:
                 self._answers = {(source.kind, source.name): source for source in answers}
                 self._keep_answers()
 
     def now(self) -> float:
-        """Seconds since the epoch by the clock that ends peers: nobody can set it."""
+        """Seconds since the epoch by the clock that peers expire by, which cannot be set."""
         return self._clock()
 
     def networks(self) -> tuple[Network, ...]:
-        """The merged peers that count now: the fewest CIDRs, IPv4 first.
+        """The peers in force now: the fewest CIDRs, IPv4 first.
 
-        Cheap when nothing has changed since the last call: every pass asks.
+        Cheap if nothing has changed since the last call: every pass asks.
         """
         with self._lock:
-            now = self._clock()
-            if self._merged is None or not self._merged.since <= now < self._merged.until:
-                found = merged(net for source in self.sources() for net in source.networks)
-                ends = (end for end in self._runtime.values() if end is not None and end > now)
-                self._merged = _Merged(found, now, min(ends, default=inf))
-            return self._merged.networks
+            return self._merged.now()
 
     def sources(self) -> tuple[PeerSource, ...]:
-        """Where the peers come from, what each source contributes, and what is wrong with it."""
+        """Every source of peers, with its networks and its error."""
         with self._lock:
             found = [
                 *(PeerSource(name, "static", nets) for name, nets in self._static.items()),
@@ -108,9 +107,9 @@ class PeerList:
         return without_everyone(found)
 
     def refresh(self, now: float) -> None:
-        """Read the files and ask DNS again, and forget what has expired at ``now``.
+        """Read the files and names again, and drop peers that have expired at ``now``.
 
-        Waits for DNS (5 s at most for all names): call it off the hot path.
+        Waits for DNS, at most 5 s for all names: not for the loop.
         """
         with self._refreshing:
             section = self._section
@@ -123,7 +122,7 @@ class PeerList:
                     for network, expires in self._runtime.items()
                     if expires is None or expires > now
                 }
-                self._merged = None
+                self._merged.clear()
                 self._keep_answers()
 
     def fetch(self, section: PeerSettings) -> tuple[PeerSource, ...]:
@@ -137,15 +136,15 @@ class PeerList:
         return (*read_peer_files(section.files, files), *self._ask(section.dns, last))
 
     def add(self, networks: Iterable[Network], expires: float | None = None) -> None:
-        """Trust ``networks`` at once, until ``expires`` (seconds since the epoch; None: for good).
+        """Trust ``networks`` at once, until ``expires`` (seconds since the epoch; None: no end).
 
-        They outlive the daemon, and are gone after a reboot. Of two times for one network the
-        later command's counts. Raises PeerError; nothing was changed then.
+        They outlive the daemon but not a reboot. A later command replaces the end of an earlier
+        one. Raises PeerError; then nothing was changed.
         """
         new = tuple(map(plain, networks))
         with self._lock:
             if expires is not None and expires <= self._clock():
-                raise PeerError("the time to trust them for is over already; give a longer one")
+                raise PeerError("the time limit is in the past. Give a longer one")
             self._refuse_everyone(new)
             self._set_runtime({**self._runtime, **dict.fromkeys(new, expires)})
             self._load_error = None
@@ -184,6 +183,10 @@ class PeerList:
             )
             self._write_saved(dict.fromkeys(network for network in saved if network not in gone))
             self._set_runtime({net: till for net, till in self._runtime.items() if net not in gone})
+
+    def _expiring(self) -> Iterator[tuple[Network, float | None]]:
+        for source in self.sources():
+            yield from ((network, source.expires) for network in source.networks)
 
     def _ask(self, names: tuple[str, ...], last: dict[_Key, PeerSource]) -> list[PeerSource]:
         fresh = []
@@ -224,7 +227,7 @@ class PeerList:
         standing = () if self._section.allow_everyone else self.networks()
         for whole in everyone_in((*standing, *new)):
             raise PeerError(
-                f"{whole} would let everyone in; that can only be said in the configuration, "
+                f"{whole} would admit every address. Only the configuration can allow that, "
                 "with peers.allow_everyone = true"
             )
 
@@ -240,13 +243,13 @@ class PeerList:
         if str(self._saved_path) in elsewhere:
             return f"{network} is saved in {self._saved_path}; use peers remove --save"
         if elsewhere:
-            return f"{network} comes from {', '.join(sorted(elsewhere))}; take it out there"
+            return f"{network} comes from {', '.join(sorted(elsewhere))}; remove it there"
         if network in self._runtime:
             return None
         around = where_it_lies(network, self.sources())
         if around is not None:
-            return f"{network} is no peer by itself; it lies in {around}"
-        return f"{network} is no peer"
+            return f"{network} is not a peer by itself; it is part of {around}"
+        return f"{network} is not a peer"
 
     def _set_runtime(self, runtime: dict[Network, float | None]) -> None:
         try:
@@ -256,7 +259,7 @@ class PeerList:
                 f"{self._state_path} cannot be written: {error.strerror or error}"
             ) from error
         self._runtime = runtime
-        self._merged = None
+        self._merged.clear()
 
     def _keep_answers(self) -> None:
         try:
@@ -280,16 +283,7 @@ class PeerList:
         self._static.pop(str(self._saved_path), None)
         if networks:
             self._static[str(self._saved_path)] = tuple(networks)
-        self._merged = None
-
-
-@dataclass(frozen=True)
-class _Merged:
-    """The networks in force from ``since`` until ``until``, if nothing changes them."""
-
-    networks: tuple[Network, ...]
-    since: float
-    until: float
+        self._merged.clear()
 
 
 def _refuse(complaints: Iterable[str | None]) -> None:

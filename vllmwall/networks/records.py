@@ -1,16 +1,50 @@
-"""What a JSON file of our own must look like: the daemon reads a few small ones at its start.
+"""JSON files of our own, checked key by key.
 
-By hand, since pydantic in the daemon would be a third of its memory. Every function raises
-ValueError with what is wrong. Imports nothing of ours.
+By hand, because pydantic in the daemon would be a third of its memory. The functions that check
+raise ValueError, which says what is wrong.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
+from pathlib import Path
+from typing import TypeVar
+
+from vllmwall.linux.files import read_trusted
 
 Record = Mapping[str, object]
+Result = TypeVar("Result")
+
+
+def load(path: Path, parse: Callable[[str], Result]) -> tuple[Result | None, str]:
+    """The content of a file of ours, or None and the problem with it.
+
+    A file that is damaged, or that another user could have written, is moved aside, so that the
+    next start has no problem with it. ``parse`` raises ValueError. Raises FileNotFoundError.
+    """
+    try:
+        content = read_trusted(path)
+        if content.complaint is None:
+            return parse(content.text), ""
+        complaint = content.complaint
+    except FileNotFoundError:
+        raise
+    except ValueError as error:
+        complaint = f"is damaged ({error})"
+    except OSError as error:
+        return None, f"{path} cannot be read: {error.strerror or error}"
+    return None, _moved_aside(path, complaint)
+
+
+def _moved_aside(path: Path, complaint: str) -> str:
+    kept = path.with_name(f"{path.name}.bad")
+    try:
+        path.replace(kept)
+    except OSError as error:
+        return f"{path} {complaint}, and cannot be moved aside: {error.strerror}"
+    return f"{path} {complaint}; moved to {kept}"
 
 
 def parsed(text: str, *keys: str) -> Record:

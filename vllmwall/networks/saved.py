@@ -1,7 +1,7 @@
 """The drop-in file that ``peers add --save`` writes: conf.d/90-peers-saved.toml.
 
-Promises valid TOML, replaced in one step, the same bytes for the same networks, and
-that no other key which somebody wrote into it is lost: such a file is refused.
+Promises valid TOML, replaced in one step, and the same bytes for the same networks. A file with
+any other key in it is refused, so that no key is lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vllmwall.cidr import parse_network
 from vllmwall.config.toml import loads
 from vllmwall.linux.files import read_trusted, save_text
 from vllmwall.model import Network
-from vllmwall.networks.errors import PeerError
+from vllmwall.networks.sources import PeerError
 
 FILE_NAME = "90-peers-saved.toml"
 

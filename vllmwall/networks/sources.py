@@ -1,4 +1,4 @@
-"""Questions about a list of sources: what they come to, and where a network lies. Pure."""
+"""The sources of peers: files, DNS names, configuration and commands. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Literal
 
 from vllmwall.cidr import everyone_in
 from vllmwall.model import Network
+
+
+class PeerError(Exception):
+    """A change to the peers was refused or could not be saved; nothing was changed.
+
+    The message says which network, why, and what to do.
+    """
+
 
 PeerKind = Literal["static", "file", "dns", "runtime"]
 
@@ -29,7 +37,7 @@ class PeerSource:
 
 
 def without_everyone(sources: Iterable[PeerSource]) -> tuple[PeerSource, ...]:
-    """The sources, those emptied that would let everyone in, alone or with the ones before."""
+    """The sources. One that admits every address, alone or with those before it, is emptied."""
     kept: list[PeerSource] = []
     networks: list[Network] = []
     for source in sources:
@@ -47,7 +55,7 @@ def without_everyone(sources: Iterable[PeerSource]) -> tuple[PeerSource, ...]:
 
 
 def where_it_lies(network: Network, sources: Iterable[PeerSource]) -> str | None:
-    """``10.0.0.0/24 from /etc/…`` when a source has a network around this one."""
+    """``10.0.0.0/24 from /etc/…`` if a source has a network that contains this one."""
     for source in sources:
         for wider in source.networks:
             if wider.version == network.version and _holds(wider, network):

@@ -1,8 +1,8 @@
-"""What must outlive the daemon: runtime peers, and the last good answers of files and DNS.
+"""Peers that outlive the daemon: added at runtime, or last good answers of files and DNS.
 
-The file lies in /run, so a reboot forgets it. Last good answers are in it because a restart
-while DNS is away must not cut running peers (DESIGN §3, invariant 11). Promises that a file
-that is not ours to believe is moved aside and reported, never a crash.
+The file is in /run, so a reboot forgets it. It holds last good answers because a restart while
+DNS does not answer must not cut peers (DESIGN §3, invariant 13). A file that cannot be trusted is
+moved aside and reported, never a crash.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vllmwall.cidr import parse_network
-from vllmwall.linux.files import read_trusted, save_text
+from vllmwall.linux.files import save_text
 from vllmwall.model import Network
 from vllmwall.networks import records
 from vllmwall.networks.sources import PeerKind, PeerSource
@@ -35,18 +35,12 @@ class State:
 
 
 def load_state(path: Path) -> State:
-    """What ``path`` says. With ``error``, it was of no use and has been moved aside."""
+    """The state in ``path``. With ``error`` it could not be used; see `records.load`."""
     try:
-        content = read_trusted(path)
-        if content.complaint is not None:
-            return State(error=_aside(path, content.complaint))
-        return _state_of(content.text)
+        found, problem = records.load(path, _state_of)
     except FileNotFoundError:
         return State()
-    except ValueError as error:
-        return State(error=_aside(path, f"is damaged ({error})"))
-    except OSError as error:
-        return State(error=f"{path} cannot be read: {error.strerror or error}")
+    return found or State(error=f"{problem}. Peers added at runtime must be added again.")
 
 
 def store_state(path: Path, state: State) -> None:
@@ -85,13 +79,3 @@ def _text_of(state: State) -> str:
     ]
     said = {"version": _VERSION, "runtime": runtime, "answers": answers}
     return json.dumps(said, indent=1) + "\n"
-
-
-def _aside(path: Path, complaint: str) -> str:
-    """Move the file out of the way, so that the next start is clean; what to tell people."""
-    kept = path.with_name(f"{path.name}.bad")
-    try:
-        path.replace(kept)
-    except OSError as error:
-        return f"{path} {complaint}, and cannot be moved aside: {error.strerror}"
-    return f"{path} {complaint}; moved to {kept}. Peers added at runtime must be added again."

@@ -148,8 +148,8 @@ def test_a_ban_outlives_a_boot(lab: Lab, tmp_path: Path) -> None:
         ("2001:db8::1", "an address of this host"),
         ("127.0.0.1", "loopback"),
         ("::1", "loopback"),
-        ("0.0.0.0/0", "everyone"),
-        ("::/0", "everyone"),
+        ("0.0.0.0/0", "every address"),
+        ("::/0", "every address"),
     ],
 )
 def test_the_host_itself_and_everyone_are_never_banned(
@@ -179,7 +179,7 @@ def test_whoever_is_connected_by_ssh_is_banned_by_force_only(node: Guarded) -> N
         node.ask("bans.add", networks=["198.51.100.0/24"], ssh_client="198.51.100.7")
     with ExitStack() as held:
         dialled(held, lab.stranger, lab.node.ipv4, SSH)
-        with pytest.raises(ControlError, match=f"holds {lab.stranger.ipv4}"):
+        with pytest.raises(ControlError, match=f"contains {lab.stranger.ipv4}"):
             node.ask("bans.add", networks=["203.0.113.0/24"])
         node.ask("bans.add", networks=["203.0.113.0/24"], force=True)
     node.ask("bans.add", networks=["198.51.100.0/24"])

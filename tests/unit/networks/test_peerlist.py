@@ -109,7 +109,7 @@ def test_the_later_command_sets_the_time(site: Site) -> None:
 def test_a_time_that_is_over_is_refused(site: Site) -> None:
     """A peer for no time at all was not meant."""
     peers = site.peers()
-    assert "is over already" in error_of(lambda: peers.add(nets("10.1.0.0/24"), START))
+    assert "limit is in the past" in error_of(lambda: peers.add(nets("10.1.0.0/24"), START))
     assert peers.networks() == ()
 
 
@@ -118,8 +118,8 @@ def test_a_time_that_is_over_is_refused(site: Site) -> None:
 def test_everyone_is_never_added_at_runtime(site: Site, everyone: str, config: str) -> None:
     """Not even where the configuration could say it: there it must stand."""
     peers = site.peers(config)
-    assert "would let everyone in" in error_of(lambda: peers.add(nets(everyone)))
-    assert "would let everyone in" in error_of(lambda: peers.save(nets(everyone)))
+    assert "would admit every address" in error_of(lambda: peers.add(nets(everyone)))
+    assert "would admit every address" in error_of(lambda: peers.save(nets(everyone)))
     assert peers.networks() == ()
     assert not site.saved.exists()
 
@@ -128,7 +128,7 @@ def test_everyone_in_two_halves_is_refused(site: Site) -> None:
     """One half in the configuration and one added come to the same."""
     peers = site.peers('peers.cidrs = ["0.0.0.0/1"]')
     assert error_of(lambda: peers.add(nets("128.0.0.0/1"))) == (
-        "0.0.0.0/0 would let everyone in; that can only be said in the configuration, with "
+        "0.0.0.0/0 would admit every address. Only the configuration can allow that, with "
         "peers.allow_everyone = true"
     )
     assert texts(peers.networks()) == ["0.0.0.0/1"]
@@ -163,7 +163,7 @@ def test_a_peer_of_the_configuration_cannot_be_removed(site: Site) -> None:
     peers = site.peers('peers.cidrs = ["10.0.0.0/24"]')
     peers.add(nets("10.1.0.0/24"))
     assert error_of(lambda: peers.remove(nets("10.1.0.0/24", "10.0.0.0/24"))) == (
-        f"10.0.0.0/24 comes from {site.main}; take it out there"
+        f"10.0.0.0/24 comes from {site.main}; remove it there"
     )
     assert texts(peers.networks()) == ["10.0.0.0/24", "10.1.0.0/24"]
 
@@ -171,9 +171,12 @@ def test_a_peer_of_the_configuration_cannot_be_removed(site: Site) -> None:
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ("10.0.0.7/32", "10.0.0.7/32 is no peer by itself; it lies in 10.0.0.0/24 from {main}"),
-        ("10.0.0.0/23", "10.0.0.0/23 is no peer"),
-        ("fd00::/64", "fd00::/64 is no peer"),
+        (
+            "10.0.0.7/32",
+            "10.0.0.7/32 is not a peer by itself; it is part of 10.0.0.0/24 from {main}",
+        ),
+        ("10.0.0.0/23", "10.0.0.0/23 is not a peer"),
+        ("fd00::/64", "fd00::/64 is not a peer"),
     ],
 )
 def test_what_is_no_peer_cannot_be_removed(site: Site, network: str, message: str) -> None:
@@ -237,7 +240,7 @@ def test_a_saved_peer_that_also_stands_elsewhere_cannot_be_removed(site: Site) -
     peers = site.peers('peers.cidrs = ["10.1.0.0/24"]')
     peers.save(nets("10.1.0.0/24"))
     assert error_of(lambda: peers.forget(nets("10.1.0.0/24"))) == (
-        f"10.1.0.0/24 comes from {site.main}; take it out there"
+        f"10.1.0.0/24 comes from {site.main}; remove it there"
     )
 
 

@@ -214,7 +214,9 @@ def test_a_fetched_peer_cannot_be_removed(site: Site) -> None:
     """The message names the file or the DNS name."""
     site.answers["gpu.internal"] = ("10.0.0.1",)
     peers = refreshed(site, 'peers.dns = ["gpu.internal"]')
-    with pytest.raises(Exception, match=r"10\.0\.0\.1/32 comes from gpu\.internal; take it out"):
+    with pytest.raises(
+        Exception, match=r"10\.0\.0\.1/32 comes from gpu\.internal; remove it there"
+    ):
         peers.remove(nets("10.0.0.1"))
 
 

@@ -61,7 +61,8 @@ def test_a_state_file_that_cannot_be_read_is_reported(site: Site) -> None:
     """Here a directory in its place."""
     site.state.mkdir(parents=True)
     (source,) = site.peers().sources()
-    assert source.error == f"{site.state} cannot be read: {site.state} is no regular file"
+    why = f"{site.state} cannot be read: {site.state} is no regular file"
+    assert source.error == f"{why}. Peers added at runtime must be added again."
 
 
 def test_a_damaged_state_file_that_cannot_be_moved_is_reported(site: Site) -> None:
