@@ -1,4 +1,4 @@
-"""What every backend promises, and the difference between two walls.
+"""The promises of every backend, and the difference between two walls.
 
 A backend owns one thing per network namespace (for nftables: `table inet vllmwall`), reads and
 writes that and nothing else, and changes it in single transactions: at no moment is there a

@@ -1,4 +1,4 @@
-"""What the daemon does about events: close at once what they tell of, then read what is true.
+"""Handlers of kernel events: close ports and cgroups at once, then read the real state.
 
 An event is a hint, and a wrong one can only close, for as long as the pass takes that comes next
 (DESIGN §3, invariant 7): a few milliseconds. So a port of a process that is known to be a

@@ -1,4 +1,4 @@
-"""What the daemon measures of itself: durations in buckets. Costs next to nothing.
+"""Histograms of the daemon's own durations. They cost next to nothing.
 
 The bounds are those of docs/reference/benchmarks.md: from a tenth of a millisecond, which is a
 good reaction, to what would be a disaster.

@@ -1,4 +1,4 @@
-"""Who was refused, kept for longer than the kernel keeps it. Pure.
+"""A ledger of blocked sources, which keeps them longer than the kernel does. Pure.
 
 The kernel forgets a source an hour after its last packet, and all of them when the table is
 rebuilt (another mode, another version). `Ledger.take` is told what the kernel counts, again and

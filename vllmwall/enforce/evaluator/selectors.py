@@ -1,4 +1,4 @@
-"""What a rule can ask of a packet, by nft's words for it, and how nft writes the answers.
+"""The selectors of rules, by their names in nft, and the values that nft prints for a packet.
 
 A selector returns None where the kernel cannot load it (no such header, no socket): the rule
 does not match then, whatever it compares with (NFT_BREAK).

@@ -1,4 +1,4 @@
-"""Who touched our table: nfnetlink's notifications of one network namespace, read cheaply.
+"""Programs that modified our table: nfnetlink's notifications of one network namespace.
 
 The kernel tells each commit to whoever listens: what came and went, then a message that names
 the process (nf_tables_commit and nf_tables_gen_notify, net/netfilter/nf_tables_api.c; since

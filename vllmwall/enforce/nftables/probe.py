@@ -1,4 +1,4 @@
-"""Whether guards can be had on this kernel: by doing, in a network namespace that is thrown away.
+"""A probe of this kernel's support for guards, in a temporary network namespace.
 
 A kernel can lack nft_socket, know it only for other hooks, number the depths of a container's
 cgroups in its own way (before Linux 6.11), or not note a socket's cgroup at all (net_cls or

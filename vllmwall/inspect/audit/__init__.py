@@ -1,5 +1,5 @@
-"""What else is wrong with the workloads of this node, beyond their open ports.
+"""Weak settings of the workloads on this node, beyond their open ports: `vllmwall audit`.
 
-`reading` looks at processes, `checks` and `judge` are pure, `table` holds what is looked for
-(knobs.toml, cves.toml), `answer` is for machines, `whole` puts them together.
+`collect` reads processes, `checks` and `judge` are pure, `rules` holds the findings (knobs.toml,
+cves.toml), `output` is for machines, `run` combines them.
 """

@@ -1,4 +1,4 @@
-"""What `vllmwall prove` tests: the daemon's status, and the policy of the configuration on disk."""
+"""The subject of `vllmwall prove`: the daemon's status, and the policy in the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of the node itself matters to a workload: its networks, reverse proxies, RDMA devices."""
+"""Facts about the node that matter to a workload: networks, reverse proxies, RDMA devices."""
 
 from __future__ import annotations
 
