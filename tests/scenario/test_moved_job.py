@@ -55,7 +55,7 @@ def test_the_unit_that_started_a_job_gets_no_guard(lab: Lab, keeper: Reconciler)
         finally:
             job.kill()
             job.communicate()
-        standing = keeper.walls.standing(inode_of(lab.node.path))
+        standing = keeper.walls.actual(inode_of(lab.node.path))
         assert standing is not None
         numbers = {guard.id for guard in standing.guards}
         assert scope.parent.stat().st_ino in numbers

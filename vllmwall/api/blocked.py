@@ -43,7 +43,7 @@ def look(state: State) -> BlockedFacts:
     purpose = _purposes(state)
     for inode in keeper.walls.spaces:
         facts.names[inode] = keeper.observer.namespaces.name(inode)
-        standing = keeper.walls.standing(inode)
+        standing = keeper.walls.actual(inode)
         mode = facts.modes[inode] = standing.mode if standing else keeper.policy.mode
         try:
             counters = keeper.backend.counters(keeper.observer.namespaces.path(inode))
@@ -70,7 +70,7 @@ def _purposes(state: State) -> Callable[[int, Refused], Purpose]:
                 place = (one.listener.namespace, to.family, one.listener.proto, one.listener.port)
                 known.setdefault(place, found)
 
-    standing = state.reconciler.walls.standing
+    standing = state.reconciler.walls.actual
     orders = {
         inode: OrdersOf(wall)
         for inode in state.reconciler.walls.spaces

@@ -72,7 +72,7 @@ def _why_not_ready(keeper: Reconciler) -> str:
         error = keeper.observer.namespaces.errors.get(inode)
         if why := error or (space and (space.failure or space.error)):
             return f"the wall is not as wanted: {why}"
-        if space is None or space.standing is None:
+        if space is None or space.actual is None:
             return "no wall has been read back yet"
     return ""
 

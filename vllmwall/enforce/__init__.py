@@ -1,5 +1,4 @@
 """Make the kernel equal the wall: the only part of vllmwall that writes to the kernel.
 
-`backend` says what any backend promises, `nftables` is the one there is. No module here may
-import from observe, recognize, decide, report or peers.
+`backend` is the protocol that any backend keeps; `nftables` implements it.
 """

@@ -1,7 +1,7 @@
 """The walls of all network namespaces: as last read back, and every change to them.
 
 What a wall must be is decided in `vllmwall.engine.reconciler`; here it is applied, up to three
-times, read back and compared. What cannot be changed stays as it stands, and is said loudly.
+times, read back and compared. A wall that cannot be changed stays as it is, and is reported.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _TRIES = 3
 
 @dataclass
 class Space:
-    """What we know of one network namespace's wall: as read back, why it could not be read, and
-    why the last change to it was not taken."""
+    """The wall of one network namespace as last read back, why it could not be read (``error``),
+    and why the last change to it was refused (``failure``)."""
 
-    standing: Wall | None = None
+    actual: Wall | None = None
     error: str | None = None
     failure: str | None = None
 
@@ -39,9 +39,9 @@ class Change:
 
 @dataclass
 class Walls:
-    """Knows and changes the walls. ``path`` leads into a namespace (by inode); raises KeyError.
+    """Reads and changes the walls. ``path`` leads into a namespace (by inode); raises KeyError.
 
-    ``on_change`` and ``on_failure`` (namespace, reason) are told what happened. ``severed`` counts
+    ``on_change`` and ``on_failure`` (namespace, reason) are called after each. ``severed`` counts
     the connections that were reset.
     """
 
@@ -53,31 +53,31 @@ class Walls:
     cannot_sever: str | None = None
     severed: int = 0
 
-    def standing(self, inode: int) -> Wall | None:
-        """The wall as last read back or changed; None: there is none, or it cannot be told."""
+    def actual(self, inode: int) -> Wall | None:
+        """The wall as last read back or changed; None: there is none, or it is unknown."""
         space = self.spaces.get(inode)
-        return None if space is None or space.error is not None else space.standing
+        return None if space is None or space.error is not None else space.actual
 
     def read_back(self, inode: int) -> Space:
         """Read the wall from the kernel."""
         space = self.spaces.setdefault(inode, Space())
         try:
-            space.standing = self.backend.read_back(self.path(inode))
+            space.actual = self.backend.read_back(self.path(inode))
             space.error = None
         except (OSError, KeyError, EnforceError) as error:
             space.error = str(error)
         return space
 
     def put(self, inode: int, wall: Wall) -> None:
-        """Make the wall stand where what was last read back is another; else nothing is sent."""
+        """Apply the wall where the one last read back differs; else nothing is sent."""
         space = self.spaces.setdefault(inode, Space())
-        if space.error is None and space.standing != wall:
+        if space.error is None and space.actual != wall:
             self._enforce(inode, wall, space)
 
     def settle(self, inode: int, wall: Wall) -> None:
-        """Read back first, and see to it that nobody else may change what stands."""
+        """Read back first, apply where it differs, and protect the table from other programs."""
         space = self.read_back(inode)
-        if space.error is None and (space.standing != wall or not self._is_held(inode)):
+        if space.error is None and (space.actual != wall or not self._is_held(inode)):
             self._enforce(inode, wall, space)
         elif space.error is None:
             space.failure = None
@@ -89,21 +89,21 @@ class Walls:
 
         Raises OSError, KeyError and EnforceError; the wall is then as it was.
         """
-        standing = self.standing(inode)
-        if standing is None or (entries <= standing.entries and guards <= standing.guards):
+        actual = self.actual(inode)
+        if actual is None or (entries <= actual.entries and guards <= actual.guards):
             return
         self.backend.close(self.path(inode), entries, guards)
-        self.spaces[inode].standing = replace(
-            standing, entries=standing.entries | entries, guards=standing.guards | guards
+        self.spaces[inode].actual = replace(
+            actual, entries=actual.entries | entries, guards=actual.guards | guards
         )
 
-    def let_go(self, living: Collection[int]) -> None:
+    def release(self, living: Collection[int]) -> None:
         """Forget the namespaces other than these: their numbers can be given again."""
         self.spaces = {inode: space for inode, space in self.spaces.items() if inode in living}
-        self.backend.let_go(self.spaces.keys())
+        self.backend.release(self.spaces.keys())
 
     def failures(self) -> Iterator[tuple[int, str]]:
-        """The namespaces whose last change was not taken, and why."""
+        """The namespaces whose last change was refused, and why."""
         for inode, space in self.spaces.items():
             if space.failure is not None:
                 yield inode, space.failure
@@ -112,20 +112,20 @@ class Walls:
         try:
             return self.backend.holds(self.path(inode))
         except (OSError, KeyError, EnforceError):
-            return True  # the next pass asks again; what stands is as it must be
+            return True  # the next pass asks again; the wall itself is as wanted
 
     def _enforce(self, inode: int, wall: Wall, space: Space) -> None:
-        before = space.standing
+        before = space.actual
         for attempt in range(_TRIES):
             try:
                 # The last try rebuilds the whole table: a delta is only as good as our memory.
                 last = attempt == _TRIES - 1
-                made = self.backend.apply(self.path(inode), wall, None if last else space.standing)
+                made = self.backend.apply(self.path(inode), wall, None if last else space.actual)
             except (OSError, KeyError, EnforceError) as error:
                 space.error = str(error)
                 continue
             self.read_back(inode)
-            if space.standing == made:
+            if space.actual == made:
                 space.failure = None
                 self.on_change(Change(inode, before, made, self._sever(inode, before, made)))
                 return
@@ -148,7 +148,7 @@ class Walls:
 
 
 def refuses_more(before: Wall | None, after: Wall) -> bool:
-    """Whether somebody who could connect before may not any more, as far as one can see fast."""
+    """Whether a source that could connect before may be refused now: a quick, cautious look."""
     if after.mode is not Mode.ENFORCE:
         return False
     if before is None or isinstance(before, AlteredWall) or before.mode is not after.mode:

@@ -1,5 +1,6 @@
-"""The promises of every backend, and the difference between two walls.
+"""The protocol of a backend, and the difference between two walls.
 
+A wall is *wanted* (decided), *actual* (read back from the kernel); `Changes` are the difference.
 A backend owns one thing per network namespace (for nftables: `table inet vllmwall`), reads and
 writes that and nothing else, and changes it in single transactions: at no moment is there a
 state that is neither the old wall nor the new one.
@@ -19,7 +20,7 @@ _LINES_AROUND = 2
 
 
 class EnforceError(Exception):
-    """The kernel did not take a change, or could not be asked. What stood before still stands.
+    """The kernel refused a change, or could not be asked. The wall is as it was before.
 
     ``script`` is what was tried, each line with its number; empty where nothing was sent. The
     message holds the words of the tool and the lines of the script around the one it names.
@@ -42,11 +43,11 @@ def _near(message: str, lines: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class AlteredWall(Wall):
-    """What stands where somebody else changed what is ours, or an older version built it.
+    """The actual wall where another program changed it, or an older version built it.
 
     It holds what could be read and is equal to no `Wall`, so a comparison with the wanted wall
-    always fails and `Backend.apply` builds anew. ``differences`` say what is not as we would
-    have it, one line each, for people.
+    always fails and `Backend.apply` replaces it. ``differences`` name what is not as wanted, one
+    line each, for people.
     """
 
     differences: tuple[str, ...] = ()
@@ -82,7 +83,7 @@ class Counters:
 
 
 class Backend(Protocol):
-    """Makes the wall of a network namespace stand. ``path`` names one, e.g. /proc/1/ns/net.
+    """Reads and changes the wall of a network namespace. ``path`` names one, e.g. /proc/1/ns/net.
 
     Every method raises OSError when the namespace is gone or may not be entered, and
     EnforceError when the kernel refuses.
@@ -90,56 +91,56 @@ class Backend(Protocol):
 
     name: str
     why_no_guards: str
-    """Why guards cannot stand on this kernel, in words; empty: they can."""
+    """Why this kernel supports no guards, in words; empty: it does."""
 
     def read_back(self, path: str) -> Wall | None:
-        """What stands in the kernel now; None: nothing of ours.
+        """The actual wall, read from the kernel now; None: there is none.
 
-        Equal to the wall that was applied, as long as nobody changed anything; an
+        Equal to the wall that was applied, as long as no other program changed it; an
         `AlteredWall` otherwise. Networks come back merged, as `cidr.merged` has them.
         """
 
-    def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
-        """Make ``wall`` stand, in one transaction; what was made to stand.
+    def apply(self, path: str, wall: Wall, actual: Wall | None) -> Wall:
+        """Apply ``wall`` in one transaction; the wall that was applied.
 
-        That is ``wall`` without the guards whose cgroup ended meanwhile. ``standing`` is what
+        That is ``wall`` without the guards whose cgroup ended meanwhile. ``actual`` is what
         was last read back: then only the difference is sent. Without it, or when the difference
         is refused, everything is replaced, in one transaction too.
         """
 
     def close(self, path: str, entries: Collection[WallEntry], guards: Collection[Guard]) -> None:
-        """Add these to the wall that stands, in one transaction, as fast as can be.
+        """Add these to the actual wall, in one transaction, as fast as possible.
 
         For events: nothing is compared or read back here. The audiences of ``entries`` must
-        have their chains already, and those without peers in them one beside them: nobody's
-        trust is taken here. Adding what is there already changes nothing.
+        have their chains already, and those without peers in them one beside them: no
+        source loses its trust here. Adding what is there already changes nothing.
         """
 
     def remove(self, path: str) -> bool:
-        """Take away what is ours. False: there was nothing."""
+        """Remove the wall. False: there was none."""
 
     def counters(self, path: str) -> Counters:
         """What was refused. All zero where there is no wall."""
 
     def holds(self, path: str) -> bool:
-        """Whether nobody else may change what stands, as far as this kernel can see to that.
+        """Whether no other program may change the wall, as far as this kernel can prevent it.
 
         False: a wall has to be applied, an equal one too.
         """
 
     def ownership(self, path: str) -> str:
-        """What protects the wall from other programs, for status."""
+        """The protection of the wall from other programs, for status."""
 
     def watches(self) -> Mapping[int, Watch]:
-        """By namespace (inode): what becomes readable when others change things there."""
+        """By namespace (inode), its notifications: readable when others change a table."""
 
-    def let_go(self, living: Collection[int]) -> None:
-        """Keep nothing of namespaces other than these (inodes)."""
+    def release(self, living: Collection[int]) -> None:
+        """Release everything of namespaces other than these (inodes)."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What turns one wall into another. An entry that changes is in both halves."""
+    """The difference between two walls. An entry that changes is in both halves."""
 
     removed: frozenset[WallEntry]
     added: frozenset[WallEntry]
@@ -156,15 +157,15 @@ class Changes:
         return not entries and not networks and self.mode_before is self.mode
 
 
-def changes(standing: Wall | None, wanted: Wall) -> Changes:
-    """The difference between what stands (None: nothing) and what shall stand."""
-    before = standing or Wall(wanted.namespace, frozenset(), {}, wanted.mode)
+def changes(actual: Wall | None, wanted: Wall) -> Changes:
+    """The difference between the actual wall (None: there is none) and the wanted one."""
+    before = actual or Wall(wanted.namespace, frozenset(), {}, wanted.mode)
     return Changes(
         removed=before.entries - wanted.entries,
         added=wanted.entries - before.entries,
         networks_removed=_missing(before.networks, wanted.networks),
         networks_added=_missing(wanted.networks, before.networks),
-        mode_before=standing.mode if standing else None,
+        mode_before=actual.mode if actual else None,
         mode=wanted.mode,
     )
 

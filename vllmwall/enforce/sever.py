@@ -41,7 +41,7 @@ _NOBODY = NetworkSet()
 class Severed:
     """The connections that were reset, each with the entry that refused it.
 
-    ``unsupported`` says in words why this kernel resets none.
+    ``unsupported``: why this kernel resets none, in words.
     """
 
     connections: tuple[Connection, ...] = ()
@@ -75,7 +75,7 @@ def sever(path: str, wall: Wall, new_bans: Collection[Network] | None = None) ->
 
 def refused(wall: Wall, connection: Connection) -> Refusing | None:
     """The entry or ban by which the rules drop the packets that come on this connection; None:
-    they pass. Pure: what the chains of `ruleset` say, in their order."""
+    they pass. Pure: the chains of `ruleset`, in their order."""
     return _Verdicts(wall).refused(connection)
 
 

@@ -149,7 +149,7 @@ def _ports(entries: Iterable[WallEntry]) -> set[str]:
 
 def _guards(keeper: Reconciler) -> Iterator[tuple[str, str]]:
     for inode in keeper.walls.spaces:
-        standing = keeper.walls.standing(inode)
+        standing = keeper.walls.actual(inode)
         paths = {one.id: one.path for one in keeper.guarding.guards.get(inode, ())}
         for guard in standing.guards if standing else ():
             path = guard.path or paths.get(guard.id, "")
@@ -164,7 +164,7 @@ def _listeners(keeper: Reconciler) -> Iterator[tuple[_Place, _ListenerState]]:
             if one.is_loopback or one.proto is Proto.UNIX:
                 continue
             reason = reasons.get(one, "")
-            ruled = not reason and _is_ruled(keeper.walls.standing(one.namespace), one)
+            ruled = not reason and _is_ruled(keeper.walls.actual(one.namespace), one)
             audience = keeper.policy.audience_of(role) if ruled else (PUBLIC,)
             space = keeper.observer.namespaces.name(one.namespace)
             where = (workload.id, one.namespace, one.where)

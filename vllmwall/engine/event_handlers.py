@@ -129,7 +129,7 @@ def late_reactions(keeper: Reconciler, followed: Followed) -> Iterator[float]:
     now = time.monotonic()
     for event, pid in followed.waiting:
         process = keeper.observer.process(pid) if pid in keeper.members else None
-        standing = keeper.walls.standing(process.namespace) if process else None
+        standing = keeper.walls.actual(process.namespace) if process else None
         if standing and event.at and any(_closes(one, event) for one in standing.entries):
             yield now - event.at
 
@@ -149,7 +149,7 @@ def close_port(keeper: Reconciler, event: ListenEvent, pid: int) -> bool:
     process = keeper.observer.process(pid)
     if process is None or pid not in keeper.members or event.address is None:
         return False
-    standing = keeper.walls.standing(process.namespace)
+    standing = keeper.walls.actual(process.namespace)
     if standing is None or event.port in standing.failsafe or event.address.is_loopback:
         return False
     entries = frozenset(_entries(standing, event.address, event.port))

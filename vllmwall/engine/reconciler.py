@@ -104,7 +104,7 @@ class Reconciler:
         Raises OSError when the node cannot be read; no wall was changed then.
         """
         self.observer.observe()
-        self.walls.let_go(self.observer.namespaces.inodes)
+        self.walls.release(self.observer.namespaces.inodes)
         self.armed.forget(self.observer.namespaces.inodes)
         catch_up()
         self._think(self.observer.node())
@@ -150,7 +150,7 @@ class Reconciler:
         self.quick_pass()
         numbers = self.observer.cgroup_numbers({job, SLICE})
         ids = {number for one, number in numbers.items() if is_within(job, one)}
-        standing = self.walls.standing(namespace)
+        standing = self.walls.actual(namespace)
         if standing is None or ids.isdisjoint({guard.id for guard in standing.guards}):
             return Asked(path, namespace, f"no guard stands on {job}; `vllmwall status` tells more")
         return Asked(path, namespace)
@@ -161,7 +161,7 @@ class Reconciler:
         They are emptied by the next pass. Namespaces without one are let go of again.
         """
         for inode in set(self.observer.namespaces.inodes) - self.walls.spaces.keys():
-            if self.walls.read_back(inode).standing is None:
+            if self.walls.read_back(inode).actual is None:
                 del self.walls.spaces[inode]
 
     @property
@@ -315,7 +315,7 @@ class Reconciler:
         there = set(namespaces.inodes) - namespaces.errors.keys()
         if self.blind:
             walls = {
-                inode: with_retained(wall, self.walls.standing(inode), policy)
+                inode: with_retained(wall, self.walls.actual(inode), policy)
                 for inode, wall in walls.items()
             }
         banned = self.bans.networks()
@@ -328,11 +328,9 @@ class Reconciler:
     def _read_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
         space = self.walls.read_back(inode)
         name = self.observer.namespaces.name(inode)
-        altered = space.standing if isinstance(space.standing, AlteredWall) else None
+        altered = space.actual if isinstance(space.actual, AlteredWall) else None
         differences = altered.differences if altered else ()
-        return NamespaceFacts(
-            inode, name, wall, space.standing, space.error, differences=differences
-        )
+        return NamespaceFacts(inode, name, wall, space.actual, space.error, differences=differences)
 
     def _namespace_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
         facts = self._read_facts(inode, wall)

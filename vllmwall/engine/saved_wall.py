@@ -39,7 +39,7 @@ class SavedWall:
         stays, and the next call tries again.
         """
         home = min(keeper.only, default=keeper.observer.namespaces.own)
-        standing = keeper.walls.standing(home)
+        standing = keeper.walls.actual(home)
         if standing is None or isinstance(standing, AlteredWall):
             return False
         ephemeral = run_in(keeper.observer.namespaces.path(home), ephemeral_ports)

@@ -189,7 +189,7 @@ def test_a_reboot_finds_the_fixed_ports_closed(
     assert saved_wall.keep(keeper, fenced=False) is True
     rank.kill()
     keeper.full_pass()
-    standing = keeper.walls.standing(inode_of(node.lab.node.path))
+    standing = keeper.walls.actual(inode_of(node.lab.node.path))
     assert standing is not None
     assert frozenset() == standing.entries
     assert SavedWall(file).keep(keeper, fenced=False) is False

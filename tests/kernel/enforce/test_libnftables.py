@@ -84,13 +84,13 @@ def _ends_with(lab: Lab, name: str, act: Callable[[], None]) -> bool:
     return lab.node.run(ports).stdout.count("port") < before
 
 
-def test_a_namespace_that_is_let_go_of_ends(lab: Lab, backend: Nftables) -> None:
+def test_a_namespace_that_is_release_of_ends(lab: Lab, backend: Nftables) -> None:
     """A container's namespace goes when the container goes, though we wrote a wall into it."""
     brief = lab.host("brief", "192.0.2.50")
     backend.apply(brief.path, wall(brief, everywhere(29500, "peers")), None)
     backend.read_back(brief.path)
     living = inode_of(lab.node.path)
-    assert _ends_with(lab, Path(brief.path).name, lambda: backend.let_go([living]))
+    assert _ends_with(lab, Path(brief.path).name, lambda: backend.release([living]))
 
 
 def test_a_handle_that_rested_longest_makes_room(lab: Lab) -> None:
@@ -109,7 +109,7 @@ def test_a_refusal_holds_no_namespace(lab: Lab) -> None:
     library = Libnftables()
     with pytest.raises(EnforceError):
         library.run(brief.path, "no such command")
-    assert _ends_with(lab, Path(brief.path).name, lambda: library.let_go([]))
+    assert _ends_with(lab, Path(brief.path).name, lambda: library.release([]))
 
 
 def test_a_handle_serves_every_thread(lab: Lab) -> None:

@@ -195,12 +195,12 @@ def test_an_orphan_can_be_taken_down(lab: Lab, node: Host, backend: Nftables) ->
     assert lab.stranger.connect(node.ipv4, PORT) == "open"
 
 
-def test_a_namespace_let_go_of_is_adopted_again(lab: Lab, node: Host) -> None:
+def test_a_namespace_release_of_is_adopted_again(lab: Lab, node: Host) -> None:
     """Its table is an orphan then, the wall in it stands, and the next apply owns it."""
     backend = Nftables()
     wanted = closed_at(node.path)
     backend.apply(node.path, wanted, None)
-    backend.let_go([])
+    backend.release([])
     assert stands(lab)
     assert not backend.holds(node.path)
     backend.apply(node.path, wanted, wanted)
@@ -216,7 +216,7 @@ def _turns(host: Host) -> Callable[[], None]:
         owning.apply(host.path, closed, closed)
         assert "owned" == owning.ownership(host.path)
         owning.apply(host.path, closed, None)
-        owning.let_go([])  # or the other may not
+        owning.release([])  # or the other may not
         watching.apply(host.path, closed, None)
         assert f"watched: {WATCHED}" == watching.ownership(host.path)
 
@@ -275,7 +275,7 @@ def test_a_replacement_that_dies_leaves_ports_closed(
     dying = _Dying(step)
     with pytest.raises(EnforceError, match="killed here"):
         dying.apply(node.path, closed, None)
-    dying.let_go([])
+    dying.release([])
     assert lab.stranger.connect(node.ipv4, PORT) == "timeout"
     backend.apply(node.path, closed, backend.read_back(node.path))
     assert backend.read_back(node.path) == closed
@@ -291,7 +291,7 @@ def test_an_adopted_table_has_no_stand_in_left(lab: Lab, node: Host, backend: Nf
     dying = _Dying(STEPS - 1)
     with pytest.raises(EnforceError, match="killed here"):
         dying.apply(node.path, closed, None)
-    dying.let_go([])
+    dying.release([])
     assert "vllmwall_standin" in node.run(["nft", "list", "tables"]).stdout
     assert backend.read_back(node.path) == closed
     assert not backend.holds(node.path)

@@ -1,4 +1,4 @@
-"""One rule and one packet: whether it matches, and what it says then.
+"""The match of one rule with one packet, and the verdict of the rule.
 
 A rule is read statement by statement, from the left, and only as nft prints it; what is left over
 when no statement fits is not understood. Later statements are read even where an earlier one does
@@ -26,7 +26,7 @@ _NOTES = re.compile(
 
 @dataclass(frozen=True)
 class Outcome:
-    """``matched`` None: it depends. ``verdict`` is what the rule says, as it says it."""
+    """``matched`` None: it depends. ``verdict`` is that of the rule, as nft prints it."""
 
     matched: bool | None
     verdict: str = ""
@@ -49,7 +49,7 @@ MATCHED, UNMATCHED, UNDECIDED = Outcome(True), Outcome(False), Outcome(None)
 
 
 def match(rule: str, packet: Packet, table: Table) -> Outcome:
-    """What the rule makes of the packet. Raises NotUnderstoodError, without the chain's name."""
+    """The outcome of the rule for the packet. Raises NotUnderstoodError without the chain."""
     matched: bool | None = True
     verdict = name = element = ""
     for each in _statements(without_comment(rule), packet, table):
@@ -82,7 +82,7 @@ def _first(rest: str) -> tuple[re.Match[str], _Statement]:
 
 
 def _lookup(asked: _Asked) -> Outcome:
-    """In a set: matched. In a map: what stands there is the verdict."""
+    """In a set: matched. In a map: the element holds the verdict."""
     elements = asked.table.elements(asked.words["set"])
     if elements.kind != asked.words.get("vmap", "set"):
         raise ValueError(elements.kind)
@@ -202,7 +202,7 @@ def _loaded(selectors: list[Selector], packet: Packet) -> tuple[Value, ...] | No
 
 
 def _grammar() -> Iterator[tuple[re.Pattern[str], _Statement]]:
-    """The statements that are understood, each with what it means."""
+    """The statements that are understood, each with its function."""
     end = r"(?= |$)"
     value = r'(?P<values>\{ [^{}]+ \}|"[^"]*"|[^ {}@]+)'
     flags = r"\((?:\w+|[ |])+\)|\w+"

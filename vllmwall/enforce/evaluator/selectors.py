@@ -1,4 +1,4 @@
-"""The selectors of rules, by their names in nft, and the values that nft prints for a packet.
+"""Selectors of nft rules (``ip saddr``, ``th dport``): their value in a packet, and its notation.
 
 A selector returns None where the kernel cannot load it (no such header, no socket): the rule
 does not match then, whatever it compares with (NFT_BREAK).
@@ -107,7 +107,7 @@ def _one(of: Callable[[str], Value]) -> Callable[[str], Range]:
 
 
 def _loopback(text: str) -> str:
-    """Who asks for a verdict knows whether a packet comes over lo, and nothing of other ways."""
+    """A packet to be evaluated came over lo or not; its other interfaces are unknown."""
     if text.strip('"') != "lo":
         raise ValueError(text)
     return "lo"

@@ -1,4 +1,4 @@
-"""Which listening socket the kernel would find for a packet. Pure.
+"""The listening socket that the kernel finds for a packet. Pure.
 
 As inet_lookup_listener and its IPv6 brother do (net/ipv4/inet_hashtables.c, Linux 6.18): one bound
 to the very address before one bound to any, and an IPv4 socket before one of both families.

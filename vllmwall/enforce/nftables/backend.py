@@ -1,10 +1,10 @@
 """The nftables backend: `table inet vllmwall`, by libnftables, in any network namespace.
 
-Never lists, flushes or names anything but that table (and its stand-in, see `rebuild`): other
+Never lists, flushes or names anything but that table (and its stand-in, see `replacement`): other
 tables belong to others, and an old nft can crash on what a newer one put into them.
 
-Where the kernel lets us, the table is owned (`owned`): nobody else can change it. Elsewhere
-`watches` tell who did, so that whoever polls them can read back and apply.
+Where the kernel supports it, the table is owned (`ownership`): no other program can change it.
+Elsewhere `watches` report changes by others, so that the caller can read back and apply.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vllmwall.enforce.nftables.libnftables import Libnftables, NotThereError
 from vllmwall.enforce.nftables.names import STAND_IN_NAME, TABLE, TABLE_NAME
 from vllmwall.enforce.nftables.notifications import Watch
 from vllmwall.enforce.nftables.objects import Table, script
-from vllmwall.enforce.nftables.ownership import Standing
+from vllmwall.enforce.nftables.ownership import TableState
 from vllmwall.enforce.nftables.probe import why_no_guards
 from vllmwall.enforce.nftables.readback import read_wall, unchanged
 from vllmwall.linux.netns import inode_of, run_in
@@ -30,7 +30,7 @@ from vllmwall.model import Guard, Wall, WallEntry
 
 _SHOW_TABLE = f"list table {TABLE}"
 _OWNED = ownership.OWNER | ownership.PERSIST
-# What of a wall is in elements; a change of anything else changes rules.
+# The parts of a wall that are elements; a change of any other part changes rules.
 _ELEMENTS = ("entries", "networks", "guards", "answering", "banned")
 _ORPHAN = "\n\tflags \n"  # how nft 1.0.6 prints the flag persist alone
 
@@ -38,7 +38,7 @@ _ORPHAN = "\n\tflags \n"  # how nft 1.0.6 prints the flag persist alone
 class Nftables(Backend):
     """Walls in nf_tables. Errors are those of `Backend`.
 
-    ``why_not_owned``: why tables shall not be owned, in words; empty: they shall. Without it the
+    ``why_not_owned``: why tables are not to be owned, in words; empty: they are. Without it the
     kernel is asked.
     """
 
@@ -51,7 +51,7 @@ class Nftables(Backend):
         self._adjust = ruleset.without_socket_rules if self.why_no_guards else unchanged
 
     def read_back(self, path: str) -> Wall | None:
-        """What stands in the kernel now; None: no table of ours."""
+        """The actual wall, read from the kernel now; None: no table of ours."""
         try:
             text = self._library.show(path, _SHOW_TABLE)
         except NotThereError:
@@ -65,97 +65,97 @@ class Nftables(Backend):
         except NotThereError:
             return ""
 
-    def apply(self, path: str, wall: Wall, standing: Wall | None) -> Wall:
-        """Make ``wall`` stand, in one transaction: by its elements where that will do."""
+    def apply(self, path: str, wall: Wall, actual: Wall | None) -> Wall:
+        """Apply ``wall`` in one transaction: by its elements where only those differ."""
         held = self._adopted(path)
-        if not held or standing is None or not _is_alike(standing, wall):
+        if not held or actual is None or not _is_alike(actual, wall):
             return self._replace(path, wall)
         with opened(wall.guards) as cgroups:
             wall = replace(wall, guards=frozenset(cgroups))
-            change = changing(standing, wall, cgroups)
+            change = changing(actual, wall, cgroups)
             try:
                 if change:
                     self._library.run(path, change)
-            except EnforceError:  # the table is not what we took it for
+            except EnforceError:  # the table is not as it was read back
                 return self._replace(path, wall)
         return wall
 
     def close(self, path: str, entries: Collection[WallEntry], guards: Collection[Guard]) -> None:
-        """Add these to the wall that stands."""
+        """Add these to the actual wall."""
         self._library.through(path, lambda ours: set_elements.add(ours, entries, guards))
 
     def remove(self, path: str) -> bool:
-        """Take our table away. False: there was none."""
-        standing = self._standing(path)
-        if standing is not None and standing.owner and standing != self._ours(path):
-            raise self._belonging(path, standing.owner)
+        """Remove our table. False: there was none."""
+        state = self._state(path)
+        if state is not None and state.owner and state != self._ours(path):
+            raise self._belonging(path, state.owner)
         return self._library.through(
             path, lambda ours: ownership.delete(ours, TABLE_NAME, STAND_IN_NAME)
         )
 
     def counters(self, path: str) -> Counters:
-        """What was refused since the table was built, by source and port where remembered."""
+        """Packets refused since the table was built, by source and port where remembered."""
         return run_in(path, counted)
 
     def holds(self, path: str) -> bool:
-        """Whether `apply` has nothing to do for the protection of what stands.
+        """Whether `apply` has nothing to do for the protection of the table.
 
         False: an equal wall has to be applied too, so that its table becomes ours.
         """
-        return bool(self.why_not_owned) or self._standing(path) in (None, self._ours(path))
+        return bool(self.why_not_owned) or self._state(path) in (None, self._ours(path))
 
     def ownership(self, path: str) -> str:
-        """Who can change our table, for `status`: ``owned``, or what else protects it."""
-        standing = self._standing(path)
-        if standing is None:
+        """The protection of our table, for `status`: ``owned``, or how else it is protected."""
+        state = self._state(path)
+        if state is None:
             return "no table"
-        if standing == self._ours(path):
+        if state == self._ours(path):
             return "owned"
-        if standing.owner:
-            return f"owned by {self._holder(path, standing.owner)}"
+        if state.owner:
+            return f"owned by {self._holder(path, state.owner)}"
         looked_at = inode_of(path) in self._library.watches()
         eye = "watched" if looked_at else "neither owned nor watched"
         return f"{eye}: {self.why_not_owned or 'not adopted yet'}"
 
     def watches(self) -> Mapping[int, Watch]:
-        """By namespace (inode): what becomes readable when others change things there."""
+        """By namespace (inode), its notifications: readable when others change a table."""
         return self._library.watches()
 
-    def let_go(self, living: Collection[int]) -> None:
-        """Keep nothing of namespaces other than these (inodes): handles keep them alive."""
-        self._library.let_go(living)
+    def release(self, living: Collection[int]) -> None:
+        """Close the handles of namespaces other than these (inodes): they keep them alive."""
+        self._library.release(living)
 
-    def _standing(self, path: str) -> Standing | None:
+    def _state(self, path: str) -> TableState | None:
         return self._library.through(path, ownership.table)
 
-    def _ours(self, path: str) -> Standing:
+    def _ours(self, path: str) -> TableState:
         portid = self._library.through(path, lambda ours: int(ours.getsockname()[0]))
-        return Standing(_OWNED, portid)
+        return TableState(_OWNED, portid)
 
     def _adopted(self, path: str) -> bool:
-        """Make the table ours, if that can be had by a word. False: it has to be made anew."""
+        """Adopt the table where it has no owner. False: it has to be replaced."""
         if self.why_not_owned:
             return True
-        standing = self._standing(path)
-        if standing is not None and standing.is_orphan:
+        state = self._state(path)
+        if state is not None and state.is_orphan:
             self._library.through(path, ownership.adopt)
             self._library.through(path, _end_stand_in)
-            standing = self._standing(path)
-        if standing is None or standing == self._ours(path):
-            return standing is not None
-        if standing.owner:
-            raise self._belonging(path, standing.owner)
+            state = self._state(path)
+        if state is None or state == self._ours(path):
+            return state is not None
+        if state.owner:
+            raise self._belonging(path, state.owner)
         return False
 
     def _replace(self, path: str, wall: Wall) -> Wall:
         with opened(wall.guards) as cgroups:
-            standing = self._standing(path)
+            state = self._state(path)
             table = self._adjust(ruleset.table(wall, cgroups))
-            if self.why_not_owned and (standing is None or not standing.flags & ownership.PERSIST):
+            if self.why_not_owned and (state is None or not state.flags & ownership.PERSIST):
                 self._library.run(path, ruleset.replacing(table))
                 self._library.run(path, ruleset.settling())
             else:
-                self._rebuild(path, table, standing is not None)
+                self._rebuild(path, table, state is not None)
             return replace(wall, guards=frozenset(cgroups))
 
     def _rebuild(self, path: str, table: Table, exists: bool) -> None:
@@ -173,7 +173,7 @@ class Nftables(Backend):
     def _belonging(self, path: str, portid: int) -> EnforceError:
         return EnforceError(
             f"our table belongs to {self._holder(path, portid)}, and only that process can change "
-            "it: end it, or ask it (vllmwall down). The wall that stands stays"
+            "it. The wall is unchanged. Stop that process, or run `vllmwall down` against it"
         )
 
     def _holder(self, path: str, portid: int) -> str:
@@ -184,9 +184,9 @@ def _end_stand_in(ours: socket) -> None:
     ownership.delete(ours, STAND_IN_NAME)
 
 
-def _is_alike(standing: Wall, wall: Wall) -> bool:
+def _is_alike(actual: Wall, wanted: Wall) -> bool:
     """Whether the two differ in elements only: then the rules stay."""
-    if isinstance(standing, AlteredWall):
+    if isinstance(actual, AlteredWall):
         return False
-    elements = {name: getattr(wall, name) for name in _ELEMENTS}
-    return replace(standing, **elements) == wall
+    elements = {name: getattr(wanted, name) for name in _ELEMENTS}
+    return replace(actual, **elements) == wanted

@@ -1,4 +1,4 @@
-"""Counters of blocked packets, read by netlink: totals, and by recorded source.
+"""Refused packets of a wall, read by netlink: in all, and by remembered source.
 
 Text would do, but nft takes 150 ms to print what the two sets can hold, and all that time no port
 is closed. Here it is 50 ms, and 0.3 ms for sets that are empty, as they mostly are. A test

@@ -5,7 +5,7 @@ One call of `Libnftables.run` is one kernel transaction. What shapes this module
 - A handle has one netlink socket, of the namespace in which it was made. A table with an owner
   is changed through the socket that owns it and no other (`owned`), so handles are kept, one
   for each namespace. Any thread may use them: the socket stays where it was made.
-- It keeps its namespace alive. So `let_go` closes the handles of those that nobody lives in.
+- It keeps its namespace alive. So `release` closes the handles of those without a process.
 - It aborts the process when its descriptor is 1024 or more (select). Low ones are kept in
   reserve, which the next handles get, and the handle that rested longest is closed for a new one.
 - It ends the process when it cannot open a netlink socket. So we try that first.
@@ -97,14 +97,14 @@ class Libnftables:
         with self._lock, _borrowed(self._handle(path).descriptor) as ours:
             return exchange(ours)
 
-    def let_go(self, living: Collection[int]) -> None:
+    def release(self, living: Collection[int]) -> None:
         """Close what keeps other namespaces alive than these (inodes) and our own."""
         with self._lock:
             for inode in self._kept.keys() - {*living, self._home}:
                 self._close(inode)
 
     def watches(self) -> Mapping[int, Watch]:
-        """By namespace, what tells of other programs' changes, as long as there is a handle."""
+        """By namespace with a handle, the notifications of changes by other programs."""
         with self._lock:
             return {each.namespace: each.watch for each in self._kept.values() if each.watch}
 
@@ -189,7 +189,7 @@ class Libnftables:
 def _watch(portid: int) -> Watch | None:
     try:
         return Watch(portid)
-    except OSError:  # `Nftables.ownership` says that nobody looks
+    except OSError:  # `Nftables.ownership` reports that the table is not watched
         return None
 
 

@@ -1,6 +1,6 @@
-"""Programs that modified our table: nfnetlink's notifications of one network namespace.
+"""Changes to our table by other programs, from the notifications of nfnetlink.
 
-The kernel tells each commit to whoever listens: what came and went, then a message that names
+The kernel reports each commit to subscribers: what was added and deleted, then a message that names
 the process (nf_tables_commit and nf_tables_gen_notify, net/netfilter/nf_tables_api.c; since
 Linux 4.16). Most commits are other programs' own affairs and thousands of messages long, so a
 datagram is taken apart only where the name of our table is in it.
@@ -28,7 +28,7 @@ _NAMED = struct.pack("=HH", 4 + len(_NAME), 1) + _NAME  # attribute 1 is the tab
 _NEWGEN, _GEN_PID, _GEN_NAME = 15, 2, 3
 _RECEIVE_BUFFER = 4 << 20  # bytes; a script of 10,000 rules is 3 MB of messages
 _DATAGRAM = 1 << 16  # NLMSG_GOODSIZE is a page; a message alone may be longer
-_AT_ONCE = 2048  # datagrams; whoever polls comes back for the others
+_AT_ONCE = 2048  # datagrams; the caller polls again for the others
 _MOST_DEEDS = 6
 
 _MADE, _DELETED = "made or changed the table", "deleted the table"
@@ -57,7 +57,7 @@ class Touch:
     """A commit of somebody else that touched our table.
 
     ``pid`` is the kernel's own number of the process (of the thread, where it has several);
-    0 where notifications were lost, so that nobody knows whether it was touched.
+    0 where notifications were lost, so that a change is possible.
     """
 
     pid: int

@@ -1,4 +1,4 @@
-"""The owner of our table: who may change it, as the kernel keeps it.
+"""The owner of our table: the one netlink socket that may change it.
 
 A table with the flags owner and persist (Linux 6.9) is changed by one netlink socket only: a
 `flush ruleset` of another program passes it over, everything else of theirs is refused with
@@ -6,11 +6,11 @@ EPERM. When the socket closes the table stays, an orphan that the next one adopt
 with the same flags. Read in net/netfilter/nf_tables_api.c and seen on 6.18:
 
 - nf_tables_updtable refuses flags other than the table's own: an orphan gets its owner back, a
-  table without ``persist`` never gets one. Such a table has to be deleted and made anew.
+  table without ``persist`` never gets one. Such a table has to be deleted and made again.
 - So does the sender of a NEWTABLE without flags, which is what nft's ``table inet x { … }`` is:
   of an owned table only its parts can be named (`Table.commands`).
 - Without ``persist`` an owned table dies with its owner: never one without the other.
-- libnftables 1.0.6 cannot say ``persist``; so the messages here are our own, sent over its socket.
+- libnftables 1.0.6 does not know ``persist``; so the messages here are our own, over its socket.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _INET = 1  # NFPROTO_INET
 
 
 @dataclass(frozen=True)
-class Standing:
+class TableState:
     """A table of ours: its flags, and the netlink port of its owner (0: none)."""
 
     flags: int
@@ -77,8 +77,8 @@ def _why_refused() -> str:
         return f"the kernel does not take the flags owner and persist: {error}"
 
 
-def table(sender: socket.socket, name: str = TABLE_NAME) -> Standing | None:
-    """The table as it stands where the socket belongs; None: there is none."""
+def table(sender: socket.socket, name: str = TABLE_NAME) -> TableState | None:
+    """The table in the network namespace of the socket; None: there is none."""
     request = _message(_GETTABLE, netlink.REQUEST, netlink.text(_TABLE_NAME, name), 1)
     for kind, body in _exchange(sender, request):
         if kind == netlink.ERROR:
@@ -86,17 +86,17 @@ def table(sender: socket.socket, name: str = TABLE_NAME) -> Standing | None:
         elif kind == _NEWTABLE:
             found = netlink.values(body, 4)
             number = {key: int.from_bytes(value, "big") for key, value in found.items()}
-            return Standing(number.get(_TABLE_FLAGS, 0), number.get(_TABLE_OWNER, 0))
+            return TableState(number.get(_TABLE_FLAGS, 0), number.get(_TABLE_OWNER, 0))
     return None
 
 
 def adopt(sender: socket.socket) -> None:
-    """Own the orphan that stands. Raises EnforceError."""
+    """Become the owner of the orphaned table. Raises EnforceError."""
     commit(sender, [_new_table(OWNER | PERSIST, b"")])
 
 
 def make(sender: socket.socket, flags: int, comment: str) -> None:
-    """An empty table in the place of what stands, in one transaction. Raises EnforceError.
+    """Replace our table by an empty one, in one transaction. Raises EnforceError.
 
     In a table that had chains this is a gap: something else must guard meanwhile.
     """

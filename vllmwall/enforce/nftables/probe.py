@@ -1,4 +1,4 @@
-"""A probe of this kernel's support for guards, in a temporary network namespace.
+"""A probe for guards on this kernel: by using one, in a temporary network namespace.
 
 A kernel can lack nft_socket, know it only for other hooks, number the depths of a container's
 cgroups in its own way (before Linux 6.11), or not note a socket's cgroup at all (net_cls or
@@ -38,7 +38,7 @@ table inet vllmwall_probe {{
 
 
 def why_no_guards() -> str:
-    """Why no guard can stand here, in words; empty: they can."""
+    """Why this kernel supports no guards, in words; empty: it does."""
     if mount_point() is None:
         return "no cgroup v2 hierarchy is mounted"
     try:

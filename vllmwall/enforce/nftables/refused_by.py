@@ -1,4 +1,4 @@
-"""Which of the operator's orders refused a packet, where one did. Pure."""
+"""The order of the operator (ban, limit, lockdown) that refused a packet. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from vllmwall.enforce.nftables.names import BANNED, LIMITED, LOCKDOWN
 from vllmwall.model import Address, Proto, Wall
 
 NAMES = {BANNED: "ban", LIMITED: "limit", LOCKDOWN: "lockdown"}
-"""What people call the chains of our orders."""
+"""The names of the orders for people, by chain."""
 
 
 class OrdersOf:
-    """The orders of a wall as it stands now, arranged for many questions."""
+    """The orders of the actual wall, indexed for many packets."""
 
     def __init__(self, wall: Wall) -> None:
         self._banned = NetworkSet(wall.banned)
