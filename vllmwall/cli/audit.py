@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vllmwall.inspect.audit.shape import AuditJson, FindingJson, UncheckedJson
+    from vllmwall.inspect.audit.types import AuditAnswer, Finding, Unchecked
 
 _SEVERITIES = ("critical", "high", "medium", "low", "info")
 _COLOURS = {
@@ -59,7 +60,7 @@ def audit(
     """
     if os.geteuid() != 0:
         fail("only root can read other users' environments", "denied", "Run the audit as root.")
-    answer = cast("AuditJson", printable(_audit(fail_on, config, only_namespace)))
+    answer = cast("AuditAnswer", printable(_audit(fail_on, config, only_namespace)))
     if sarif:
         from vllmwall import __version__
         from vllmwall.inspect.audit.output import sarif as as_sarif
@@ -67,22 +68,22 @@ def audit(
         print_json(as_sarif(answer, __version__))
     else:
         print_answer(answer, partial(_draw, why=why))
-    sys.exit(Exit.FINDINGS if answer["failed"] else Exit.OK)
+    sys.exit(Exit.FINDINGS if answer.failed else Exit.OK)
 
 
-def _audit(fail_on: str, config: str, only: tuple[str, ...]) -> AuditJson:
+def _audit(fail_on: str, config: str, only: tuple[str, ...]) -> AuditAnswer:
     import platform
     from datetime import date
     from pathlib import Path
 
     from vllmwall.config import load
-    from vllmwall.inspect.audit.output import audit_json
+    from vllmwall.inspect.audit.output import audit_answer
     from vllmwall.inspect.audit.run import audit_node
 
     status = ask_if_running("status")
     with failing_in_words():
         whole = audit_node(load(Path(config)), only, status, date.today())
-    return audit_json(
+    return audit_answer(
         whole.audit,
         host=platform.node(),
         time=time.time(),
@@ -93,64 +94,63 @@ def _audit(fail_on: str, config: str, only: tuple[str, ...]) -> AuditJson:
     )
 
 
-def _draw(out: Console, answer: AuditJson, *, why: bool) -> None:
-    out.print(_verdict(answer), style="bold red" if answer["failed"] else "bold")
-    for problem in answer["problems"]:
+def _draw(out: Console, answer: AuditAnswer, *, why: bool) -> None:
+    out.print(_verdict(answer), style="bold red" if answer.failed else "bold")
+    for problem in answer.problems:
         out.print(f"! {problem}", style="red")
-    if not answer["daemon"]:
+    if not answer.daemon:
         out.print("! no daemon answers, so every port counts as open", style="yellow")
-    if answer["findings"]:
+    if answer.findings:
         out.print()
-        out.print(_table(answer["findings"], why=why))
+        out.print(_table(answer.findings, why=why))
     for line in _foot(answer, why=why):
         out.print(line, style="dim")
 
 
-def _verdict(answer: AuditJson) -> str:
-    workloads = count(answer["workloads"], "workload")
-    if not answer["workloads"]:
+def _verdict(answer: AuditAnswer) -> str:
+    workloads = count(answer.workloads, "workload")
+    if not answer.workloads:
         return "No workload runs here: nothing to audit"
-    if not answer["findings"]:
+    if not answer.findings:
         return f"Nothing found on {workloads}"
-    counts = cast("Mapping[str, int]", answer["counts"])
-    parts = [f"{counts[name]} {name}" for name in _SEVERITIES if counts[name]]
-    return f"{count(len(answer['findings']), 'finding')} on {workloads}: {', '.join(parts)}"
+    parts = [f"{number} {name}" for name, number in asdict(answer.counts).items() if number]
+    return f"{count(len(answer.findings), 'finding')} on {workloads}: {', '.join(parts)}"
 
 
-def _table(findings: Iterable[FindingJson], *, why: bool) -> Table:
+def _table(findings: Iterable[Finding], *, why: bool) -> Table:
     from rich.text import Text
 
     columns = (Column("SEVERITY", "whole"), Column("WORKLOAD", most=20), Column("FINDING"))
     rows = []
     for one in findings:
-        words = Text(one["title"], style="bold")
-        words.append(f"\n{one['seen']}", style="not bold")
-        words.append(f"\n{one['id']}, pid {one['pid']}", style="not bold dim")
+        words = Text(one.title, style="bold")
+        words.append(f"\n{one.seen}", style="not bold")
+        words.append(f"\n{one.id}, pid {one.pid}", style="not bold dim")
         for line in _details(one) if why else ():
             words.append(f"\n{line}", style="not bold")
-        severity = Text(one["severity"], style=_COLOURS[one["severity"]])
-        rows.append((severity, Text(one["workload"], style="cyan"), words))
+        severity = Text(one.severity, style=_COLOURS[one.severity])
+        rows.append((severity, Text(one.workload, style="cyan"), words))
     return table(columns, rows)
 
 
-def _details(one: FindingJson) -> Iterable[str]:
-    yield f"Why: {one['why']}"
-    yield f"Change: {one['remedy']}"
-    yield f"Source: {one['source']}"
+def _details(one: Finding) -> Iterable[str]:
+    yield f"Why: {one.why}"
+    yield f"Change: {one.remedy}"
+    yield f"Source: {one.source}"
 
 
-def _foot(answer: AuditJson, *, why: bool) -> Iterable[str]:
-    if answer["findings"] and not why:
+def _foot(answer: AuditAnswer, *, why: bool) -> Iterable[str]:
+    if answer.findings and not why:
         yield "Reasons and remedies: vllmwall audit --why"
-    if answer["accepted"]:
-        yield f"{count(len(answer['accepted']), 'finding')} accepted by the configuration"
-    yield from _unchecked(answer["unchecked"])
+    if answer.accepted:
+        yield f"{count(len(answer.accepted), 'finding')} accepted by the configuration"
+    yield from _unchecked(answer.unchecked)
 
 
-def _unchecked(unchecked: Iterable[UncheckedJson]) -> Iterable[str]:
+def _unchecked(unchecked: Iterable[Unchecked]) -> Iterable[str]:
     """One line a reason: a check that was not made must not look like one that passed."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for one in unchecked:
-        reasons.setdefault((one["workload"], one["reason"]), []).append(one["id"])
+        reasons.setdefault((one.workload, one.reason), []).append(one.id)
     for (workload, reason), ids in reasons.items():
         yield f"? {workload}: not checked, because {reason}: {', '.join(sorted(set(ids)))}"

@@ -21,13 +21,13 @@ from vllmwall.api.explain.answer import Explanation
 from vllmwall.api.recognition import RecognitionOut
 from vllmwall.api.shapes import PlanJson, StatusJson
 from vllmwall.cli.failures import ErrorAnswer
-from vllmwall.inspect.audit.shape import AuditJson
+from vllmwall.inspect.audit.types import AuditAnswer
 from vllmwall.inspect.doctor import Examination
 from vllmwall.inspect.learn.shape import LearnJson
 from vllmwall.inspect.prove import Proof
 
 SHAPES: Mapping[str, type] = {
-    "audit": AuditJson,
+    "audit": AuditAnswer,
     "bans": BansJson,
     "blocked": BlockedJson,
     "blocked-follow": NewRefusalJson,

@@ -1,5 +1,5 @@
-"""Weak settings of the workloads on this node, beyond their open ports: `vllmwall audit`.
+"""`vllmwall audit`: security findings in live workloads, beyond their open ports.
 
-`collect` reads processes, `checks` and `judge` are pure, `rules` holds the findings (knobs.toml,
-cves.toml), `output` is for machines, `run` combines them.
+`collect` reads the processes; `checks` and `judge` are pure; `rules` holds the tables (knobs.toml,
+cves.toml); `output` writes the answer and SARIF; `run` joins them.
 """

@@ -1,4 +1,4 @@
-"""From what was read to findings: every rule of the tables, for every subject. Pure."""
+"""Applies every rule of the tables to every subject. Pure."""
 
 from __future__ import annotations
 
@@ -11,77 +11,77 @@ from vllmwall.inspect.audit.checks import CHECKS
 from vllmwall.inspect.audit.rules import Cve, Rule, cves, knobs
 from vllmwall.inspect.audit.types import (
     Audit,
+    CheckResult,
     Finding,
-    Orders,
-    Outcome,
+    Match,
     Place,
-    Seen,
+    Requirements,
     Severity,
     Subject,
+    Unchecked,
     Unclear,
-    Unknown,
 )
 from vllmwall.inspect.audit.versions import is_within
 from vllmwall.model import Stack
 
-_WHY = "What is known of it is public, and so are, often, the ways to use it."
+_WHY = "The vulnerability is public, and exploits often are too."
 _SERVED_BY = {Stack.VLLM: "vllm", Stack.SGLANG: "sglang", Stack.LMDEPLOY: "lmdeploy"}
 
 
 def judge(
     subjects: Sequence[Subject],
-    orders: Orders = Orders(),  # noqa: B008 (frozen)
+    required: Requirements = Requirements(),  # noqa: B008 (frozen)
     accepted: Sequence[Acceptance] = (),
     today: date = date.min,
 ) -> Audit:
-    """Everything that is wrong, worst first, and what could not be checked."""
+    """All findings, worst first, and the checks that could not be made."""
     findings: dict[tuple[str, str, str], Finding] = {}
-    unknown: dict[tuple[str, str, str], Unknown] = {}
+    unchecked: dict[tuple[str, str, str], Unchecked] = {}
     for subject in subjects:
-        for one in _of(subject, orders):
+        for one in _of(subject, required):
             if isinstance(one, Finding):
                 findings.setdefault((one.id, one.workload, one.seen), one)
             else:
-                unknown.setdefault((one.id, one.workload, one.reason), one)
-    ordered = sorted(findings.values(), key=lambda one: (-one.severity, one.workload, one.id))
+                unchecked.setdefault((one.id, one.workload, one.reason), one)
+    ordered = sorted(findings.values(), key=lambda one: (-one.level, one.workload, one.id))
     taken = [one for one in ordered if any(_accepts(each, one, today) for each in accepted)]
     return Audit(
         findings=tuple(one for one in ordered if one not in taken),
-        unknown=tuple(sorted(unknown.values(), key=lambda one: (one.workload, one.id))),
+        unchecked=tuple(sorted(unchecked.values(), key=lambda one: (one.workload, one.id))),
         accepted=tuple(taken),
         problems=tuple(_stale(accepted, today)),
     )
 
 
-def _of(subject: Subject, orders: Orders) -> Iterator[Finding | Unknown]:
+def _of(subject: Subject, required: Requirements) -> Iterator[Finding | Unchecked]:
     for rule in knobs().finding:
-        outcome = _apply(rule, subject, orders)
-        if isinstance(outcome, Seen):
+        outcome = _apply(rule, subject, required)
+        if isinstance(outcome, Match):
             yield _finding(rule, subject, outcome)
         elif isinstance(outcome, Unclear):
-            yield Unknown(rule.id, subject.workload, subject.pid, outcome.reason)
+            yield Unchecked(rule.id, subject.workload, subject.pid, outcome.reason)
     yield from _vulnerabilities(subject)
 
 
-def _apply(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def _apply(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     if rule.stacks and subject.stack not in rule.stacks:
         return None
     if not subject.part and (rule.stacks or rule.flags):
-        return Unclear("no server process of it can be told from the others")
+        return Unclear("its server process could not be identified")
     if rule.since or rule.before:
         version = subject.versions.get(_SERVED_BY.get(subject.stack, ""), "")
         if is_within(version, since=rule.since, before=rule.before) is False:
             return None
     if rule.exposed and not subject.exposed_api:
         return None
-    return CHECKS[rule.check](rule, subject, orders)
+    return CHECKS[rule.check](rule, subject, required)
 
 
-def _finding(rule: Rule, subject: Subject, seen: Seen) -> Finding:
+def _finding(rule: Rule, subject: Subject, seen: Match) -> Finding:
     places = seen.places or (subject.exposed_api if rule.exposed else ())
     return Finding(
         id=rule.id,
-        severity=min(severity_at(places, rule), seen.at_most),
+        severity=min(severity_at(places, rule), seen.at_most).word,
         workload=subject.workload,
         stack=subject.stack,
         pid=subject.pid,
@@ -94,7 +94,7 @@ def _finding(rule: Rule, subject: Subject, seen: Seen) -> Finding:
 
 
 def severity_at(places: tuple[Place, ...], rule: Rule) -> Severity:
-    """The rule's severity, or the lower one where a wall of ours stands before every place."""
+    """The rule's severity, or the lower one where our rules block strangers from every place."""
     walled = bool(places) and all(place.walled for place in places)
     return rule.walled_level if walled else rule.level
 
@@ -105,7 +105,7 @@ def _vulnerabilities(subject: Subject) -> Iterator[Finding]:
         if version is not None and _is_affected(cve, version, subject):
             yield Finding(
                 id=cve.id,
-                severity=cve.level,
+                severity=cve.severity,
                 workload=subject.workload,
                 stack=subject.stack,
                 pid=subject.pid,
@@ -118,7 +118,7 @@ def _vulnerabilities(subject: Subject) -> Iterator[Finding]:
 
 
 def _is_affected(cve: Cve, version: str, subject: Subject) -> bool:
-    """What a vulnerability needs counts as there where that cannot be read."""
+    """Whether it applies. Flags and variables that cannot be read count as set."""
     if not is_within(version, since=cve.since, before=cve.before, through=cve.through):
         return False
     if cve.beside is not None:
@@ -140,7 +140,7 @@ def _beside(cve: Cve, subject: Subject) -> str:
     if cve.beside is None:
         return ""
     other = cve.beside.package
-    return f", with {other} {subject.versions.get(other, 'of unknown version')}"
+    return f", with {other} {subject.versions.get(other, '(unknown version)')}"
 
 
 def _accepts(acceptance: Acceptance, finding: Finding, today: date) -> bool:
@@ -155,6 +155,6 @@ def _stale(accepted: Iterable[Acceptance], today: date) -> Iterator[str]:
     ids = [*(rule.id for rule in knobs().finding), *(cve.id for cve in cves())]
     for one in accepted:
         if not any(fnmatchcase(each, one.finding) for each in ids):
-            yield f"audit.accepted: {one.finding} is no finding"
+            yield f"audit.accepted: {one.finding} is not the id of a finding"
         elif not one.counts_on(today):
             yield f"audit.accepted: {one} has ended"

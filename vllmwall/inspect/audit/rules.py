@@ -1,7 +1,6 @@
-"""The tables of what an audit looks for: `knobs.toml` and `cves.toml`, read and validated.
+"""The tables of an audit, `knobs.toml` and `cves.toml`, read and validated.
 
-The tables are data so that a new knob is one entry in one place. Imports the nouns and the
-reading of TOML.
+They are data, so that a new check is one entry in one place.
 """
 
 from __future__ import annotations
@@ -13,15 +12,14 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vllmwall.config.toml import loads
-from vllmwall.inspect.audit.shape import SeverityWord
-from vllmwall.inspect.audit.types import Severity
+from vllmwall.inspect.audit.types import Severity, SeverityWord
 from vllmwall.inspect.audit.versions import parse
 from vllmwall.model import Stack
 
 
 def _version(text: str) -> str:
     if text and parse(text) is None:
-        raise ValueError(f"{text} is no version")
+        raise ValueError(f"{text} is not a version")
     return text
 
 
@@ -53,12 +51,12 @@ class Rule(_Row):
 
     @property
     def level(self) -> Severity:
-        """Its severity where no wall of ours stands before it."""
+        """Its severity where strangers are not blocked."""
         return Severity[self.severity.upper()]
 
     @property
     def walled_level(self) -> Severity:
-        """Its severity behind a wall of ours."""
+        """Its severity where our rules block strangers."""
         return Severity[(self.walled or self.severity).upper()]
 
 
@@ -136,12 +134,12 @@ class Cve(_Row):
 
     @property
     def remedy(self) -> str:
-        """What to install."""
+        """The version to install."""
         if self.before:
             return f"Upgrade {self.package} to {self.before} or later."
         return (
-            f"Upgrade {self.package} beyond {self.through}; until there is such a version, let "
-            "only peers reach the port."
+            f"Upgrade {self.package} beyond {self.through}; until then, allow "
+            "only peers to connect to the port."
         )
 
 

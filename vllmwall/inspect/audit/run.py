@@ -1,4 +1,4 @@
-"""One audit from beginning to end: look at the node, ask what the daemon said, judge."""
+"""Runs an audit: reads the node and the daemon's status, and judges them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import cast
 
 from vllmwall.api.shapes import ListenerJson, StatusJson
 from vllmwall.config.models import Config
-from vllmwall.inspect.audit.collect import Lookup, Spot, Verdict, subjects
+from vllmwall.inspect.audit.collect import DaemonView, Lookup, Spot, subjects
 from vllmwall.inspect.audit.collect.weights import ChecksumError, read_checksums
 from vllmwall.inspect.audit.judge import judge
-from vllmwall.inspect.audit.types import Audit, Orders
+from vllmwall.inspect.audit.types import Audit, Requirements
 from vllmwall.model import PUBLIC, Node, Role, Workload
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import inode_of_name
@@ -22,7 +22,7 @@ from vllmwall.recognize import recognize
 
 @dataclass(frozen=True)
 class Whole:
-    """An audit, and how many workloads and server processes it looked at."""
+    """An audit, and the number of workloads and server processes."""
 
     audit: Audit
     workloads: int
@@ -44,15 +44,15 @@ def audit_node(
         try:
             sums = read_checksums(Path(section.checksums))
         except ChecksumError as error:
-            problems.append(f"audit.checksums: weights were not checked: {error}")
-    verdicts = dict(_verdicts(cast("StatusJson", status))) if status else {}
-    found = tuple(subjects(node, workloads, Lookup(verdicts, sums)))
-    audit = judge(found, Orders(section.allowed_models), section.accepted, today)
+            problems.append(f"audit.checksums: no weights were checked: {error}")
+    views = dict(_views(cast("StatusJson", status))) if status else {}
+    found = tuple(subjects(node, workloads, Lookup(views, sums)))
+    audit = judge(found, Requirements(section.allowed_models), section.accepted, today)
     return Whole(replace(audit, problems=(*problems, *audit.problems)), len(workloads), len(found))
 
 
 def _look(config: Config, only: frozenset[int]) -> tuple[Node, list[Workload]]:
-    """Twice: what belongs to a workload is read more closely the second time."""
+    """Observe twice: the second pass reads workloads in more detail."""
     observer, definitions = Observer(only), config.definitions()
     observer.keep(recognize(observer.observe(), definitions))
     node = observer.observe()
@@ -63,11 +63,11 @@ def _look(config: Config, only: frozenset[int]) -> tuple[Node, list[Workload]]:
     return node, [workload for root, workload in roots if root.namespace in only]
 
 
-def _verdicts(status: StatusJson) -> Iterator[tuple[Spot, Verdict]]:
+def _views(status: StatusJson) -> Iterator[tuple[Spot, DaemonView]]:
     for workload in status["workloads"]:
         for one in workload["listeners"]:
             spot = one["namespace"], one["proto"], one["addr"], one["port"]
-            yield spot, Verdict(Role(one["role"]), _is_walled(one, status))
+            yield spot, DaemonView(Role(one["role"]), _is_walled(one, status))
 
 
 def _is_walled(one: ListenerJson, status: StatusJson) -> bool:

@@ -1,8 +1,6 @@
-"""The nouns of an audit: what was read of a workload, and what was found.
+"""The types of an audit: the facts about a workload, and the findings.
 
-A value of a process that could be a secret never gets in here: `reading` drops it, and what is
-left says only that there is one (`SET`). Imports no more of ours than the model and other
-nouns.
+They never hold a secret: `collect` replaces its value by `SET`.
 """
 
 from __future__ import annotations
@@ -10,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal
 
-from vllmwall.inspect.audit.shape import SeverityWord
 from vllmwall.model import Address, Role, Stack
 from vllmwall.recognize.commandline import Flags
 
+AUDIT_VERSION = 1
+
 SET = "<set>"
-"""Stands for the value of a secret."""
+"""Replaces the value of a secret."""
+
+SeverityWord = Literal["critical", "high", "medium", "low", "info"]
 
 
 class Severity(IntEnum):
@@ -45,7 +47,7 @@ _WORDS: Mapping[Severity, SeverityWord] = {
 
 @dataclass(frozen=True)
 class Place:
-    """A listener of the workload. ``walled``: a rule of ours keeps strangers from it."""
+    """A listener of the workload. ``walled``: a rule of ours blocks strangers from it."""
 
     role: Role
     where: str
@@ -57,7 +59,7 @@ class Place:
 
     @property
     def is_exposed(self) -> bool:
-        """Another host can get there, as far as the socket itself is concerned."""
+        """The socket accepts connections from other hosts."""
         return not self.is_loopback
 
 
@@ -66,7 +68,7 @@ class Environment:
     """The variables that checks read.
 
     ``complete`` is False where some may be missing: the process renamed itself and overwrote
-    them, or may not be read. What is in ``values`` was there in any case.
+    them, or cannot be read.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -75,10 +77,10 @@ class Environment:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """The flags that checks read, and which secrets stand among them in clear.
+    """The flags that checks read, and the names of those that hold a secret in clear text.
 
-    ``complete`` is False where the process renamed itself, names a settings file that may not
-    be read, or is no server whose flags we know. ``readable``: it has not renamed itself.
+    ``complete`` is False where the process renamed itself, names a settings file that cannot be
+    read, or is not a server with known flags. ``readable``: it has not renamed itself.
     """
 
     flags: Flags = field(default_factory=lambda: Flags({}))
@@ -89,7 +91,7 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class Confinement:
-    """How the process is confined, as the host sees it.
+    """The confinement of the process, as the host sees it.
 
     ``capabilities`` are the effective and the bounding set as bit masks (linux/capability.h);
     ``all_capabilities`` is every one that this kernel has. ``seccomp`` is 0 where there is no
@@ -113,7 +115,7 @@ class Confinement:
 
 @dataclass(frozen=True)
 class Weights:
-    """The files of a served model, as far as they are on this node.
+    """The files of a served model on this node.
 
     ``directory`` is empty where the model comes from a hub and was not found in its cache.
     ``wrong`` are the files that failed their checksum or are not in the file; None: not checked.
@@ -132,8 +134,8 @@ class Weights:
 class Subject:
     """One server process of a workload, with everything that checks need.
 
-    ``part`` is what of the stack it is (``serve``, ``proxy``…); empty where no server process
-    could be told from the others: the pid is then the root's, and flags are not known.
+    ``part`` is its part in the stack (``serve``, ``proxy``…); empty where no server process could
+    be identified: the pid is then the root's, and flags are unknown.
     ``versions`` are of the packages installed in its environment. ``public`` is a global
     address of the node on which the API answers. ``networks`` are the node's interfaces that
     have an address of their own. ``proxies`` are reverse proxies in the same namespace.
@@ -166,24 +168,24 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What the configuration says about models and weights."""
+class Requirements:
+    """The models that the configuration allows; empty: any."""
 
     allowed_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Unclear:
-    """A check that could not be made, and why. Never a finding."""
+    """A check that could not be made, with the reason. Never a finding."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A check that found something: ``what`` for people, and the listeners that it is about.
+class Match:
+    """The result of a check that found something: ``what`` for people, and the listeners concerned.
 
-    ``at_most`` bounds the rule's severity where less than usual is known.
+    ``at_most`` limits the rule's severity where the facts are uncertain.
     """
 
     what: str
@@ -191,7 +193,7 @@ class Seen:
     at_most: Severity = Severity.CRITICAL
 
 
-Outcome = Seen | Unclear | None
+CheckResult = Match | Unclear | None
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class Finding:
     """Something to change. ``seen`` never holds a secret."""
 
     id: str
-    severity: Severity
+    severity: SeverityWord
     workload: str
     stack: Stack
     pid: int
@@ -209,10 +211,15 @@ class Finding:
     remedy: str
     source: str
 
+    @property
+    def level(self) -> Severity:
+        """Its severity, comparable."""
+        return Severity[self.severity.upper()]
+
 
 @dataclass(frozen=True)
-class Unknown:
-    """A check that could not be made for a workload."""
+class Unchecked:
+    """A check that could not be made for a workload. Neither a finding nor its absence."""
 
     id: str
     workload: str
@@ -225,6 +232,41 @@ class Audit:
     """The whole result. ``accepted`` are findings that the configuration accepts."""
 
     findings: tuple[Finding, ...] = ()
-    unknown: tuple[Unknown, ...] = ()
+    unchecked: tuple[Unchecked, ...] = ()
     accepted: tuple[Finding, ...] = ()
     problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The number of findings of each severity."""
+
+    critical: int = 0
+    high: int = 0
+    medium: int = 0
+    low: int = 0
+    info: int = 0
+
+
+@dataclass(frozen=True)
+class AuditAnswer:
+    """The answer of `vllmwall audit`. ``failed``: a finding is as severe as ``fail_on`` or more.
+
+    ``time`` is in seconds since the epoch. ``daemon`` is True where a daemon reported its walls;
+    without one every port counts as open. ``accepted`` are findings that the configuration accepts.
+    A workload may have several server processes, as a Ray node has.
+    """
+
+    version: int
+    host: str
+    time: float
+    daemon: bool
+    workloads: int
+    servers: int
+    fail_on: str
+    failed: bool
+    counts: Counts
+    findings: tuple[Finding, ...]
+    accepted: tuple[Finding, ...]
+    unchecked: tuple[Unchecked, ...]
+    problems: tuple[str, ...]

@@ -1,7 +1,6 @@
 """Versions of Python packages, compared as far as ranges of vulnerabilities need it (PEP 440).
 
-Local parts (``+cu129``) do not count. What is no version compares with nothing. Imports
-nothing of ours.
+Local parts (``+cu129``) are ignored. A text that is not a version compares with none.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Version = tuple[int, ...]
 
 
 def parse(text: str) -> Version | None:
-    """Something that sorts as versions do; None for what is no version."""
+    """A key that sorts as versions do; None: not a version."""
     match = _VERSION.fullmatch(text.strip())
     if match is None:
         return None
@@ -42,9 +41,9 @@ def parse(text: str) -> Version | None:
 
 
 def is_within(version: str, *, since: str = "", before: str = "", through: str = "") -> bool | None:
-    """Whether a version is in the range; empty ends are open. None: it is no version.
+    """Whether a version is in the range; empty ends are open. None: not a version.
 
-    ``through`` holds for what was built from that release too (``0.5.5.post1`` is beyond it).
+    ``through`` excludes post releases (``0.5.5.post1`` is beyond 0.5.5).
     """
     found = parse(version)
     if found is None:
@@ -59,5 +58,5 @@ def is_within(version: str, *, since: str = "", before: str = "", through: str =
 def _known(text: str) -> Version:
     found = parse(text)
     if found is None:
-        raise ValueError(f"{text} is no version")
+        raise ValueError(f"{text} is not a version")
     return found

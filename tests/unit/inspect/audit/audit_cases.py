@@ -12,8 +12,8 @@ from vllmwall.inspect.audit.types import (
     CommandLine,
     Confinement,
     Environment,
-    Orders,
     Place,
+    Requirements,
     Subject,
     Weights,
 )
@@ -22,7 +22,7 @@ from vllmwall.recognize.commandline import read_flags
 
 PARTS = {Stack.VLLM: "serve", Stack.SGLANG: "server", Stack.LMDEPLOY: "api_server"}
 VERSIONS = {Stack.VLLM: ("vllm", "0.33.0"), Stack.LMDEPLOY: ("lmdeploy", "0.18.0")}
-ORDERS = Orders(allowed_models=("meta-llama/*",))
+REQUIREMENTS = Requirements(allowed_models=("meta-llama/*",))
 FULL = (1 << 41) - 1
 DOCKER = 0xA80425FB
 

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.inspect.audit.audit_cases import CASES, ORDERS, container, internal, place, server
+from tests.unit.inspect.audit.audit_cases import (
+    CASES,
+    REQUIREMENTS,
+    container,
+    internal,
+    place,
+    server,
+)
 from vllmwall.inspect.audit.judge import judge
 from vllmwall.inspect.audit.rules import knobs
 from vllmwall.inspect.audit.types import CommandLine, Environment, Severity, Subject, Weights
@@ -16,11 +23,11 @@ RULES = {rule.id: rule for rule in knobs().finding}
 
 
 def found(subject: Subject) -> dict[str, Severity]:
-    return {one.id: one.severity for one in judge([subject], ORDERS).findings}
+    return {one.id: one.level for one in judge([subject], REQUIREMENTS).findings}
 
 
 def unknown(subject: Subject) -> set[str]:
-    return {one.id for one in judge([subject], ORDERS).unknown}
+    return {one.id for one in judge([subject], REQUIREMENTS).unchecked}
 
 
 @pytest.mark.parametrize(("rule", "bad", "good"), CASES, ids=[case[0] for case in CASES])
@@ -150,6 +157,6 @@ def test_one_thing_is_told_once() -> None:
 def test_the_worst_comes_first() -> None:
     """People read the top."""
     subject = server("--enable-tokenizer-info-endpoint", {"VLLM_SERVER_DEV_MODE": "1"})
-    severities = [one.severity for one in judge([subject]).findings]
+    severities = [one.level for one in judge([subject]).findings]
     assert severities == sorted(severities, reverse=True)
     assert severities[0] is Severity.CRITICAL

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import date
 
 import pytest
@@ -11,16 +13,15 @@ from tests.unit.inspect.audit.audit_cases import server
 from vllmwall.config.models import Config
 from vllmwall.config.values import Acceptance
 from vllmwall.inspect.audit.judge import judge
-from vllmwall.inspect.audit.output import audit_json, has_failed, sarif
-from vllmwall.inspect.audit.shape import AuditJson
-from vllmwall.inspect.audit.types import Audit
+from vllmwall.inspect.audit.output import audit_answer, has_failed, sarif
+from vllmwall.inspect.audit.types import Audit, AuditAnswer
 
 DAY = date(2026, 11, 21)
 BAD = server("--api-key K --enable-tokenizer-info-endpoint", {"VLLM_SERVER_DEV_MODE": "1"})
 
 
-def answer(audit: Audit, fail_on: str = "high") -> AuditJson:
-    return audit_json(
+def answer(audit: Audit, fail_on: str = "high") -> AuditAnswer:
+    return audit_answer(
         audit, host="node1", time=1.0, workloads=1, servers=1, daemon=False, fail_on=fail_on
     )
 
@@ -32,9 +33,11 @@ def accepting(*texts: str) -> Audit:
 
 def test_the_json_has_the_published_shape() -> None:
     """Whatever was found."""
-    TypeAdapter(AuditJson).validate_python(answer(judge([BAD])), strict=True)
+    made = asdict(answer(judge([BAD])))
+    published = TypeAdapter(AuditAnswer)
+    assert published.validate_json(json.dumps(made), strict=True) == answer(judge([BAD]))
     with pytest.raises(ValidationError):
-        TypeAdapter(AuditJson).validate_python({**answer(judge([BAD])), "findings": [{}]})
+        published.validate_json(json.dumps({**made, "findings": [{}]}))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_an_acceptance_that_has_ended_is_said_so_and_counts_no_more() -> None:
 
 def test_an_acceptance_of_nothing_is_a_mistake() -> None:
     """A typo would accept nothing and say nothing."""
-    assert ["audit.accepted: vlm-dev-mode is no finding"] == list(
+    assert ["audit.accepted: vlm-dev-mode is not the id of a finding"] == list(
         accepting("vlm-dev-mode").problems
     )
 
@@ -79,7 +82,7 @@ def test_an_acceptance_of_nothing_is_a_mistake() -> None:
 @pytest.mark.parametrize("text", ["*", "", "a b", "x until soon", "x until 2026-02-31", "x@"])
 def test_what_is_no_acceptance_is_refused(text: str) -> None:
     """With words."""
-    with pytest.raises(ValidationError, match=r"names no finding|is no date"):
+    with pytest.raises(ValidationError, match=r"names no finding|is not a date"):
         Config.model_validate({"audit": {"accepted": [text]}})
 
 

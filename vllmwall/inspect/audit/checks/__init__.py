@@ -1,6 +1,6 @@
-"""The checks that the table of knobs names: pure functions from a subject to an outcome.
+"""The checks that knobs.toml names: pure functions from a subject to a result.
 
-To add one, write the function here and name it in `CHECKS`. Nothing in here reads a process.
+To add one, write the function in a module of this package and add it to `CHECKS`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 
 from vllmwall.inspect.audit.checks import api, host, switches, weights
 from vllmwall.inspect.audit.rules import Rule
-from vllmwall.inspect.audit.types import Orders, Outcome, Subject
+from vllmwall.inspect.audit.types import CheckResult, Requirements, Subject
 
-Check = Callable[[Rule, Subject, Orders], Outcome]
+Check = Callable[[Rule, Subject, Requirements], CheckResult]
 
 CHECKS: Mapping[str, Check] = {
     "on": switches.is_on,

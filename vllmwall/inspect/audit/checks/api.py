@@ -1,4 +1,4 @@
-"""Checks of the API: who can reach it, with what in between, and what it answers."""
+"""Checks of the API: its exposure, its keys, its proxies and its endpoints."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ import re
 
 from vllmwall.inspect.audit.checks.switches import HIDDEN_ARGUMENTS, given, is_absent, unclear
 from vllmwall.inspect.audit.rules import Rule, knobs
-from vllmwall.inspect.audit.types import Orders, Outcome, Place, Seen, Severity, Subject, Unclear
+from vllmwall.inspect.audit.types import (
+    CheckResult,
+    Match,
+    Place,
+    Requirements,
+    Severity,
+    Subject,
+    Unclear,
+)
 from vllmwall.inspect.audit.versions import is_within
 from vllmwall.model import Role, Stack
 
-_NO_VERSION = "its version is not known"
+_NO_VERSION = "its version is unknown"
 _CLOSED_BY_DEFAULT = "0.32"  # vLLM's allowed origins: [] from here on, ["*"] before
 
 
-def open_endpoints(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
-    """There is a key, and these routes do not ask for it."""
+def open_endpoints(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+    """There is a key, and these routes do not require it."""
     if not list(given(rule, subject)):
         return unclear(rule, subject)
     version = subject.versions.get("vllm")
@@ -30,59 +38,59 @@ def open_endpoints(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
     if not paths:
         return None
     where = ", ".join(place.where for place in subject.exposed_api)
-    return Seen(
+    return Match(
         f"vLLM {version} at {where} answers without the key (as far as the model's task mounts "
         f"them): {', '.join(paths)}",
         subject.exposed_api,
     )
 
 
-def profiler(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def profiler(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """A profiler is configured; the variable counts before 0.16 only."""
     config = subject.command.flags.object("profiler-config")
     text = subject.command.flags.text("profiler-config") or ""
     if config.get("profiler") not in (None, "", "none", "null"):
-        return Seen("--profiler-config names a profiler")
+        return Match("--profiler-config names a profiler")
     if text and not config:
-        return Seen("--profiler-config is given")
+        return Match("--profiler-config is given")
     if subject.environment.values.get("VLLM_TORCH_PROFILER_DIR"):
         late = is_within(subject.versions.get("vllm", ""), since="0.16")
-        return None if late else Seen("VLLM_TORCH_PROFILER_DIR is set")
+        return None if late else Match("VLLM_TORCH_PROFILER_DIR is set")
     return unclear(rule, subject)
 
 
-def media_domains(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
-    """No list of domains, and the model takes media (or it is not known whether it does)."""
+def media_domains(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+    """No list of domains, and the model accepts media, or may."""
     takes = subject.weights.multimodal if subject.weights else None
     if takes is False:
         return None
-    found = is_absent(rule, subject, orders)
-    if not isinstance(found, Seen) or takes:
+    found = is_absent(rule, subject, required)
+    if not isinstance(found, Match) or takes:
         return found
-    return Seen(
-        f"{found.what}; whether the model takes images, sound or video is not known",
+    return Match(
+        f"{found.what}; it is unknown whether the model accepts images, audio or video",
         at_most=Severity.MEDIUM,
     )
 
 
-def media_redirects(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def media_redirects(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """There is a list of domains, and redirects are followed (which is the default)."""
     if subject.command.flags.text("allowed-media-domains") is None:
-        return None  # media_domains says so, or cannot
+        return None  # media_domains reports that
     value = subject.environment.values.get("VLLM_MEDIA_URL_ALLOW_REDIRECTS")
     if value is None and not subject.environment.complete:
         return unclear(rule, subject)
     if value is None:
-        return Seen("--allowed-media-domains without VLLM_MEDIA_URL_ALLOW_REDIRECTS=0")
-    return None if value == "0" else Seen("VLLM_MEDIA_URL_ALLOW_REDIRECTS is not 0")
+        return Match("--allowed-media-domains without VLLM_MEDIA_URL_ALLOW_REDIRECTS=0")
+    return None if value == "0" else Match("VLLM_MEDIA_URL_ALLOW_REDIRECTS is not 0")
 
 
-def cors(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def cors(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """Every origin is allowed, by a flag or by the default of this version."""
     [flag] = rule.flags
     text = subject.command.flags.text(flag)
     if text is not None:
-        return Seen(f"--{flag} holds *") if "*" in _origins(text) else None
+        return Match(f"--{flag} holds *") if "*" in _origins(text) else None
     if not subject.command.complete:
         return unclear(rule, subject)
     if subject.stack is Stack.VLLM:
@@ -91,7 +99,7 @@ def cors(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
             return Unclear(_NO_VERSION)
         if closed:
             return None
-    return Seen(f"no --{flag}: the default of this version is *")
+    return Match(f"no --{flag}: the default of this version is *")
 
 
 def _origins(text: str) -> list[object]:
@@ -102,8 +110,8 @@ def _origins(text: str) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def tls(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
-    """The API answers on a public address in clear."""
+def tls(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+    """The API answers on a public address without TLS."""
     places = subject.exposed_api
     if not places or not subject.public:
         return None
@@ -112,18 +120,18 @@ def tls(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
         return None
     if not subject.command.complete:
         return Unclear(HIDDEN_ARGUMENTS)
-    return Seen(f"{_where(places)} answers on {subject.public} without TLS", places)
+    return Match(f"{_where(places)} answers on {subject.public} without TLS", places)
 
 
-def around_proxy(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
-    """The API listens on all interfaces while a reverse proxy runs beside it."""
+def around_proxy(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+    """The API listens on all interfaces although a reverse proxy runs in its namespace."""
     places = tuple(place for place in subject.of_role(Role.API) if place.is_wildcard)
     if not places or not subject.proxies:
         return None
-    return Seen(f"{_where(places)} on all interfaces, beside {', '.join(subject.proxies)}", places)
+    return Match(f"{_where(places)} on all interfaces, beside {', '.join(subject.proxies)}", places)
 
 
-def grpc(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def grpc(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """gRPC is on and can be reached from other hosts."""
     flags = subject.command.flags
     if not flags.says("grpc") and flags.number("grpc-port") is None:
@@ -134,28 +142,28 @@ def grpc(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
         if place.is_exposed and place.role in (Role.API, Role.UNKNOWN)
     )
     what = "--grpc" if flags.says("grpc") else "--grpc-port"
-    return Seen(f"{what} is given; {_where(places)}", places) if places else None
+    return Match(f"{what} is given; {_where(places)}", places) if places else None
 
 
-def host_ip(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
-    """Several networks, and no word on which is the cluster's."""
+def host_ip(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+    """Several networks, and VLLM_HOST_IP does not select one."""
     if len(subject.networks) < 2:
         return None
-    found = is_absent(rule, subject, orders)
-    if not isinstance(found, Seen):
+    found = is_absent(rule, subject, required)
+    if not isinstance(found, Match):
         return found
-    return Seen(f"{found.what}; this node has {', '.join(subject.networks)}")
+    return Match(f"{found.what}; this node has {', '.join(subject.networks)}")
 
 
-def admin_key_alone(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def admin_key_alone(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """SGLang with a key for administration and none for the rest."""
     flags = subject.command.flags
     if flags.text("admin-api-key") is None or flags.text("api-key") is not None:
         return None if subject.command.complete else unclear(rule, subject)
-    return Seen("--admin-api-key without --api-key")
+    return Match("--admin-api-key without --api-key")
 
 
-def proxy_nodes(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def proxy_nodes(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """LMDeploy's proxy: `/nodes/*` asks for a key only before 0.12, and where there is one."""
     if subject.part != "proxy":
         return None
@@ -168,14 +176,14 @@ def proxy_nodes(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
     if not has_key and guarded and not subject.command.complete:
         return unclear(rule, subject)
     version = subject.versions.get("lmdeploy", "of unknown version")
-    return Seen(f"lmdeploy {version} proxy at {_where(subject.exposed_api)}", subject.exposed_api)
+    return Match(f"lmdeploy {version} proxy at {_where(subject.exposed_api)}", subject.exposed_api)
 
 
-def secret_arguments(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
-    """A key or a token stands on the command line; which flag, never what."""
+def secret_arguments(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+    """A key or a token is on the command line. Names the flag, never the value."""
     names = subject.command.secrets
     if names:
-        return Seen(f"{', '.join(names)} on the command line")
+        return Match(f"{', '.join(names)} on the command line")
     return None if subject.command.readable else Unclear(HIDDEN_ARGUMENTS)
 
 

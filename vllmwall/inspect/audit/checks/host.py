@@ -1,11 +1,18 @@
-"""Checks of the process's place on the host: user, container, stores, Ray, RDMA."""
+"""Checks of the process on the host: user, container, TCPStore, Ray, RDMA."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from vllmwall.inspect.audit.rules import Rule
-from vllmwall.inspect.audit.types import Confinement, Orders, Outcome, Seen, Subject, Unclear
+from vllmwall.inspect.audit.types import (
+    CheckResult,
+    Confinement,
+    Match,
+    Requirements,
+    Subject,
+    Unclear,
+)
 from vllmwall.model import Role
 
 # Docker's and containerd's own set: moby daemon/pkg/oci/caps/defaults.go
@@ -21,38 +28,38 @@ _NAMES = tuple(
 )
 # RDMA pins memory: vLLM's own guides for it ask for IPC_LOCK.
 _HARMLESS = 1 << _NAMES.index("IPC_LOCK")
-_UNREADABLE = "the process may not be read"
+_UNREADABLE = "the process cannot be read"
 
 
-def root(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def root(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """Its user is root, and that is the host's root."""
     confined = subject.confinement
     if confined is None or confined.uid is None:
         return Unclear(_UNREADABLE)
     if confined.uid != 0 or confined.own_users:
         return None
-    return Seen("user 0" + (", in a container" if confined.container else ""))
+    return Match("user 0" + (", in a container" if confined.container else ""))
 
 
-def privileged(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def privileged(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """Every capability of the kernel."""
     confined = subject.confinement
     if confined is None:
         return Unclear(_UNREADABLE)
     if not _is_plain_container(confined) or not _has_all(confined):
         return None
-    return Seen("it holds every capability of this kernel")
+    return Match("it holds every capability of this kernel")
 
 
-def capabilities(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
-    """More than the runtime gives by itself."""
+def capabilities(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+    """More than the runtime's default."""
     confined = subject.confinement
     if confined is None:
         return Unclear(_UNREADABLE)
     if not _is_plain_container(confined) or _has_all(confined):
         return None
     more = _held(confined) & ~(_DEFAULT_CAPABILITIES | _HARMLESS)
-    return Seen(", ".join(capability_names(more))) if more else None
+    return Match(", ".join(capability_names(more))) if more else None
 
 
 def capability_names(mask: int) -> list[str]:
@@ -64,72 +71,74 @@ def capability_names(mask: int) -> list[str]:
     ]
 
 
-def writable_root(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def writable_root(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """The root mount is not read-only."""
     return _of_container(subject, lambda one: one.writable_root, "/ is mounted rw")
 
 
-def new_privileges(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def new_privileges(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """no_new_privs is off."""
     return _of_container(subject, lambda one: not one.no_new_privileges, "NoNewPrivs is 0")
 
 
-def seccomp(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def seccomp(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """No filter."""
     return _of_container(subject, lambda one: one.seccomp == 0, "Seccomp is 0")
 
 
-def host_pid(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def host_pid(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """The host's process namespace."""
     return _of_container(subject, lambda one: one.host_pid, "its pid namespace is the host's")
 
 
-def host_ipc(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def host_ipc(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """The host's IPC namespace."""
     return _of_container(subject, lambda one: one.host_ipc, "its ipc namespace is the host's")
 
 
-def runtime_socket(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def runtime_socket(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """A socket of Docker, containerd, CRI-O or Podman inside."""
     confined = subject.confinement
     if confined is None:
         return Unclear(_UNREADABLE)
     if not confined.container or not confined.runtime_sockets:
         return None
-    return Seen(f"mounted: {', '.join(confined.runtime_sockets)}")
+    return Match(f"mounted: {', '.join(confined.runtime_sockets)}")
 
 
-def tcpstore(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def tcpstore(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """A store on all interfaces."""
     places = tuple(one for one in subject.of_role(Role.TCPSTORE) if one.is_wildcard)
-    return Seen(", ".join(one.where for one in places), places) if places else None
+    return Match(", ".join(one.where for one in places), places) if places else None
 
 
-def ray_dashboard(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def ray_dashboard(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """The dashboard beyond loopback."""
     return _beyond_loopback(subject, Role.RAY_DASHBOARD)
 
 
-def ray_client(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def ray_client(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """The client server beyond loopback."""
     return _beyond_loopback(subject, Role.RAY_CLIENT_SERVER)
 
 
-def rdma(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def rdma(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """Open RDMA devices."""
-    return Seen(f"open: {', '.join(subject.rdma)}") if subject.rdma else None
+    return Match(f"open: {', '.join(subject.rdma)}") if subject.rdma else None
 
 
-def _beyond_loopback(subject: Subject, role: Role) -> Outcome:
+def _beyond_loopback(subject: Subject, role: Role) -> CheckResult:
     places = tuple(one for one in subject.of_role(role) if one.is_exposed)
-    return Seen(", ".join(one.where for one in places), places) if places else None
+    return Match(", ".join(one.where for one in places), places) if places else None
 
 
-def _of_container(subject: Subject, is_bad: Callable[[Confinement], bool], what: str) -> Outcome:
+def _of_container(
+    subject: Subject, is_bad: Callable[[Confinement], bool], what: str
+) -> CheckResult:
     confined = subject.confinement
     if confined is None:
         return Unclear(_UNREADABLE)
-    return Seen(what) if confined.container and is_bad(confined) else None
+    return Match(what) if confined.container and is_bad(confined) else None
 
 
 def _is_plain_container(confined: Confinement) -> bool:
@@ -138,7 +147,7 @@ def _is_plain_container(confined: Confinement) -> bool:
 
 
 def _held(confined: Confinement) -> int:
-    """What it holds, or could get back: a user other than root gets it by a setuid program."""
+    """The capabilities that it has or can regain: non-root users do so by setuid programs."""
     return confined.effective | confined.bounding
 
 

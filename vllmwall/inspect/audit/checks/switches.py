@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vllmwall.inspect.audit.rules import Rule
-from vllmwall.inspect.audit.types import SET, Orders, Outcome, Seen, Subject, Unclear
+from vllmwall.inspect.audit.types import SET, CheckResult, Match, Requirements, Subject, Unclear
 
 _OFF = frozenset({"", "0", "false", "no", "off", "none", "null"})
 HIDDEN_ARGUMENTS = "the command line cannot be read whole (the process renamed itself)"
@@ -17,32 +17,32 @@ HIDDEN_VARIABLES = "the environment cannot be read whole (the process renamed it
 _SHOWN = 60
 
 
-def is_on(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def is_on(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """One of the flags or variables is switched on."""
     found = [f"--{name} is given" for name in rule.flags if subject.command.flags.says(name)]
     values = subject.environment.values
     found += [f"{name} is on" for name in rule.variables if not _is_off(values.get(name, ""))]
-    return Seen(", ".join(found)) if found else unclear(rule, subject)
+    return Match(", ".join(found)) if found else unclear(rule, subject)
 
 
-def is_given(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def is_given(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """One of the flags or variables has a value."""
     found = list(given(rule, subject))
-    return Seen(", ".join(found)) if found else unclear(rule, subject)
+    return Match(", ".join(found)) if found else unclear(rule, subject)
 
 
-def is_absent(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def is_absent(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """None of the flags and variables has a value."""
     if list(given(rule, subject)):
         return None
     names = [*(f"--{name}" for name in rule.flags), *rule.variables]
-    return unclear(rule, subject) or Seen(
+    return unclear(rule, subject) or Match(
         f"neither {' nor '.join(names)}" if len(names) > 1 else f"no {names[0]}"
     )
 
 
 def given(rule: Rule, subject: Subject) -> Iterator[str]:
-    """What has a value, in words without the value."""
+    """The flags and variables that have a value, in words without the value."""
     for name in rule.flags:
         text = subject.command.flags.text(name)
         dotted = subject.command.flags.object(name) if text is None else {}

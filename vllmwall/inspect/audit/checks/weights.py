@@ -7,47 +7,47 @@ from fnmatch import fnmatchcase
 
 from vllmwall.inspect.audit.checks.switches import shown, unclear
 from vllmwall.inspect.audit.rules import Rule
-from vllmwall.inspect.audit.types import Orders, Outcome, Seen, Subject, Unclear
+from vllmwall.inspect.audit.types import CheckResult, Match, Requirements, Subject, Unclear
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHOWN = 3
 
 
-def allowed_model(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def allowed_model(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """The served model matches none of the patterns."""
-    if not orders.allowed_models or not _serves(subject):
+    if not required.allowed_models or not _serves(subject):
         return None
     if not subject.model:
-        return Unclear("which model it serves is not known")
-    if any(fnmatchcase(subject.model, pattern) for pattern in orders.allowed_models):
+        return Unclear("its model is unknown")
+    if any(fnmatchcase(subject.model, pattern) for pattern in required.allowed_models):
         return None
-    return Seen(f"{shown(subject.model)} is served")
+    return Match(f"{shown(subject.model)} is served")
 
 
-def checksum(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
-    """Files that are not what the checksum file says."""
+def checksum(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+    """Files that differ from the checksum file."""
     wrong = subject.weights.wrong if subject.weights else None
-    return Seen(_some(wrong)) if wrong else None
+    return Match(_some(wrong)) if wrong else None
 
 
-def writable(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def writable(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """Files that users other than the server's owner may write."""
     files = subject.weights.writable if subject.weights else ()
-    return Seen(f"others may write {_some(files)}") if files else None
+    return Match(f"others may write {_some(files)}") if files else None
 
 
-def pickle(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def pickle(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """Pickled files, and no safetensors beside them that would be preferred."""
     weights = subject.weights
     if weights is None or not weights.pickles:
         return None
     if subject.command.flags.text("load-format") in ("pt", "auto", None):
         is_chosen = subject.command.flags.text("load-format") == "pt"
-        return Seen(_some(weights.pickles)) if is_chosen or not weights.safetensors else None
+        return Match(_some(weights.pickles)) if is_chosen or not weights.safetensors else None
     return None
 
 
-def unpinned(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
+def unpinned(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     """A name on a hub, without a commit, while the hub is asked."""
     if not subject.model or subject.model.startswith(("/", ".", "~")) or subject.part == "proxy":
         return None
@@ -58,7 +58,7 @@ def unpinned(rule: Rule, subject: Subject, orders: Orders) -> Outcome:
     if _COMMIT.fullmatch(revision) or offline in ("1", "true", "yes", "on"):
         return None
     what = f"{shown(subject.model)} without a commit in --revision"
-    return unclear(rule, subject) or Seen(what)
+    return unclear(rule, subject) or Match(what)
 
 
 def _serves(subject: Subject) -> bool:

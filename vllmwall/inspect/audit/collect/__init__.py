@@ -1,6 +1,6 @@
-"""The only part of an audit that reads the node: from workloads to `Subject` values.
+"""Reads the workloads of the node into `Subject` values; no other part of an audit reads it.
 
-Reads only; needs root for what belongs to other users. Nothing that it returns holds a secret.
+Needs root for other users' processes. Its results never hold a secret.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _PACKAGES = frozenset({"vllm", "sglang", "lmdeploy", "ray", "torch", "starlette"
 _DEEPEST = 64
 
 Spot = tuple[int, str, str, int]
-"""Namespace, protocol, address as status writes it, port."""
+"""Namespace, protocol, address as in the status, port."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the daemon says of a listener: its role, and whether strangers are kept out."""
+class DaemonView:
+    """The daemon's view of a listener: its role, and whether strangers are blocked."""
 
     role: Role
     walled: bool
@@ -46,15 +46,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Lookup:
-    """What is needed beside the node: the daemon's word, and the checksums of weights."""
+    """Facts from outside the node: the daemon's views, and the checksums of weights."""
 
-    verdicts: Mapping[Spot, Verdict] = field(default_factory=dict)
+    views: Mapping[Spot, DaemonView] = field(default_factory=dict)
     sums: Mapping[str, str] | None = None
 
 
 def subjects(node: Node, workloads: Iterable[Workload], lookup: Lookup) -> Iterator[Subject]:
-    """One for each server process; for a workload without any that can be told, one for its
-    root."""
+    """One for each server process; for a workload without a known one, one for its root."""
     for workload in workloads:
         fronts: dict[int, Claim | None] = dict(_fronts(node, workload))
         fronts = fronts or {workload.id.root_pid: None}
@@ -65,7 +64,7 @@ def subjects(node: Node, workloads: Iterable[Workload], lookup: Lookup) -> Itera
 
 
 def _fronts(node: Node, workload: Workload) -> Iterator[tuple[int, Claim]]:
-    """The topmost processes that were started as a server; what they fork looks alike."""
+    """The topmost processes that were started as a server; their forks look the same."""
     claims = {pid: _claim(node.processes.get(pid)) for pid in sorted(workload.pids)}
     for pid, claim in claims.items():
         if claim and all(claims[above] != claim for above in _above(node, workload, pid)):
@@ -84,7 +83,7 @@ def _above(node: Node, workload: Workload, pid: int) -> list[int]:
 
 
 def _claim(process: Process | None) -> Claim | None:
-    """What its own command line says that it is."""
+    """The claim by its own command line."""
     if process is None:
         return None
     candidate = Candidate.of(process)
@@ -146,13 +145,13 @@ def _model(process: Process, claim: Claim) -> str:
 def _place(one: LabelledListener, lookup: Lookup) -> Place:
     listener = one.listener
     spot = listener.namespace, listener.proto.value, listener.address_text, listener.port
-    verdict = lookup.verdicts.get(spot)
+    view = lookup.views.get(spot)
     return Place(
-        role=verdict.role if verdict else one.label.role,
+        role=view.role if view else one.label.role,
         where=listener.where,
         port=listener.port,
         address=listener.plain_address,
         is_loopback=listener.is_loopback,
         is_wildcard=listener.is_wildcard,
-        walled=verdict.walled if verdict else False,
+        walled=view.walled if view else False,
     )

@@ -18,7 +18,7 @@ _LINKS = 40  # as the kernel's own limit, include/linux/namei.h: MAXSYMLINKS
 
 @dataclass(frozen=True)
 class View:
-    """What a process sees below its root."""
+    """The files of a process, below its root."""
 
     pid: int
 
@@ -63,7 +63,7 @@ class View:
         return "/" + "/".join(done)
 
     def status(self, path: str) -> os.stat_result | None:
-        """What the path leads to; None: nothing."""
+        """The status of the file at the path; None: there is none."""
         real = self.resolve(path)
         return None if real is None else self._status(real.split("/"))
 

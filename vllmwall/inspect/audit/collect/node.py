@@ -1,4 +1,4 @@
-"""Facts about the node that matter to a workload: networks, reverse proxies, RDMA devices."""
+"""The networks, reverse proxies and RDMA devices of the node."""
 
 from __future__ import annotations
 

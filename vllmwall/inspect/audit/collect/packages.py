@@ -32,7 +32,7 @@ def versions(process: Process, wanted: Collection[str]) -> Mapping[str, str]:
 
 
 def _folders(process: Process, view: View) -> Iterator[str]:
-    """What is mapped comes first, then the environment of the script, then the interpreter's."""
+    """Mapped files come first, then the environment of the script, then the interpreter's."""
     maps = read(f"/proc/{process.pid}/maps", _MAPS_LIMIT)
     for path in dict.fromkeys(_MAPPED.findall(maps)):
         yield path.decode(errors="replace")

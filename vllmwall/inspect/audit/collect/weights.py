@@ -19,7 +19,7 @@ from vllmwall.linux.files import read_trusted
 _CHUNK = 1 << 20
 _CONFIG_LIMIT = 1 << 20
 _DEEPEST = 4
-_MOST = 4096  # files; whoever starts a server may call the whole disk a model
+_MOST = 4096  # files; a user may name the whole disk as a model
 _SUM = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+)")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _NO_WEIGHTS = re.compile(r"training_args|optimizer|scheduler|rng_state|tokenizer")
@@ -52,7 +52,7 @@ def read_checksums(path: Path) -> Mapping[str, str]:
 def weights(
     pid: int, model: str, env: Environment, sums: Mapping[str, str] | None = None
 ) -> Weights | None:
-    """What there is of a model; None: no model is known. Checks sums where some are given."""
+    """The files of a model; None: no model is known. Verifies checksums where given."""
     if not model:
         return None
     view = View(pid)
