@@ -73,8 +73,6 @@ def _seen(door: Door, one: Established, here: bool) -> Seen:
         state=one.state,
         received=one.received,
         sent=one.sent,
-        seconds=one.seconds,
-        is_exact=one.is_exact,
         is_here=here,
     )
 

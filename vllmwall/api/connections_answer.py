@@ -29,7 +29,7 @@ class Door:
 
 @dataclass(frozen=True)
 class Seen:
-    """One connection through a door. ``seconds`` is its age, or a bound below it."""
+    """One connection to a listener."""
 
     door: Door
     client: str
@@ -37,8 +37,6 @@ class Seen:
     state: str
     received: int
     sent: int
-    seconds: float
-    is_exact: bool
     is_here: bool
 
 
@@ -81,8 +79,6 @@ def _client_json(group: list[Seen]) -> ClientJson:
         "connections": len(group),
         "bytes_received": sum(one.received for one in group),
         "bytes_sent": sum(one.sent for one in group),
-        "seconds": max(one.seconds for one in group),
-        "exact": all(one.is_exact for one in group),
         "here": first.is_here,
     }
 

@@ -11,9 +11,8 @@ class ClientJson(TypedDict):
     """The connections of one client to one listener that are in the same state.
 
     ``bytes_received`` and ``bytes_sent`` are data as this end sees it, ``bytes_sent`` what the
-    client has acknowledged. ``seconds`` is the age of the oldest; where ``exact`` is False the
-    kernel tells no more than that it is at least that old. ``here``: the client is on this host.
-    ``client_ports`` are at most eight.
+    client has acknowledged. ``here``: the client is on this host. ``client_ports`` are at most
+    eight.
     """
 
     client: str
@@ -29,8 +28,6 @@ class ClientJson(TypedDict):
     connections: int
     bytes_received: int
     bytes_sent: int
-    seconds: float
-    exact: bool
     here: bool
 
 

@@ -1,9 +1,6 @@
-"""TCP connections with what went over them, and how old they are as far as the kernel tells.
+"""TCP connections with their state and the bytes that they carried.
 
-The kernel keeps no time of birth. It keeps when data last came and went, and both clocks start
-with the connection: so a connection on which this end never sent, or never received, tells its
-age; any other one tells that it is at least as old as the longer of two silences. Layouts:
-struct tcp_info, linux/tcp.h; seen on 6.18, and a test keeps it.
+Layout: struct tcp_info, linux/tcp.h; a test checks it on the running kernel.
 """
 
 from __future__ import annotations
@@ -26,8 +23,7 @@ from vllmwall.linux.connections import (
 )
 
 _INFO = 2  # INET_DIAG_INFO; asked for by the bit before
-# last_data_sent, last_data_recv (ms); bytes_acked, bytes_received; data_segs_in, data_segs_out
-_TCP_INFO = struct.Struct("=44xI4xI64xQQ16xII")
+_TCP_INFO = struct.Struct("=120xQQ")  # bytes_acked, bytes_received
 _NAMES = {
     1: "established",
     2: "syn-sent",
@@ -42,26 +38,23 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Established:
-    """A connection, from this end. ``received`` and ``sent`` are bytes of its data; what was sent
-    counts when the other end has it. ``seconds`` is its age, or a bound below it where
-    ``is_exact`` is False."""
+    """A connection, from this end. ``received`` and ``sent`` are bytes of data; sent bytes count
+    once the other end has acknowledged them."""
 
     connection: Connection
     state: str
     received: int = 0
     sent: int = 0
-    seconds: float = 0.0
-    is_exact: bool = False
 
 
 def established(diag: socket.socket, ports: Collection[int]) -> Iterator[Established]:
     """The connections at these local ports that a process here still holds, or will get.
 
-    Raises OSError when the kernel refuses the request. Whoever stops in the middle closes the
+    Raises OSError when the kernel refuses the request. If you do not read them all, close the
     socket.
     """
     wanted = frozenset(ports)
-    places: dict[int, int | None] = {}  # messages of one length are alike
+    places: dict[int, int | None] = {}  # messages of equal length have the same layout
     for family in (socket.AF_INET, socket.AF_INET6):
         request = REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), STATES, b"")
         for part in netlink.dumped(diag, BY_FAMILY, request + only_at(wanted)):
@@ -79,13 +72,12 @@ def established(diag: socket.socket, ports: Collection[int]) -> Iterator[Establi
 def _measured(
     connection: Connection, state: int, data: bytes, start: int, place: int | None
 ) -> Established:
-    """Kernels before 4.6 tell less, and a handshake tells nothing."""
+    """Without byte counts for a handshake, and on kernels before 4.6."""
     name = _NAMES.get(state, str(state))
     if place is None:
         return Established(connection, name)
-    sent_ago, received_ago, sent, received, came, went = _TCP_INFO.unpack_from(data, start + place)
-    silence = max(sent_ago, received_ago) / 1000
-    return Established(connection, name, received, sent, silence, not (came and went))
+    sent, received = _TCP_INFO.unpack_from(data, start + place)
+    return Established(connection, name, received, sent)
 
 
 def _place_of_info(data: bytes, start: int, end: int) -> int | None:

@@ -32,8 +32,6 @@ def client(address: str, role: str = "nccl", audience: str = "peers", **more: ob
         "connections": 1,
         "bytes_received": 0,
         "bytes_sent": 0,
-        "seconds": 1.0,
-        "exact": True,
         "here": False,
     }
     return {**made, **more}  # type: ignore[typeddict-item]
