@@ -126,7 +126,7 @@ def test_strangers_that_are_kept_out_are_not_connected(node: Guarded) -> None:
     """A SYN that is dropped is no connection."""
     assert "timeout" == node.lab.stranger.connect(node.lab.node.ipv4, PORT)
     assert {} == clients(node)
-    assert "Nobody is connected." in run(node, "connections")
+    assert "No client is connected." in run(node, "connections")
 
 
 def test_a_client_that_left_is_gone(node: Guarded, held: ExitStack) -> None:

@@ -98,7 +98,7 @@ def test_an_error_in_the_middle_leaves_nothing(node: Guarded) -> None:
     broken = (
         "import vllmwall.inspect.prove.run as r, vllmwall.__main__ as c\n"
         "def fail(self, patience): raise OSError('no such thing')\n"
-        "r.Trial.run = fail\nc.main()"
+        "r.ProbeRun.run = fail\nc.main()"
     )
     arguments = command(node.runtime / "control.sock", *PEER)[3:]
     done = subprocess.run(
@@ -157,19 +157,17 @@ def test_strict_filters_for_sources_let_the_tries_pass(node: Guarded) -> None:
     answer = proved(node, *PEER)
     assert CLOSED == fates(answer, 29500)
     assert OPEN == fates(answer, 29500, "peer")
-    assert {"by vllmwall"} == {one["by"] for one in answer["tries"] if one["seen"] == "closed"}
+    assert {"by vllmwall"} == {one.by for one in answer.probes if one.seen == "closed"}
 
 
 def test_a_peer_that_the_configuration_does_not_name_is_a_stranger(node: Guarded) -> None:
     """And an address of the node's own is nobody to try from."""
     answer = proved(node, "--peer", "192.0.2.99", "--peer", "192.0.2.1")
     assert CLOSED == fates(answer, 29500, "peer")
-    problems = "\n".join(answer["problems"])
-    assert "192.0.2.99 is no peer" in problems
-    assert "192.0.2.1 is an address of the node itself" in problems
-    assert {"192.0.2.99"} == {
-        one["source"] for one in answer["tries"] if one["source_kind"] == "peer"
-    }
+    problems = "\n".join(answer.problems)
+    assert "192.0.2.99 is not a peer" in problems
+    assert "192.0.2.1 is an address of this node" in problems
+    assert {"192.0.2.99"} == {one.source for one in answer.probes if one.source_kind == "peer"}
 
 
 def test_who_is_not_root_is_told(node: Guarded) -> None:
