@@ -16,22 +16,27 @@ from tests.bench.commits import Commit, Watch
 from tests.bench.programs import Conversation
 from tests.bench.rows import Goal, Row, percentile
 from tests.bench.stage import Stage, next_port
+from tests.support.asking import asked_in_loops
 
 PART = "reaction without guard"
 _PATIENCE = 2.0
 _WARM_UP = 5  # listens that are not counted: the first ones load modules
 _APART = (0.01, 0.04)  # seconds between listens; some meet the daemon during a full pass
 _IN_A_ROW = (0.0, 0.0)  # the daemon is still reading back the last change
-_P50, _P99 = Goal("≤", 0.5), Goal("≤", 5)
+_COMMANDS = ("plan", "reload", "status")
+_P50, _P99, _BESIDE = Goal("≤", 0.5), Goal("≤", 5), Goal("≤", 20)
 
 
 def measure(stage: Stage) -> Iterator[Row]:
-    """p50, p99 and the maximum, of single listens and of listens in a row."""
-    with stage.daemon(), Watch(stage.lab.node) as watch, stage.rank() as rank:
+    """p50, p99 and the maximum: of single listens, in a row, and beside requests in loops."""
+    with stage.daemon() as daemon, Watch(stage.lab.node) as watch, stage.rank() as rank:
         took, missed = _listens(stage, rank, watch, _APART)
         in_a_row, missed_in_a_row = _listens(stage, rank, watch, _IN_A_ROW)
+        with asked_in_loops(daemon.runtime / "control.sock", *_COMMANDS):
+            beside, missed_beside = _listens(stage, rank, watch, _APART)
     yield from rows("listen() to rule", took, missed, {50: _P50, 99: _P99})
     yield from rows("listens in a row", in_a_row, missed_in_a_row, {})
+    yield from rows(f"beside {', '.join(_COMMANDS)} in loops", beside, missed_beside, {99: _BESIDE})
 
 
 def _listens(

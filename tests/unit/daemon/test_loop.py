@@ -11,15 +11,36 @@ from tests.support.changed_daemon import FAILING, ran
 BETWEEN = """
 import signal
 class Changed(daemon.Daemon):
+    def _read_events(self, read, think=True):
+        tuple(read())  # they come from whatever else runs on this machine
     def full_pass(self, reason):
-        if reason in ("start", "what comes first", "second look", "settle", "timer"):
-            print(reason)  # others come from whatever else runs on this machine
+        print(reason)
         super().full_pass(reason)
         if reason == "start":
             self.wake_soon("settle", 2)
             self.wake_soon("settle", 5)
             self.wake_soon("what comes first", 0.1)
         if reason in ("settle", "timer"):
+            signal.raise_signal(signal.SIGTERM)
+"""
+
+# The helper process for the configuration hangs.
+HANGING = """
+import signal
+from vllmwall.config import reading
+from vllmwall.linux import helper_process
+reading._CODE = "import time; time.sleep(600)"
+helper_process._SECONDS = 2.0
+class Changed(daemon.Daemon):
+    def full_pass(self, reason):
+        super().full_pass(reason)
+        if reason == "start":
+            signal.raise_signal(signal.SIGHUP)
+            self.wake_soon("meanwhile", 0.5)
+        if reason == "meanwhile":
+            print("meanwhile it reads", self._reader.fileno is not None)
+        if reason == "reload":
+            print("reload")
             signal.raise_signal(signal.SIGTERM)
 """
 
@@ -38,3 +59,13 @@ def test_a_pass_in_between_is_none_that_something_settled_in(tmp_path: Path) -> 
     done = ran(BETWEEN, tmp_path)
     assert done.returncode == 0, done.stderr
     assert ["start", "what comes first", "second look", "settle"] == done.stdout.splitlines()
+
+
+def test_passes_go_on_while_a_helper_process_hangs(tmp_path: Path) -> None:
+    """It is killed when its time is over; the reload fails, and the log says why."""
+    done = ran(HANGING, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ["meanwhile it reads True", "reload"] == done.stdout.splitlines()
+    [failed] = [json.loads(line) for line in done.stderr.splitlines() if '"config_invalid"' in line]
+    [problem] = failed["problems"]
+    assert "did not answer within 2 s. Try again" in problem
