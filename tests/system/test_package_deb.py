@@ -14,7 +14,7 @@ from tests.support.building import NEW, OLD, built_package
 from tests.system.box import REPOSITORY
 from tests.system.installed import API, INTERNAL, Node, answers, while_hammered
 
-pytestmark = pytest.mark.timeout(400)  # the first one makes a root and builds packages
+pytestmark = pytest.mark.timeout(600)  # the first one makes a root and builds packages
 every_suite = pytest.mark.every_suite
 TORCH = REPOSITORY / ".venv-torch/bin/python"
 WORST_EXPOSURE = 32  # tenths, as `systemd-analyze security` counts

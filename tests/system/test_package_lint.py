@@ -12,7 +12,7 @@ import pytest
 from tests.support.building import NEW, build_package, built_package
 from tests.system.box import REPOSITORY
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.system import debian
 from tests.system.box import REPOSITORY, box
 from tests.system.installed import API, INTERNAL, Node, answers, while_hammered
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 REPO = "/srv/repo"
 _LIBRARIES = {
     "nftables": ("1.0.4", ["libnftables.so.1()(64bit)"]),

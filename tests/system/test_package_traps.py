@@ -19,7 +19,7 @@ from tests.system import debian
 from tests.system.box import box
 from tests.system.installed import API, INTERNAL, Node, answers, while_hammered
 
-pytestmark = pytest.mark.timeout(400)  # the first one makes a root and builds packages
+pytestmark = pytest.mark.timeout(600)  # the first one makes a root and builds packages
 SITE = "/usr/lib/vllmwall/site"
 SCRIPT = "/var/lib/vllmwall/boot.nft"
 # Nobody starts anything: what tools that make images put there.
@@ -189,7 +189,7 @@ def test_an_upgrade_on_a_broken_configuration_is_done_and_opens_nothing(node: No
 
 def test_a_new_python_has_the_modules_compiled_anew(node: Node) -> None:
     """By a trigger of dpkg; starting would take twice as long otherwise."""
-    compiled = ("find", f"{SITE}/vllmwall", "-name", "daemon.*.pyc")
+    compiled = ("find", f"{SITE}/vllmwall", "-name", "model.*.pyc")
     for found in node.box.run(*compiled).stdout.split():
         node.box.run("rm", found)
     node.box.run("sh", "-c", NEW_PYTHON)

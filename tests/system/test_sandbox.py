@@ -15,7 +15,7 @@ import pytest
 from tests.system.box import ADDRESS
 from tests.system.installed import API, INTERNAL, Node, answers
 
-pytestmark = pytest.mark.timeout(400)  # the first one makes a root and builds packages
+pytestmark = pytest.mark.timeout(600)  # the first one makes a root and builds packages
 LISTENER = (
     "import socket, sys; s = socket.create_server(('0.0.0.0', 29700)); "
     "print('ready', flush=True); sys.stdin.read()"
@@ -135,7 +135,7 @@ def test_what_happened_is_told_and_written_to_the_journal(node: Node) -> None:
     """With fields, of who was refused, too."""
     node.box.run("systemctl", "restart", "job")
     told = ("vllmwall", "events", "--json", "--last", "500")
-    node.eventually(lambda: '"workload-appeared"' in node.box.run(*told).stdout, "it is told")
+    node.eventually(lambda: '"workload_appeared"' in node.box.run(*told).stdout, "it is told")
     fields = ("journalctl", "-b", "-o", "json", "_SYSTEMD_UNIT=vllmwall.service")
     node.eventually(
         lambda: '"VLLMWALL_CGROUP":"/system.slice/job.service"' in node.box.run(*fields).stdout,

@@ -22,7 +22,7 @@ from tests.system.box import box
 from tests.system.installed import API, INTERNAL, Node
 from tests.system.units import UNITS
 
-pytestmark = pytest.mark.timeout(280)  # the first one makes a root
+pytestmark = pytest.mark.timeout(600)  # the first one makes a root
 HOME, BIN = "/opt/pipx", "/usr/local/bin"
 # Without the repository, which everything else in a box may import.
 VLLMWALL = ["env", "-u", "PYTHONPATH", f"{BIN}/vllmwall"]

@@ -14,12 +14,13 @@ import vllmwall
 from tests import bench
 from tests.bench import cost, exposure, packets, poller, reaction, repair, start
 from tests.bench.exposure import Listen
-from tests.bench.layouts import CHECKOUT, newest_package, packaged
+from tests.bench.layouts import CHECKOUT, packaged
 from tests.bench.packets import Server, Slice
 from tests.bench.rows import Goal, Row
 from tests.bench.scale import FULL, QUICK
 from tests.bench.stage import next_port
 from tests.bench.start import Start
+from tests.support.building import NEW, built_package
 from tests.support.lab import Host
 
 GUARD = Goal("≤", 0)
@@ -109,18 +110,18 @@ def test_a_start_is_told_in_milliseconds_beside_a_python_that_does_nothing() -> 
     )
 
 
+@pytest.mark.system
+@pytest.mark.timeout(600)
 def test_the_package_is_laid_out_with_our_code_and_its_own_launcher(tmp_path: Path) -> None:
     """An old package tells of today's code; nothing of the installed one is used."""
-    package = newest_package()
-    if package is None:
-        pytest.skip("no package was made here: make deb")
+    package = built_package("deb", NEW)
     layout = packaged(package, tmp_path)
     command = [*layout.command, "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert vllmwall.__version__ in done.stdout
-    ours = (tmp_path / "usr/lib/vllmwall/site/vllmwall/daemon.py").read_bytes()
+    ours = (tmp_path / "usr/lib/vllmwall/site/vllmwall/daemon/loop.py").read_bytes()
     assert (CHECKOUT / "vllmwall/daemon/loop.py").read_bytes() == ours
-    assert list(tmp_path.rglob("daemon.cpython-3*.pyc"))
+    assert list(tmp_path.rglob("loop.cpython-3*.pyc"))
 
 
 @pytest.mark.parametrize("tool", ["iptables", "ufw", "firewall-cmd"])
