@@ -362,8 +362,7 @@ class WallEntry:
 class Guard:
     """A cgroup whose TCP ports are closed before they exist.
 
-    ``level`` is its depth below the root of the v2 hierarchy (1: ``/system.slice``), ``id`` the
-    kernel's number for it, which a restarted unit does not keep.
+    ``level`` is its depth (1: ``/system.slice``), ``id`` the kernel's number: a restart changes it.
     """
 
     level: int

@@ -44,7 +44,7 @@ from vllmwall.engine.options import DOWN_MARKER, Options
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.engine.saved_wall import SavedWall
 from vllmwall.engine.state import ReloadRequest, State
-from vllmwall.linux.lock import alone_in
+from vllmwall.linux.lock import locked
 from vllmwall.networks import PeerList, PeerSource
 from vllmwall.networks.banlist import BanList
 from vllmwall.observe.event_source import open_events
@@ -85,7 +85,7 @@ def run(options: Options, read: Callable[[], Settings]) -> int:
 
 
 def _run_alone(options: Options, config: Settings, log: Logger, events: EventLog) -> int:
-    with alone_in(options.runtime_dir) as alone:
+    with locked(options.runtime_dir) as alone:
         if not alone:
             log(EventKey.ALREADY_RUNNING, runtime_dir=str(options.runtime_dir))
             return 1

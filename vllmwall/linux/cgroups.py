@@ -1,4 +1,4 @@
-"""The cgroup v2 hierarchy: where it is mounted, a cgroup's number, and which one is a job's own.
+"""The cgroup v2 hierarchy: its mount point, cgroups' numbers, and the cgroups made for one job.
 
 The kernel knows a cgroup by its number, which is the inode of its folder (kernfs_node.id, since
 Linux 5.5); on 64-bit machines no number is given twice. Paths are those of ``/proc/PID/cgroup``:
@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 SLICE = "/vllmwall.slice"
-"""Whatever runs in here is guarded, because the operator put it there."""
+"""Everything in this slice is guarded, because the operator put it there."""
 
 _FIRST_NAMESPACE = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO, linux/proc_ns.h
 _UNIT = re.compile(r".+\.(?:service|scope)")
@@ -47,26 +47,26 @@ def _is_cgroup(folder: Path) -> bool:
 
 
 def folder_of(path: str, mount: Path) -> Path:
-    """The folder behind a path of ``/proc/PID/cgroup``."""
+    """The folder of a path of ``/proc/PID/cgroup``."""
     return mount / path.lstrip("/")
 
 
 def open_folder(path: str, mount: Path) -> int:
-    """A descriptor that names the cgroup, whatever happens to its path. Raises OSError."""
+    """A descriptor of the cgroup, valid even if its path is reused. Raises OSError."""
     return os.open(folder_of(path, mount), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def number_of(path: str, mount: Path) -> int | None:
-    """The kernel's number of a cgroup; None when there is none of that path."""
+    """The kernel's number of a cgroup; None: no cgroup has this path."""
     with suppress(OSError, ValueError):
         return os.stat(folder_of(path, mount)).st_ino  # noqa: PTH116 hot, tiny
     return None
 
 
 def our_name_for(path: str, number: int, mount: Path) -> str | None:
-    """How our cgroup namespace names the cgroup that the kernel's first one calls ``path``.
+    """The path in our cgroup namespace of a cgroup that has ``path`` in the kernel's first one.
 
-    A box or a container sees a part of the hierarchy as if it were the whole. None: another part.
+    A container sees a part of the hierarchy as if it were the whole. None: it is in another part.
     """
     parts = path.split("/")
     names = ("/" + "/".join(parts[start:]) for start in range(1, len(parts)))
@@ -74,20 +74,20 @@ def our_name_for(path: str, number: int, mount: Path) -> str | None:
 
 
 def in_first_namespace(namespace: str = "/proc/self/ns/cgroup") -> bool:
-    """Whether our paths are those of the kernel's events."""
+    """Whether our paths are the same as in the kernel's events."""
     return os.stat(namespace).st_ino == _FIRST_NAMESPACE  # noqa: PTH116
 
 
 def level_of(path: str) -> int:
-    """How deep it lies: 0 for the root, 1 for ``/system.slice``."""
+    """The depth of a cgroup: 0 for the root, 1 for ``/system.slice``."""
     return len([part for part in path.split("/") if part])
 
 
 def job_of(path: str) -> str | None:
-    """The part of a path that a job has to itself by its kind; None: others live there too.
+    """The innermost cgroup of a path that is made for one job; None: it is shared with others.
 
-    A container, a unit, a scope, a Slurm step: the innermost of them. A login session, a user's
-    service manager and the root are shared by whatever the user starts.
+    That is a container, a unit, a scope or a Slurm step. A login session, a user's service manager
+    and the root are shared by everything that the user starts.
     """
     parts = path.split("/")
     for end in range(len(parts), 1, -1):
@@ -100,10 +100,10 @@ def job_of(path: str) -> str | None:
 
 
 def is_within(path: str, cgroup: str) -> bool:
-    """Whether a path is the cgroup or lies below it."""
+    """Whether a path is the cgroup or is below it."""
     return path == cgroup or path.startswith(cgroup.rstrip("/") + "/")
 
 
 def comes_again(path: str) -> bool:
-    """Whether a cgroup of the same path will be the same job: units restart, scopes do not."""
+    """Whether a new cgroup at this path is the same job again: services restart, scopes do not."""
     return path.endswith(".service") or path == SLICE

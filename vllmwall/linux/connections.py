@@ -1,8 +1,8 @@
 """TCP connections of one network namespace: read by sock_diag, reset by SOCK_DESTROY.
 
-A connection is asked for by port in the kernel and kept as the bytes that name it there, its
-cookie among them, so that ten thousand of them cost little and a reset can hit that very socket
-only. Layouts: linux/inet_diag.h, linux/rtnetlink.h. The sockets handed in are of `netlink`.
+The kernel filters by port. A connection is kept as the bytes that identify it in the kernel, with
+its cookie, so that ten thousand cost little and a reset affects only that socket. Layouts:
+linux/inet_diag.h, linux/rtnetlink.h. Sockets are those of `netlink.opened`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ROUTE_MESSAGE = struct.Struct("=8BI")
 _TYPE_OF_ROUTE = 7  # rtm_type
 
 Refusing = WallEntry | Network
-"""What refuses a connection: an entry, or a ban."""
+"""The entry or the ban that blocks a connection."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Connection:
     """One TCP connection as its packets show it: IPv4 addresses for ``::ffff:a.b.c.d``.
 
     ``uid`` owns the socket at this end. ``here``: the other end is on this host too, so its
-    packets come over lo. ``entry`` is what refused it, a banned network where that did.
-    ``handle`` names the socket to the kernel.
+    packets arrive on lo. ``entry`` is the entry or banned network that blocks it. ``handle``
+    identifies the socket to the kernel.
     """
 
     local: Address
@@ -62,18 +62,17 @@ class Connection:
     handle: bytes = field(default=b"", repr=False, compare=False)
 
     def __str__(self) -> str:
-        """For the log: who was connected to what."""
+        """Both ends, for the log."""
         remote = host_port(self.remote, self.remote_port)
         return f"{remote} to {host_port(self.local, self.local_port)}"
 
 
 def handles(diag: socket.socket, ports: Collection[int]) -> Iterator[tuple[bytes, int]]:
-    """The handle and the owner's uid of every connection, at least those at these local ports
-    (no ports: at any).
+    """The handle and the owner's uid of every connection at these local ports (none: at any).
 
-    Without what its process has closed already: nobody reads or writes there any more, and
-    before Linux 6.11 a reset made such a socket stay for ever (commit bac76cf89816). Raises
-    OSError when the kernel refuses the request.
+    There may be others among them. Connections that their process has closed are left out: before
+    Linux 6.11 a reset made such a socket stay for ever (commit bac76cf89816). Raises OSError when
+    the kernel refuses the request.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         request = REQUEST.pack(family, socket.IPPROTO_TCP, 0, STATES, b"") + only_at(ports)
@@ -85,12 +84,12 @@ def handles(diag: socket.socket, ports: Collection[int]) -> Iterator[tuple[bytes
 
 
 def ends(handle: bytes) -> bytes:
-    """What a verdict hangs on: family, both addresses, and the local port alone."""
+    """The part that decides the verdict: family, both addresses, and the local port."""
     return handle[:3] + handle[5:37]
 
 
 def decoded(handle: bytes, uid: int, entry: Refusing | None = None) -> Connection:
-    """The connection that a handle names, and what refused it."""
+    """The connection that a handle identifies, and the entry that blocks it."""
     family = handle[0]
     return Connection(
         local=_address(family, handle[5:21]),
@@ -104,16 +103,16 @@ def decoded(handle: bytes, uid: int, entry: Refusing | None = None) -> Connectio
 
 
 def reset(diag: socket.socket, handle: bytes) -> None:
-    """End a connection at both ends. Raises OSError: ENOENT when it has ended already,
+    """Reset a connection at both ends. Raises OSError: ENOENT if it has ended already,
     EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY."""
     request = REQUEST.pack(handle[0], socket.IPPROTO_TCP, 0, STATES, handle[1:])
     netlink.confirmed(diag, _DESTROY, request)
 
 
 def is_here(route: socket.socket, address: Address) -> bool:
-    """Whether packets to this address stay on this host: the kernel's own routing says so.
+    """Whether the kernel routes packets to this address to this host itself.
 
-    Raises OSError when it cannot be asked; an address without a route is elsewhere.
+    An address without a route is elsewhere. Raises OSError when the request fails.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     message = _ROUTE_MESSAGE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
@@ -136,7 +135,7 @@ def _address(family: int, packed: bytes) -> Address:
 
 
 def only_at(ports: Collection[int]) -> bytes:
-    """The filter that leaves other local ports in the kernel; nothing for very many ranges.
+    """The filter by which the kernel leaves out other local ports; none for very many ranges.
 
     For each range: at least its first, at most its last, then jump to the end; what falls
     through jumps behind the end, which means no. (inet_diag_bc_run, net/ipv4/inet_diag.c; a

@@ -18,7 +18,7 @@ _LARGEST = 16 * 1024 * 1024  # bytes; a peer file of a million lines fits
 
 @dataclass(frozen=True)
 class TrustedText:
-    """What a file says. ``complaint`` says why it must not be believed; None: it may be."""
+    """The text of a file. ``complaint`` is why it must not be trusted; None: it may be."""
 
     text: str
     complaint: str | None
@@ -27,10 +27,10 @@ class TrustedText:
 def read_trusted(path: Path) -> TrustedText:
     """Read a UTF-8 file of at most 16 MiB.
 
-    Raises OSError when it cannot be read, and UnicodeDecodeError. The owner and the mode are
-    those of the opened file, so that it cannot be exchanged in between.
+    Raises OSError when it cannot be read, and UnicodeDecodeError. Owner and mode are those of the
+    opened file, so that it cannot be exchanged in between.
     """
-    # O_NONBLOCK: a named pipe in the place of the file must not hold the daemon up.
+    # O_NONBLOCK: opening a named pipe must not block the daemon.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
@@ -46,9 +46,9 @@ def read_trusted(path: Path) -> TrustedText:
 
 
 def directory_complaint(path: Path) -> str | None:
-    """Why files of this directory must not be believed; None: they may be, or it is not there.
+    """Why files of this directory must not be trusted; None: they may be, or it does not exist.
 
-    Where only owners may rename (the sticky bit, as in /tmp) the files' own owners count.
+    With the sticky bit, as in /tmp, only owners can rename, so the owners of the files count.
     """
     try:
         status = path.stat()
@@ -60,7 +60,7 @@ def directory_complaint(path: Path) -> str | None:
 
 
 def complaint(path: Path, status: os.stat_result) -> str | None:
-    """What is wrong with the owner or the mode, and the command that puts it right."""
+    """The problem with the owner or the mode, and the command that fixes it."""
     if status.st_uid not in _owners():
         return (
             f"belongs to uid {status.st_uid}, who could change it; it must belong to root "

@@ -43,14 +43,14 @@ class SocketDump:
         self.namespace = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 hot, tiny
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the socket."""
         self._socket.close()
 
     def listeners(self, port: int = 0) -> list[Listener]:
         """All listening TCP and unconnected bound UDP sockets; ``port`` narrows in the kernel.
 
-        Raises OSError when the kernel refuses the request. A kernel without udp_diag shows no UDP
-        socket; ``sees_udp`` is False then.
+        Raises OSError when the kernel refuses the request. Without udp_diag no UDP socket is listed
+        and ``sees_udp`` is False.
         """
         found: list[Listener] = []
         for family, protocol, proto, states in _KINDS:

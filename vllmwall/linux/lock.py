@@ -1,4 +1,4 @@
-"""One daemon a runtime directory: two would undo each other's walls."""
+"""The lock of a runtime directory: two daemons in one would undo each other's walls."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 @contextmanager
-def alone_in(directory: Path) -> Iterator[bool]:
-    """Hold the directory's lock; False when another process has it.
+def locked(directory: Path) -> Iterator[bool]:
+    """Hold the directory's lock; False if another process holds it.
 
-    The directory is made when it is missing. Raises OSError.
+    A missing directory is made. Raises OSError.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as file:

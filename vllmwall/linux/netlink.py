@@ -54,9 +54,9 @@ def opened(protocol: int) -> socket.socket:
 
 
 def dumped(asked: socket.socket, kind: int, request: bytes) -> Iterator[bytes]:
-    """All answers to a request, in parts for `messages`. Raises OSError where it is refused.
+    """All answers to a request, in parts for `messages`. Raises OSError when refused.
 
-    Take all parts before the next request.
+    Read all parts before the next request.
     """
     asked.send(message(kind, REQUEST | _DUMP, request))
     while True:
@@ -73,7 +73,7 @@ def answered(asked: socket.socket, kind: int, request: bytes, least: int) -> byt
 
 
 def confirmed(asked: socket.socket, kind: int, request: bytes) -> None:
-    """Have something done. Raises OSError where it is refused."""
+    """Send a request that the kernel confirms. Raises OSError when refused."""
     asked.send(message(kind, REQUEST | ACK, request))
     _answer(asked, 0)
 
