@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
 import subprocess
@@ -16,7 +15,8 @@ from pydantic import TypeAdapter
 from tests.scenario.test_refused_clients import PRIVATE, command, listen, other_rank, run
 from tests.support.guarded import Guarded, eventually
 from tests.support.lab import Lab
-from vllmwall.inspect.learn.shape import LearnFactsJson, LearnJson
+from vllmwall.inspect.learn.proposal import Proposal
+from vllmwall.inspect.learn.shape import LearnFactsJson
 
 PORT = 29500
 RACK = [f"10.7.0.{last}" for last in (4, 5, 6)]
@@ -53,19 +53,20 @@ def dialled(node: Guarded, held: ExitStack, source: str, port: int = PORT) -> No
     held.enter_context(node.lab.stranger.dial(target, port, source=source))
 
 
-def learned(node: Guarded, *arguments: str) -> LearnJson:
+def learned(node: Guarded, *arguments: str) -> Proposal:
     """What it proposes, in its published shape."""
-    answer: LearnJson = json.loads(run(node, "learn", "--json", *arguments))
-    TypeAdapter(LearnJson).validate_python(answer)
+    answer: Proposal = TypeAdapter(Proposal).validate_json(
+        run(node, "learn", "--json", *arguments), strict=True
+    )
     return answer
 
 
-def proposed(answer: LearnJson) -> list[str]:
-    return [one["network"] for one in answer["networks"]]
+def proposed(answer: Proposal) -> list[str]:
+    return [one.network for one in answer.networks]
 
 
-def decisions(answer: LearnJson) -> dict[str, str]:
-    return {one["address"]: one["decision"] for one in answer["sources"]}
+def decisions(answer: Proposal) -> dict[str, str]:
+    return {one.address: one.decision for one in answer.sources}
 
 
 def test_what_is_proposed_lets_the_ranks_in_and_nobody_else(
@@ -85,12 +86,12 @@ def test_what_is_proposed_lets_the_ranks_in_and_nobody_else(
     shown = run(node, "learn", "--now")
     assert '+  "10.7.0.4/30",  # 3 of 4 seen' in shown
     assert "Nothing was applied." in shown
-    run(node, "learn", "--now", "--write", answer["file"])
+    run(node, "learn", "--now", "--write", answer.file)
     assert [] == node.ask("peers.list")["peers"]["networks"], "not before a reload"  # type: ignore[index]
     node.ask("reload")
     assert proposed(answer) == node.ask("peers.list")["peers"]["networks"]  # type: ignore[index]
     again = learned(node, "--now")
-    assert ([], "") == (again["networks"], again["diff"])
+    assert ((), "") == (again.networks, again.diff)
 
     node.config.write_text('mode = "enforce"\n')
     node.ask("reload")
@@ -131,12 +132,12 @@ def test_who_came_and_went_is_known_from_what_audit_mode_counts(lab: Lab, tmp_pa
         made.close()  # by a reset: nobody has accepted it, so nobody else ends it
     eventually(lambda: not node.ask("connections")["clients"], "they are gone")
     answer = learned(node, "--now")
-    told = {one["address"]: one for one in answer["sources"]}
+    told = {one.address: one for one in answer.sources}
     assert [f"{FAR}/32"] == proposed(answer)
     for source, decision in ((FAR, "proposed"), (lab.stranger.ipv4, "left out")):
-        assert decision == told[source]["decision"]
-        assert "no connection of it was seen" in told[source]["why"]
-        assert told[source]["packets"] >= 3
+        assert decision == told[source].decision
+        assert "no connection was seen" in told[source].why
+        assert told[source].packets >= 3
 
 
 def test_public_addresses_are_never_joined_and_always_named(
@@ -150,8 +151,8 @@ def test_public_addresses_are_never_joined_and_always_named(
         dialled(node, held, source)
     answer = learned(node, "--now")
     assert ["203.0.113.100/31", "203.0.113.102/32"] == proposed(answer)
-    assert any("not private" in note and "203.0.113.102/32" in note for note in answer["notes"])
-    assert 2 == answer["text"].count("# PUBLIC")
+    assert any("not private" in note and "203.0.113.102/32" in note for note in answer.notes)
+    assert 2 == answer.text.count("# PUBLIC")
 
 
 def test_it_watches_as_long_as_it_is_told(lab: Lab, tmp_path: Path, held: ExitStack) -> None:
@@ -163,9 +164,9 @@ def test_it_watches_as_long_as_it_is_told(lab: Lab, tmp_path: Path, held: ExitSt
     held.callback(watching.kill)
     dialled(node, held, FAR)
     out, _ = watching.communicate(timeout=30)
-    answer: LearnJson = json.loads(out)
+    answer: Proposal = TypeAdapter(Proposal).validate_json(out)
     assert [f"{FAR}/32"] == proposed(answer)
-    assert 6 <= answer["seconds"] < 9
+    assert 6 <= answer.seconds < 9
 
 
 def test_both_namespaces_are_learned_from(lab: Lab, tmp_path: Path, held: ExitStack) -> None:
@@ -204,6 +205,6 @@ def test_a_file_of_somebody_else_is_never_written_over(
     dialled(node, held, PRIVATE[0])
     answer = learned(node, "--now", "--write", place)
     assert {f"{FAR}/32", f"{PRIVATE[0]}/32"} == set(proposed(answer))
-    assert f"+++ {place}" in answer["diff"]
-    assert f"--- {place}" in answer["diff"]
-    assert answer["text"] == Path(place).read_text()
+    assert f"+++ {place}" in answer.diff
+    assert f"--- {place}" in answer.diff
+    assert answer.text == Path(place).read_text()

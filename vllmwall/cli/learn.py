@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vllmwall.inspect.learn.proposal import Watching
-    from vllmwall.inspect.learn.shape import LearnedSourceJson, LearnFactsJson, LearnJson
+    from vllmwall.inspect.learn.proposal import LearnedSource, Proposal, Watching
+    from vllmwall.inspect.learn.shape import LearnFactsJson
     from vllmwall.model import Network
 
 _ROWS = 40
@@ -52,8 +52,8 @@ def learn(seconds: float, now: bool, exact: bool, file: str | None) -> None:
     place = Path(file) if file else Path(facts["conf_d"]) / _file_name()
     old, text = _present(place, must_be_readable=file is not None)
     answer = watching.answer(old, text, str(place), watched, exact=exact)
-    if file and answer["text"]:
-        _write(place, answer["text"])
+    if file and answer.text:
+        _write(place, answer.text)
     print_answer(answer, partial(_draw, written=file is not None))
 
 
@@ -112,45 +112,45 @@ def _write(place: Path, text: str) -> None:
         fail(f"{place} cannot be written: {error.strerror or error}")
 
 
-def _draw(out: Console, answer: LearnJson, *, written: bool) -> None:
+def _draw(out: Console, answer: Proposal, *, written: bool) -> None:
     """The sources, the diff, and how to apply it."""
     out.print(_headline(answer), style="bold")
-    for note in answer["notes"]:
+    for note in answer.notes:
         out.print(f"! {note}", style="yellow")
-    internal = [one for one in answer["sources"] if one["roles"]]
+    internal = [one for one in answer.sources if one.roles]
     if internal:
         out.print(_table(internal[:_ROWS]))
     if len(internal) > _ROWS:
         out.print(f"… and {len(internal) - _ROWS} more (--json)", style="dim")
-    if not answer["diff"]:
+    if not answer.diff:
         return
     out.print()
-    click.echo(answer["diff"], nl=False)
+    click.echo(answer.diff, nl=False)
     out.print()
     if written:
-        out.print(f"Written to {answer['file']}. To apply it:")
+        out.print(f"Written to {answer.file}. To apply it:")
         out.print("  vllmwall reload", style="bold")
     else:
         out.print("Nothing was applied. To write the proposal, run this again with")
-        out.print(f"  --write {answer['file']}", style="bold", soft_wrap=True)
+        out.print(f"  --write {answer.file}", style="bold", soft_wrap=True)
 
 
-def _headline(answer: LearnJson) -> str:
-    decisions = [one["decision"] for one in answer["sources"] if one["roles"]]
-    api = len(answer["sources"]) - len(decisions)
+def _headline(answer: Proposal) -> str:
+    decisions = [one.decision for one in answer.sources if one.roles]
+    api = len(answer.sources) - len(decisions)
     parts = [
         f"{decisions.count('proposed')} proposed",
         f"{decisions.count('peer')} known as peers",
         f"{decisions.count('left out')} left out",
     ]
-    watched = "Looked once" if answer["seconds"] < 1 else f"Watched {how_long(answer['seconds'])}"
-    head = f"{watched}, mode {answer['mode']}: {count(len(decisions), 'source')}"
+    watched = "Looked once" if answer.seconds < 1 else f"Watched {how_long(answer.seconds)}"
+    head = f"{watched}, mode {answer.mode}: {count(len(decisions), 'source')}"
     verb = "needs" if api == 1 else "need"
     others = f"; {count(api, 'other')} {verb} no entry" if api else ""
     return f"{head} at internal ports: {', '.join(parts)}{others}"
 
 
-def _table(sources: list[LearnedSourceJson]) -> Table:
+def _table(sources: list[LearnedSource]) -> Table:
     columns = (
         Column("SOURCE", width=15),
         Column("ROLES"),
@@ -162,12 +162,12 @@ def _table(sources: list[LearnedSourceJson]) -> Table:
     return table(columns, map(_row, sources))
 
 
-def _row(one: LearnedSourceJson) -> tuple[str, ...]:
+def _row(one: LearnedSource) -> tuple[str, ...]:
     return (
-        one["address"] + ("\n  public" if one["public"] else ""),
-        ", ".join(one["roles"]),
-        str(one["connections"]),
-        str(one["packets"]),
-        {"proposed": "+", "peer": "="}.get(one["decision"], "-"),
-        one["why"],
+        one.address + ("\n  public" if one.public else ""),
+        ", ".join(one.roles),
+        str(one.connections),
+        str(one.packets),
+        {"proposed": "+", "peer": "="}.get(one.decision, "-"),
+        one.why,
     )

@@ -23,7 +23,7 @@ from vllmwall.api.shapes import PlanJson, StatusJson
 from vllmwall.cli.failures import ErrorAnswer
 from vllmwall.inspect.audit.types import AuditAnswer
 from vllmwall.inspect.doctor import Examination
-from vllmwall.inspect.learn.shape import LearnJson
+from vllmwall.inspect.learn.proposal import Proposal
 from vllmwall.inspect.prove import Proof
 
 SHAPES: Mapping[str, type] = {
@@ -39,7 +39,7 @@ SHAPES: Mapping[str, type] = {
     "error": ErrorAnswer,
     "events": EventJson,
     "explain": Explanation,
-    "learn": LearnJson,
+    "learn": Proposal,
     "peers": PeersAnswerJson,
     "plan": PlanJson,
     "prove": Proof,

@@ -1,13 +1,12 @@
-"""Addresses to networks: the fewest that hold them, and hardly anybody else. Pure.
+"""Merges addresses into the fewest networks with few other addresses. Pure.
 
-A network is proposed in the place of the addresses in it only if
+A network replaces the addresses in it only if
 
-- at least `FEWEST` of its addresses were seen, and at least half of all that it has,
-- all of it is private, as `blocked.is_private` has it: nobody here knows who gets the public
-  address beside one that was seen,
-- none of the addresses that shall stay out is in it.
+- at least `FEWEST` of its addresses were seen, and at least half of them all,
+- all of it is private: a public address beside one that was seen may belong to anyone,
+- it contains none of the addresses that must stay blocked.
 
-What was seen in whole is one network in any case: that lets nobody else in.
+A network whose addresses were all seen is merged in any case: it contains no others.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def exactly(addresses: Iterable[Address]) -> tuple[Network, ...]:
 
 
 def sensibly(addresses: Collection[Address], outside: Collection[Address]) -> tuple[Network, ...]:
-    """The fewest networks by the rules above. ``outside`` shall stay out."""
+    """The fewest networks by the rules above. ``outside`` must stay blocked."""
     found: list[Network] = []
     for version, everyone in ((4, IPv4Network("0.0.0.0/0")), (6, IPv6Network("::/0"))):
         seen = sorted({int(one) for one in addresses if one.version == version})
@@ -66,5 +65,5 @@ def _within(network: Network, numbers: Sequence[int]) -> Sequence[int]:
 
 
 def has_public(network: Network) -> bool:
-    """Whether the network holds addresses that anybody in the world may have."""
+    """Whether the network contains public addresses."""
     return not is_private(network.network_address)

@@ -1,8 +1,8 @@
-"""`vllmwall learn`: what was seen, and the smallest sensible list of peers that follows. Pure.
+"""`vllmwall learn`: the sources that were seen, and the peers to add for them. Pure.
 
-Proposed are the sources that used an internal port for which peers are let in, connected or, in
-audit mode, merely counted. Never: everyone, who used the api alone, who is a peer already, who was
-refused in earnest, and a public address of which no connection was seen.
+Proposes sources that used an internal port whose audience includes peers: connected or, in audit
+mode, counted. Never proposes all addresses, sources that used only the API, present peers, sources
+that were blocked in enforce mode, and public addresses without a connection.
 """
 
 from __future__ import annotations
@@ -12,28 +12,74 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
+from typing import Literal
 
 from vllmwall.api.blocked_answer import is_private
 from vllmwall.api.blocked_shapes import RefusedJson
 from vllmwall.api.connections_shapes import ClientJson
 from vllmwall.cidr import NetworkSet, merged
 from vllmwall.inspect.learn.grouping import exactly, has_public, sensibly
-from vllmwall.inspect.learn.shape import (
-    LEARN_VERSION,
-    LearnedNetworkJson,
-    LearnedSourceJson,
-    LearnFactsJson,
-    LearnJson,
-)
+from vllmwall.inspect.learn.shape import LearnFactsJson
 from vllmwall.model import PEERS, PUBLIC, Address, Network, Role
 
 FILE_NAME = "50-learned.toml"
 MARK = "# Proposed by `vllmwall learn`"
 
 
+Mode = Literal["enforce", "audit", "down"]
+Decision = Literal["proposed", "peer", "left out"]
+
+
+@dataclass(frozen=True)
+class LearnedSource:
+    """One address. ``roles`` are the internal roles that it used, ``connections`` the most at one
+    time, ``packets`` the number counted in audit mode. ``why`` explains the decision in words.
+    """
+
+    address: str
+    roles: tuple[str, ...]
+    workloads: tuple[str, ...]
+    connections: int
+    packets: int
+    public: bool
+    decision: Decision
+    why: str
+
+
+@dataclass(frozen=True)
+class LearnedNetwork:
+    """One proposed network, of whose ``addresses`` so many were ``seen``."""
+
+    network: str
+    seen: int
+    addresses: int
+    public: bool
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The answer of `vllmwall learn`: the sources seen in ``seconds``, and the proposed peers.
+
+    ``file`` is the drop-in for them, ``text`` its whole content, ``diff`` the unified diff from its
+    present content; both are empty if nothing is proposed. Nothing was applied.
+    """
+
+    version: int
+    time: float
+    seconds: float
+    mode: Mode
+    sources: tuple[LearnedSource, ...]
+    networks: tuple[LearnedNetwork, ...]
+    file: str
+    text: str
+    diff: str
+    notes: tuple[str, ...]
+
+
 @dataclass
 class _Source:
-    """What was seen of one address."""
+    """The sums for one address."""
 
     roles: set[str] = field(default_factory=set)
     workloads: set[str] = field(default_factory=set)
@@ -44,16 +90,16 @@ class _Source:
 
 
 class Watching:
-    """Adds up what the daemon tells again and again."""
+    """Adds up the daemon's answers."""
 
     def __init__(self) -> None:
         self._sources: dict[Address, _Source] = {}
         self._peers = NetworkSet(())
-        self._mode = "enforce"
+        self._mode: Mode = "enforce"
         self._notes: dict[str, None] = {}
 
     def take(self, facts: LearnFactsJson) -> None:
-        """One more look."""
+        """Add one answer."""
         self._peers = NetworkSet(ip_network(text) for text in facts["peers"])
         self._mode = _mode_of(facts)
         now: dict[Address, int] = {}
@@ -74,27 +120,27 @@ class Watching:
 
     def answer(
         self, old: Collection[Network], old_text: str, file: str, seconds: float, *, exact: bool
-    ) -> LearnJson:
-        """The proposal. ``old`` and ``old_text`` are what ``file`` holds already."""
-        sources = {one: self._source_json(one) for one in sorted(self._sources, key=_order)}
-        wanted = [one for one, told in sources.items() if told["decision"] == "proposed"]
-        outside = [one for one, told in sources.items() if told["decision"] == "left out"]
+    ) -> Proposal:
+        """The proposal. ``old`` and ``old_text`` are the present content of ``file``."""
+        sources = {one: self._learned(one) for one in sorted(self._sources, key=_order)}
+        wanted = [one for one, told in sources.items() if told.decision == "proposed"]
+        outside = [one for one, told in sources.items() if told.decision == "left out"]
         networks = exactly(wanted) if exact else sensibly(wanted, outside)
-        listed = [self._network_json(one, wanted) for one in networks if one.prefixlen > 0]
+        listed = [self._network(one, wanted) for one in networks if one.prefixlen > 0]
         now = time.time()
         text = _text(listed, old, now, seconds) if listed else ""
-        return {
-            "version": LEARN_VERSION,
-            "time": now,
-            "seconds": seconds,
-            "mode": self._mode,  # type: ignore[typeddict-item]
-            "sources": list(sources.values()),
-            "networks": listed,
-            "file": file,
-            "text": text,
-            "diff": _diff(old_text, text, file) if text else "",
-            "notes": [*self._notes, *self._warnings(listed)],
-        }
+        return Proposal(
+            version=1,
+            time=now,
+            seconds=seconds,
+            mode=self._mode,
+            sources=tuple(sources.values()),
+            networks=tuple(listed),
+            file=file,
+            text=text,
+            diff=_diff(old_text, text, file) if text else "",
+            notes=(*self._notes, *self._warnings(listed)),
+        )
 
     def _take_client(self, address: Address, client: ClientJson) -> int:
         source = self._sources.setdefault(address, _Source())
@@ -116,64 +162,64 @@ class Watching:
     def _note_problems(self, facts: LearnFactsJson) -> None:
         notes = list(facts["connections"]["problems"])
         if not facts["connections"]["complete"]:
-            notes.append("there were more connections than could be read: some may be missing")
+            notes.append("there were too many connections to read all: some may be missing")
         if facts["blocked"]["more"] or any(
             space["full"] for space in facts["blocked"]["namespaces"]
         ):
-            notes.append("there were more sources than could be told: some may be missing")
+            notes.append("there were too many blocked sources to list all: some may be missing")
         self._notes.update(dict.fromkeys(notes))
 
-    def _source_json(self, address: Address) -> LearnedSourceJson:
+    def _learned(self, address: Address) -> LearnedSource:
         source = self._sources[address]
         decision, why = self._decision(address, source)
-        return {
-            "address": str(address),
-            "roles": sorted(source.roles),
-            "workloads": sorted(source.workloads),
-            "connections": source.connections,
-            "packets": source.packets,
-            "public": not is_private(address),
-            "decision": decision,  # type: ignore[typeddict-item]
-            "why": why,
-        }
+        return LearnedSource(
+            address=str(address),
+            roles=tuple(sorted(source.roles)),
+            workloads=tuple(sorted(source.workloads)),
+            connections=source.connections,
+            packets=source.packets,
+            public=not is_private(address),
+            decision=decision,
+            why=why,
+        )
 
-    def _decision(self, address: Address, source: _Source) -> tuple[str, str]:
+    def _decision(self, address: Address, source: _Source) -> tuple[Decision, str]:
         if address in self._peers:
-            return "peer", "it is a peer already"
+            return "peer", "it is already a peer"
         if source.connections:
             return "proposed", "it was connected"
         if source.packets and is_private(address):
-            return "proposed", "it tried, no connection of it was seen"
+            return "proposed", "it tried to connect, but no connection was seen"
         if source.packets:
-            return "left out", "it tried, no connection of it was seen, and it is a public address"
+            return "left out", "it is public and tried to connect, but no connection was seen"
         if source.groups:
             return "left out", f"only {', '.join(sorted(source.groups))} may connect there"
         if source.refused:
-            return "left out", "it was refused: vllmwall blocked tells more"
-        return "left out", "it used nothing internal"
+            return "left out", "it was blocked: see vllmwall blocked"
+        return "left out", "it used no internal port"
 
-    def _network_json(self, network: Network, wanted: Iterable[Address]) -> LearnedNetworkJson:
+    def _network(self, network: Network, wanted: Iterable[Address]) -> LearnedNetwork:
         within = NetworkSet([network])
         inside = [one for one in wanted if one in within]
-        return {
-            "network": str(network),
-            "seen": len(inside),
-            "addresses": network.num_addresses,
-            "public": has_public(network),
-            "roles": sorted({role for one in inside for role in self._sources[one].roles}),
-        }
+        return LearnedNetwork(
+            network=str(network),
+            seen=len(inside),
+            addresses=network.num_addresses,
+            public=has_public(network),
+            roles=tuple(sorted({role for one in inside for role in self._sources[one].roles})),
+        )
 
-    def _warnings(self, networks: Collection[LearnedNetworkJson]) -> list[str]:
+    def _warnings(self, networks: Collection[LearnedNetwork]) -> list[str]:
         notes = []
         if self._mode == "enforce":
             notes.append(
-                'the wall is enforced, so only peers can connect: learn with mode = "audit"'
+                'the mode is enforce, so only peers can connect: learn with mode = "audit"'
             )
         elif networks:
-            notes.append("nobody was kept out meanwhile: make sure that you know each of them")
-        public = [one["network"] for one in networks if one["public"]]
+            notes.append("nothing was blocked meanwhile: make sure that you know each source")
+        public = [one.network for one in networks if one.public]
         if public:
-            notes.append(f"not private, so be sure whose it is: {', '.join(public)}")
+            notes.append(f"not private, so check who owns it: {', '.join(public)}")
         return notes
 
 
@@ -185,11 +231,11 @@ def _note_use(source: _Source, use: ClientJson | RefusedJson) -> None:
 
 
 def _is_internal(use: ClientJson | RefusedJson) -> bool:
-    """Who uses the api, however few may, is a client and no peer."""
+    """Sources that use the API are clients, not peers."""
     return PUBLIC not in use["audience"] and use["role"] != Role.API.value
 
 
-def _mode_of(facts: LearnFactsJson) -> str:
+def _mode_of(facts: LearnFactsJson) -> Mode:
     if facts["blocked"]["down"]:
         return "down"
     modes = {space["mode"] for space in facts["blocked"]["namespaces"]}
@@ -197,23 +243,23 @@ def _mode_of(facts: LearnFactsJson) -> str:
 
 
 def _text(
-    networks: Iterable[LearnedNetworkJson], old: Iterable[Network], now: float, seconds: float
+    networks: Iterable[LearnedNetwork], old: Iterable[Network], now: float, seconds: float
 ) -> str:
-    """The drop-in: what is in it stays, unless something proposed holds it."""
+    """The drop-in: its present networks are kept, unless a proposed one contains them."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-    new = {ip_network(one["network"]): _comment(one) for one in networks}
+    new = {ip_network(one.network): _comment(one) for one in networks}
     lines: dict[Network, str] = {}
     for network in merged([*new, *old]):
-        lines[network] = new.get(network, "from before")
+        lines[network] = new.get(network, "already in this file")
     listed = "".join(f'  "{network}",  # {comment}\n' for network, comment in lines.items())
     return f"{MARK} on {when}, from {seconds:.0f} s.\n[peers]\ncidrs = [\n{listed}]\n"
 
 
-def _comment(one: LearnedNetworkJson) -> str:
-    parts = ["PUBLIC"] if one["public"] else []
-    if one["addresses"] > 1:
-        parts.append(f"{one['seen']} of {one['addresses']} seen")
-    roles = ", ".join(one["roles"]) or "a port that nobody listens at now"
+def _comment(one: LearnedNetwork) -> str:
+    parts = ["PUBLIC"] if one.public else []
+    if one.addresses > 1:
+        parts.append(f"{one.seen} of {one.addresses} seen")
+    roles = ", ".join(one.roles) or "a port without a listener now"
     return f"{', '.join(parts)}: {roles}" if parts else roles
 
 

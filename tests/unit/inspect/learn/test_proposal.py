@@ -10,8 +10,8 @@ import pytest
 from vllmwall.api.blocked_shapes import RefusedJson
 from vllmwall.api.connections_shapes import ClientJson
 from vllmwall.config.toml import loads
-from vllmwall.inspect.learn.proposal import Watching
-from vllmwall.inspect.learn.shape import LearnedSourceJson, LearnFactsJson, LearnJson
+from vllmwall.inspect.learn.proposal import LearnedSource, Proposal, Watching
+from vllmwall.inspect.learn.shape import LearnFactsJson
 
 Kind = Literal["enforce", "audit"]
 
@@ -100,7 +100,7 @@ def facts(
     }
 
 
-def learned(*looks: LearnFactsJson, old: str = "", text: str = "") -> LearnJson:
+def learned(*looks: LearnFactsJson, old: str = "", text: str = "") -> Proposal:
     """The proposal after these looks."""
     watching = Watching()
     for look in looks:
@@ -109,32 +109,32 @@ def learned(*looks: LearnFactsJson, old: str = "", text: str = "") -> LearnJson:
     return watching.answer(networks, text, "/etc/learned.toml", 60.0, exact=False)
 
 
-def of(answer: LearnJson, address: str) -> LearnedSourceJson:
-    (found,) = (one for one in answer["sources"] if one["address"] == address)
+def of(answer: Proposal, address: str) -> LearnedSource:
+    (found,) = (one for one in answer.sources if one.address == address)
     return found
 
 
-def proposed(answer: LearnJson) -> list[str]:
-    return [one["network"] for one in answer["networks"]]
+def proposed(answer: Proposal) -> list[str]:
+    return [one.network for one in answer.networks]
 
 
 def test_who_was_connected_to_an_internal_port_is_proposed() -> None:
     """With what it was for."""
     answer = learned(facts(client("10.0.0.2"), client("fd00::2", role="gloo")))
     assert ["10.0.0.2/32", "fd00::2/128"] == proposed(answer)
-    assert (["gloo"], ["tiny"], 1) == (
-        of(answer, "fd00::2")["roles"],
-        of(answer, "fd00::2")["workloads"],
-        of(answer, "fd00::2")["connections"],
+    assert (("gloo",), ("tiny",), 1) == (
+        of(answer, "fd00::2").roles,
+        of(answer, "fd00::2").workloads,
+        of(answer, "fd00::2").connections,
     )
 
 
 @pytest.mark.parametrize(
     ("use", "why"),
     [
-        (client("10.0.0.2", "api", "public"), "nothing internal"),
-        (client("10.0.0.2", "api", "peers"), "nothing internal"),
-        (client("10.0.0.2", "metrics", "public"), "nothing internal"),
+        (client("10.0.0.2", "api", "public"), "no internal port"),
+        (client("10.0.0.2", "api", "peers"), "no internal port"),
+        (client("10.0.0.2", "metrics", "public"), "no internal port"),
         (client("10.0.0.2", "metrics", "monitoring"), "only monitoring may connect"),
     ],
 )
@@ -142,8 +142,8 @@ def test_who_needs_no_entry_gets_none(use: ClientJson, why: str) -> None:
     """The api's clients above all, however few may use it; and an entry that would not help."""
     answer = learned(facts(use))
     assert [] == proposed(answer)
-    assert ("", "") == (answer["text"], answer["diff"])
-    assert why in of(answer, "10.0.0.2")["why"]
+    assert ("", "") == (answer.text, answer.diff)
+    assert why in of(answer, "10.0.0.2").why
 
 
 def test_the_api_and_a_port_beside_it_make_a_peer() -> None:
@@ -159,8 +159,8 @@ def test_this_host_and_known_peers_are_not_proposed() -> None:
         facts(client("10.0.0.1", here=True), client("10.0.0.2"), peers=("10.0.0.2/31",))
     )
     assert [] == proposed(answer)
-    assert "peer" == of(answer, "10.0.0.2")["decision"]
-    assert ["10.0.0.2"] == [one["address"] for one in answer["sources"]]
+    assert "peer" == of(answer, "10.0.0.2").decision
+    assert ["10.0.0.2"] == [one.address for one in answer.sources]
 
 
 def test_who_was_refused_in_earnest_is_not_let_in_by_asking_often() -> None:
@@ -175,8 +175,8 @@ def test_a_public_address_that_only_tried_is_left_out() -> None:
     assert [] == proposed(learned(facts(knocks=(refused("203.0.113.5", "audit"),))))
     answer = learned(facts(client("203.0.113.5")))
     assert ["203.0.113.5/32"] == proposed(answer)
-    assert "# PUBLIC: nccl" in answer["text"]
-    assert any("203.0.113.5/32" in note for note in answer["notes"])
+    assert "# PUBLIC: nccl" in answer.text
+    assert any("203.0.113.5/32" in note for note in answer.notes)
 
 
 def test_packets_at_the_api_prove_nothing() -> None:
@@ -186,25 +186,25 @@ def test_packets_at_the_api_prove_nothing() -> None:
 
 def test_it_says_when_it_cannot_learn() -> None:
     """Behind an enforced wall nobody new is ever connected."""
-    assert any("audit" in note for note in learned(facts(mode="enforce"))["notes"])
-    assert [] == learned(facts(mode="audit"))["notes"]
+    assert any("audit" in note for note in learned(facts(mode="enforce")).notes)
+    assert () == learned(facts(mode="audit")).notes
 
 
 def test_the_most_connections_at_one_time_are_told() -> None:
     """Over several looks, and over several ports in one."""
     one, two = client("10.0.0.2"), client("10.0.0.2", role="gloo", port=2)
     answer = learned(facts(one, two), facts(one))
-    assert 2 == of(answer, "10.0.0.2")["connections"]
-    assert ["gloo", "nccl"] == of(answer, "10.0.0.2")["roles"]
+    assert 2 == of(answer, "10.0.0.2").connections
+    assert ("gloo", "nccl") == of(answer, "10.0.0.2").roles
 
 
 def test_the_text_is_toml_and_the_diff_leads_to_it() -> None:
     """What the file holds already stays in it."""
     answer = learned(facts(client("10.0.0.2")), old="10.9.0.0/24", text="old\n")
-    assert {"peers": {"cidrs": ["10.0.0.2/32", "10.9.0.0/24"]}} == loads(answer["text"])
-    assert answer["diff"].startswith("--- /etc/learned.toml\n+++ /etc/learned.toml\n")
-    assert "\n-old\n" in answer["diff"]
+    assert {"peers": {"cidrs": ["10.0.0.2/32", "10.9.0.0/24"]}} == loads(answer.text)
+    assert answer.diff.startswith("--- /etc/learned.toml\n+++ /etc/learned.toml\n")
+    assert "\n-old\n" in answer.diff
     fresh = learned(facts(client("10.0.0.2")))
-    assert fresh["diff"].startswith("--- /dev/null\n+++ /etc/learned.toml\n")
-    added = [line[1:] for line in fresh["diff"].splitlines()[3:]]
-    assert fresh["text"] == "\n".join(added) + "\n"
+    assert fresh.diff.startswith("--- /dev/null\n+++ /etc/learned.toml\n")
+    added = [line[1:] for line in fresh.diff.splitlines()[3:]]
+    assert fresh.text == "\n".join(added) + "\n"
