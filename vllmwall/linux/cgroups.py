@@ -23,10 +23,10 @@ _CONTAINER = re.compile(r"(?:.*[-:])?[0-9a-f]{64}")  # docker/<id>, kubepods/…
 
 
 def mount_point(mounts: str = "/proc/self/mountinfo") -> Path | None:
-    """Where the whole v2 hierarchy is and can be seen; None: nowhere.
+    """The mount point of the whole v2 hierarchy; None: there is none that can be seen.
 
-    Hybrid hosts have it beside the v1 ones. A bind mount of a part of it, and one that lies
-    below another mount, are in the list too; in its place can be a cgroup of the same name.
+    Hybrid hosts have it beside the v1 hierarchies. Bind mounts of a part of it are skipped, and
+    so are mounts that another one hides, even if a cgroup of the same name is in their place.
     """
     try:
         lines = Path(mounts).read_text(errors="replace").splitlines()
