@@ -17,7 +17,7 @@ def confirm(state: State, _: Json) -> Json:
     """Keep the change that was made on trial."""
     waiting = noted(state.options.runtime_dir)
     if waiting is None:
-        raise ControlError("failed", "nothing waits to be confirmed: it was, or its time is over")
+        raise ControlError("failed", "no change is waiting: it was confirmed, or its time is over")
     forget(state.options.runtime_dir)
     state.on_trial = None
     state.log(EventKey.CHANGE_CONFIRMED, change=waiting.what)

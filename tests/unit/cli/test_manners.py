@@ -130,7 +130,7 @@ FAILURES = [
     ("not-running", 3, ["status"]),
     ("usage", 2, ["peers", "add", "10.0.0.0/8", "--for", "1h", "--save"]),
     ("usage", 2, ["peers", "add", "10.0.0.0/8", "--for", "1x"]),
-    ("usage", 2, ["explain", "192.0.2.9:70000", "80"]),
+    ("usage", 2, ["explain", "192.0.2.9", "80", "--proto", "sctp"]),
     ("usage", 2, ["daemon", "--socket", "/x"]),
     ("failed", 1, ["explain", "no-such-host.invalid", "80"]),
     ("failed", 1, ["recognize", __file__]),

@@ -75,7 +75,7 @@ def replies() -> dict[str, dict[str, object]]:
         ("completion bash", 0, "_VLLMWALL_COMPLETE"),
         ("run no-such-command-here", 127, ""),
         ("daemon --no-such-option", 2, ""),
-        ("explain 192.0.2.9:0 80", 2, ""),
+        ("explain 192.0.2.9 80 --proto sctp", 2, ""),
         ("audit --help", 0, "--fail-on"),
         ("doctor --help", 0, "--all"),
         ("prove --help", 0, "--peer"),
