@@ -32,6 +32,7 @@ while time.monotonic() < end:
     try:
         s.connect((address, port))
         first, last = first or begun, time.monotonic()
+        time.sleep(0.004)  # nobody accepts: the backlog of 128 must not end it first
     except ConnectionRefusedError:
         time.sleep(0.0005)  # nothing listens yet
     except TimeoutError:
