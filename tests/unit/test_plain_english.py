@@ -31,7 +31,7 @@ _RIDDLE = re.compile(r"(?:What|Who|Whose|Whom|Whether)\b")
 _EXAMPLES = re.compile(r"^\| instead of \|.*?\n\n", re.MULTILINE | re.DOTALL)
 _TEXTS = ["*.md", "docs/**/*.md", "systemd/**/*", "packaging/**/*", "tests/bench/*.[pc]*"]
 _NOT_OURS = {".json", ".txt", ".pyc"}  # Grafana's, pip's, Python's
-_CODE = ["packaging/**/*.py", "tests/bench/*.py"]
+_CODE = ["packaging/**/*.py", "tests/bench/*.py", "vllmwall/**/*.py"]
 
 
 def texts() -> list[Path]:

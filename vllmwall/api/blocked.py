@@ -1,4 +1,4 @@
-"""Who was refused: `vllmwall blocked`."""
+"""`vllmwall blocked`: the sources that walls refused, and which of them may be forgotten peers."""
 
 from __future__ import annotations
 

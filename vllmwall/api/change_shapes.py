@@ -1,4 +1,4 @@
-"""What the commands that check and change hold with ``--json``: peers, check, down, confirm."""
+"""Answers under ``--json`` of commands that check and change: peers, check, down, confirm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is connected to the workloads of this node: `vllmwall connections`."""
+"""`vllmwall connections`: the clients that are connected to the workloads of this node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `vllmwall learn` looks at, each second: connections, refusals and peers at one time."""
+"""`vllmwall learn` looks at this each second: connections, refusals and peers at one time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recognition says, as JSON for machines: `vllmwall recognize FILE --json`.
+"""A recognition as JSON for machines: `vllmwall recognize FILE --json`.
 
 Imports nothing of ours but the model.
 """

@@ -1,1 +1,1 @@
-"""Who may connect: pure functions from recognized workloads to wanted walls."""
+"""Decisions about who may connect: pure functions from recognized workloads to walls."""

@@ -1,4 +1,4 @@
-"""What `status` is computed from: plain facts that the daemon fills in after each question.
+"""Facts that `status` is computed from, which the daemon fills in for each request.
 
 Frozen values only. The rule of the whole report: what was not read back from the kernel just
 now is None, and None is shown as unknown, never as good. Imports only the model.

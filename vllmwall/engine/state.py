@@ -1,4 +1,4 @@
-"""What a command of the control socket may read, and what it may ask the daemon's loop to do.
+"""The part of the daemon that commands may read, and the few things that they may start.
 
 The daemon fills it in; commands, metrics and the status get it instead of the daemon itself.
 """
