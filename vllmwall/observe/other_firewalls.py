@@ -154,4 +154,4 @@ def _run(*argv: str) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         return f"{error.cmd[0]} ended with {error.returncode} {str(error.stderr).strip()}".strip()
-    return str(error)
+    return (isinstance(error, OSError) and error.strerror) or str(error)
