@@ -260,7 +260,7 @@ def churn(node: Secluded) -> None:
 
     def is_walled() -> bool:
         spaces = node.ask("reload")["namespaces"]
-        stand = [one for one in spaces if one["wall"] == "stands"]  # type: ignore[attr-defined,index]
+        stand = [one for one in spaces if one["wall"] == "active"]  # type: ignore[attr-defined,index]
         return len(stand) >= expected
 
     eventually(is_walled, "all namespaces with a listener have a wall", node.log)

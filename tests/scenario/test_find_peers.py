@@ -81,15 +81,15 @@ def test_what_is_proposed_lets_the_ranks_in_and_nobody_else(
     assert ["10.7.0.4/30", f"{FAR}/32", f"{PRIVATE[0]}/32", f"{PRIVATE[1]}/128"] == proposed(answer)
     assert "left out" == decisions(answer)[lab.stranger.ipv4]
     assert not (tmp_path / "conf.d").exists(), "nothing is written unasked"
-    assert [] == node.ask("peers.list")["peers"]["networks"]  # type: ignore[index]
+    assert [] == node.ask("peers.list")["networks"]  # type: ignore[index]
 
     shown = run(node, "learn", "--now")
     assert '+  "10.7.0.4/30",  # 3 of 4 seen' in shown
     assert "Nothing was applied." in shown
     run(node, "learn", "--now", "--write", answer.file)
-    assert [] == node.ask("peers.list")["peers"]["networks"], "not before a reload"  # type: ignore[index]
+    assert [] == node.ask("peers.list")["networks"], "not before a reload"  # type: ignore[index]
     node.ask("reload")
-    assert proposed(answer) == node.ask("peers.list")["peers"]["networks"]  # type: ignore[index]
+    assert proposed(answer) == node.ask("peers.list")["networks"]  # type: ignore[index]
     again = learned(node, "--now")
     assert ((), "") == (again.networks, again.diff)
 

@@ -124,7 +124,7 @@ class Guarded:
             workloads = self.ask("status")["workloads"]
             return [one["rule"] for each in workloads for one in each["listeners"]]  # type: ignore[attr-defined]
 
-        eventually(lambda: rules() == ["stands"] * listeners, "the rules stand")
+        eventually(lambda: rules() == ["active"] * listeners, "the rules stand")
 
     def listeners(self) -> list[dict[str, object]]:
         """All listeners of all workloads, as `status` shows them."""
@@ -144,7 +144,7 @@ class Guarded:
         """Until the rule of this port is active."""
 
         def is_active() -> bool:
-            return (port, "stands") in [(one["port"], one["rule"]) for one in self.listeners()]
+            return (port, "active") in [(one["port"], one["rule"]) for one in self.listeners()]
 
         eventually(is_active, f"the rule of port {port} is active", self._shown)
 

@@ -7,7 +7,8 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from vllmwall.decide.walls import decide
-from vllmwall.engine.facts import BackendFacts, NamespaceFacts, StatusFacts
+from vllmwall.engine.facts import BackendFacts
+from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
 from vllmwall.model import Policy, Role, Wall
 from vllmwall.observe.snapshot import load
 from vllmwall.recognize import recognize

@@ -12,7 +12,7 @@ from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Wall
-from vllmwall.networks import PeerList
+from vllmwall.networks.peerlist import PeerList
 
 
 class Refusing(Nftables):

@@ -70,7 +70,7 @@ def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode
     made: list[str] = []
     assert 0 == node.hammered(lambda: made.append(node.serve("host", "--network=host")))
     assert [GUARDED, ("open", "open")] == node.outside(STRANGER, PEER)
-    assert "stands" == node.guard(f"/docker-{made[0]}.scope")
+    assert "active" == node.guard(f"/docker-{made[0]}.scope")
 
 
 def test_a_container_that_starts_again_is_closed_again(node: ContainerNode) -> None:
@@ -97,7 +97,7 @@ def test_real_torch_trains_on_in_a_container(node: ContainerNode) -> None:
     node.eventually(lambda: "step 1 " in node.box.run(*said).stdout, "it trains")
     found = [node.lab.stranger.connect(ADDRESS, INTERNAL, source=one) for one in (STRANGER, PEER)]
     assert ["timeout", "open"] == found
-    assert "stands" == node.guard(f"/docker-{made}.scope")
+    assert "active" == node.guard(f"/docker-{made}.scope")
     steps = node.box.run(*said).stdout.count("step ")
     node.eventually(lambda: node.box.run(*said).stdout.count("step ") > steps + 2, "it trains on")
 
@@ -108,7 +108,7 @@ def test_published_ports_meet_the_wall_in_the_container(node: ContainerNode) -> 
     assert 0 == node.hammered(lambda: made.append(node.serve("published", *PUBLISHED)))
     assert [GUARDED, ("open", "open")] == node.outside(STRANGER, PEER)
     assert [("open", "silent")] * 2 == node.outside(STRANGER6, PEER6)
-    assert "stands" == node.guard(f"/docker-{made[0]}.scope")
+    assert "active" == node.guard(f"/docker-{made[0]}.scope")
 
 
 @pytest.mark.usefixtures("published")

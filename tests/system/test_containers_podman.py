@@ -75,7 +75,7 @@ def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode
     )
     assert 0 == opened
     node.eventually(lambda: node.outside(STRANGER, PEER) == [GUARDED, ("open",) * 2], "guarded")
-    assert "stands" == node.guard(made[0])
+    assert "active" == node.guard(made[0])
 
 
 def test_published_ports_meet_the_wall_in_the_container(node: ContainerNode) -> None:
@@ -83,7 +83,7 @@ def test_published_ports_meet_the_wall_in_the_container(node: ContainerNode) -> 
     made: list[str] = []
     assert 0 == node.hammered(lambda: made.append(node.serve("published", *PUBLISHED)))
     assert [GUARDED, ("open", "open")] == node.outside(STRANGER, PEER)
-    assert "stands" == node.guard(made[0])
+    assert "active" == node.guard(made[0])
     before = node.others_rules()
     assert "NETAVARK-DN-" in before
     node.box.run("vllmwall", "down")
@@ -152,7 +152,7 @@ def test_what_a_rootless_container_publishes_is_guarded_on_the_host(
     run = ("podman", "--storage-driver=vfs", "run", "--detach", *PUBLISHED, *mounts, "--rootfs")
     made = alice(*run, BASE, "/srv/vllm", "serve", "tiny")
     node.eventually(lambda: node.outside(STRANGER, PEER) == [GUARDED, ("open",) * 2], "guarded")
-    assert "stands" == node.guard(made)
+    assert "active" == node.guard(made)
     explained = json.loads(node.ask("explain", STRANGER, str(INTERNAL), "--json").stdout)
     assert {"closed"} == {one["verdict"] for one in explained["answers"]}
     proof = node.ask("prove")

@@ -1,51 +1,81 @@
-"""Ban, unban, and who is banned."""
+"""`vllmwall ban`, `unban` and `bans`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
-from vllmwall.api.bans_shapes import BANS_VERSION, BansJson
-from vllmwall.api.errors import ControlError, Json
-from vllmwall.api.networks import networks_of
+from vllmwall.api.errors import ControlError
+from vllmwall.api.networks import NetworksRequest, networks_of
+from vllmwall.api.wire import NoArguments
 from vllmwall.decide.bannable import InUse, why_never, why_not
 from vllmwall.engine.event_keys import EventKey
-from vllmwall.engine.state import State
 from vllmwall.linux import netlink
 from vllmwall.linux.connections import decoded, handles
 from vllmwall.linux.netns import run_in
 from vllmwall.model import Address, Mode, Network, Proto
-from vllmwall.networks.banlist import BanError
+from vllmwall.networks.banlist import Ban, BanError
 from vllmwall.observe.addresses import own_addresses
+
+if TYPE_CHECKING:
+    from vllmwall.engine.state import State
 
 _LONGEST_REASON = 200
 
 
-def show(state: State, _: Json) -> Json:
-    """The bans in force."""
+@dataclass(frozen=True)
+class BanRequest:
+    """Ban networks for ``seconds`` (None: for good).
+
+    ``ssh_client`` is the address from which the asking user is connected by ssh, empty without
+    ssh: only ``force`` bans it, and peers.
+    """
+
+    networks: tuple[str, ...]
+    ssh_client: str
+    seconds: float | None = None
+    reason: str = ""
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bans:
+    """The active bans. ``enforced`` is False where nothing is dropped; ``problems`` say why.
+    ``severed`` is how many connections this request reset."""
+
+    version: int = 1
+    bans: tuple[Ban, ...]
+    enforced: bool
+    severed: int
+    problems: tuple[str, ...]
+
+
+def show(state: State, _: NoArguments) -> Bans:
+    """The active bans."""
     return _answer(state)
 
 
-def ban(state: State, arguments: Json) -> Json:
-    """Ban networks at once, their connections too."""
-    networks = networks_of(arguments)
-    _refuse(state, networks, arguments)
-    seconds = arguments.get("seconds")
-    if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+def ban(state: State, request: BanRequest) -> Bans:
+    """Ban networks at once and reset their connections."""
+    networks = networks_of(request.networks)
+    _refuse(state, networks, request)
+    if request.seconds is not None and not request.seconds > 0:
         raise ControlError("bad-request", "seconds: a number above 0 is needed")
-    reason = _plain(arguments.get("reason"))
-    until = float(seconds) if isinstance(seconds, int | float) else None
-    return _change(state, lambda: state.reconciler.bans.add(networks, until, reason), networks)
+    reason = "".join(one for one in request.reason if one.isprintable())[:_LONGEST_REASON]
+    bans = state.reconciler.bans
+    return _change(state, lambda: bans.add(networks, request.seconds, reason), networks)
 
 
-def unban(state: State, arguments: Json) -> Json:
-    """Lift bans at once."""
-    networks = networks_of(arguments)
+def unban(state: State, request: NetworksRequest) -> Bans:
+    """Remove bans at once."""
+    networks = networks_of(request.networks)
     return _change(state, lambda: state.reconciler.bans.remove(networks), networks)
 
 
-def _change(state: State, change: Callable[[], None], networks: tuple[Network, ...]) -> Json:
+def _change(state: State, change: Callable[[], None], networks: tuple[Network, ...]) -> Bans:
     try:
         change()
     except BanError as error:
@@ -57,41 +87,32 @@ def _change(state: State, change: Callable[[], None], networks: tuple[Network, .
     return _answer(state, state.reconciler.walls.severed - before)
 
 
-def _answer(state: State, severed: int = 0) -> BansJson:
-    keeper = state.reconciler
-    problems = [*keeper.bans.problems, *(text for _, text in keeper.walls.failures())]
-    if keeper.down:
+def _answer(state: State, severed: int = 0) -> Bans:
+    reconciler = state.reconciler
+    enforced = not reconciler.down and reconciler.policy.mode is Mode.ENFORCE
+    problems = [*reconciler.bans.problems, *(text for _, text in reconciler.walls.failures())]
+    if reconciler.down:
         problems.append("the walls are down on request: no ban counts until `vllmwall up`")
-    elif keeper.policy.mode is Mode.AUDIT:
+    elif not enforced:
         problems.append("audit mode drops nothing: bans only count packets")
-    enforced = not keeper.down and keeper.policy.mode is Mode.ENFORCE
-    return {
-        "version": BANS_VERSION,
-        "bans": [
-            {
-                "network": str(one.network),
-                "since": one.since,
-                "expires": one.expires,
-                "reason": one.reason,
-            }
-            for one in keeper.bans.bans()
-        ],
-        "enforced": enforced,
-        "severed": severed,
-        "problems": problems,
-    }
+    return Bans(
+        bans=reconciler.bans.bans(),
+        enforced=enforced,
+        severed=severed,
+        problems=tuple(problems),
+    )
 
 
-def _refuse(state: State, networks: tuple[Network, ...], arguments: Json) -> None:
-    spared = _in_use(state, arguments.get("ssh_client"))
+def _refuse(state: State, networks: tuple[Network, ...], request: BanRequest) -> None:
+    spared = _in_use(state, request.ssh_client)
     for network in networks:
         if never := why_never(network, spared):
             raise ControlError("failed", f"not banned: {never}")
-        if (why := why_not(network, spared)) and arguments.get("force") is not True:
-            raise ControlError("failed", f"not banned: {why}. If you mean it, say --force")
+        if (why := why_not(network, spared)) and not request.force:
+            raise ControlError("failed", f"not banned: {why}", "To ban it, use --force.")
 
 
-def _in_use(state: State, ssh_client: object) -> InUse:
+def _in_use(state: State, ssh_client: str) -> InUse:
     keeper = state.reconciler
     ports = {port for proto, port in keeper.policy.failsafe if proto is Proto.TCP}
     own: set[Address] = set()
@@ -110,13 +131,7 @@ def _connected_to(ports: set[int]) -> set[Address]:
     return {one.remote for one in found if one.local_port in ports}
 
 
-def _address(value: object) -> Iterator[Address]:
-    if isinstance(value, str):
-        with suppress(ValueError):
-            address = ip_address(value.partition("%")[0])
-            yield getattr(address, "ipv4_mapped", None) or address
-
-
-def _plain(reason: object) -> str:
-    text = reason if isinstance(reason, str) else ""
-    return "".join(one for one in text if one.isprintable())[:_LONGEST_REASON]
+def _address(text: str) -> Iterator[Address]:
+    with suppress(ValueError):
+        address = ip_address(text.partition("%")[0])
+        yield getattr(address, "ipv4_mapped", None) or address

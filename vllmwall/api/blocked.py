@@ -4,29 +4,129 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
-from vllmwall.api.blocked_answer import BlockedFacts, blocked_json, by_packets, by_time
-from vllmwall.api.errors import Json
 from vllmwall.cidr import NetworkSet
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.refused_by import OrdersOf
 from vllmwall.enforce.nftables.ruleset import REMEMBERED
-from vllmwall.engine.refusals import MOST, Purpose, Refused
-from vllmwall.engine.state import State
-from vllmwall.model import Proto
+from vllmwall.engine.refusals import MOST, Knock, Ledger, Purpose, Record, Refused, Total
+from vllmwall.model import PEERS, PUBLIC, Address, Mode, Proto, Role
+
+if TYPE_CHECKING:
+    from vllmwall.engine.state import State
 
 _SHOWN = 1000
+_OFTEN = 3  # packets: one attempt is repeated by TCP after a second, and after three
+_PRIVATE = NetworkSet(
+    ip_network(text)
+    for text in (
+        "10.0.0.0/8",  # RFC 1918
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "169.254.0.0/16",  # RFC 3927
+        "fc00::/7",  # RFC 4193
+        "fe80::/10",  # RFC 4291
+    )
+)
 
 
-def blocked(state: State, arguments: Json) -> Json:
-    """The sources that were refused, with what they wanted.
+@dataclass(frozen=True)
+class BlockedRequest:
+    """All sources, which can take 0.3 s, instead of a thousand; the newest instead of those with
+    the most packets."""
 
-    With ``all`` every one, which can take 0.3 s; with ``newest`` the last thousand.
+    all: bool = False
+    newest: bool = False
+
+
+@dataclass(frozen=True)
+class BlockedSource:
+    """One source at one port. ``mode`` audit: it would have been refused, and was let in.
+
+    ``packets`` and ``bytes`` are all that we know of, over every rebuild of the table that the
+    daemon saw. ``since`` is when the earliest packet that we know of came, ``last`` the newest
+    one (seconds since the epoch). ``name`` is what DNS calls the source, both ways; empty: not
+    known, or not asked. ``role`` and ``workload`` are empty where no listener was known there;
+    ``role`` is ``ban``, ``limit`` or ``lockdown`` where one of those refused it.
+    ``hint`` says in words what this may be, ``command`` what would let it in.
     """
-    order = by_time if arguments.get("newest") else by_packets
-    return blocked_json(look(state), MOST if arguments.get("all") else _SHOWN, order)
+
+    source: str
+    name: str
+    namespace: str
+    mode: Mode
+    proto: Proto
+    port: int
+    role: str
+    workload: str
+    audience: tuple[str, ...]
+    packets: int
+    bytes: int
+    since: float
+    last: float
+    hint: str
+    command: str
+
+
+@dataclass(frozen=True)
+class BlockedNamespace:
+    """What the wall of one network namespace refused in all.
+
+    ``unnamed_packets`` are those of sources that the kernel has forgotten, or never had room for.
+    ``full``: it has no room now, so new sources are missing from the list and the counts of the
+    others are lower bounds. ``error``: why it could not be read.
+    """
+
+    inode: int
+    name: str
+    mode: Mode
+    packets: int
+    bytes: int
+    unnamed_packets: int
+    full: bool
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocked:
+    """The answer to `vllmwall blocked`. ``since``: when the daemon first read the counters; what
+    the kernel remembered then counts too. ``down``: the walls are down on request. ``more`` is how
+    many sources the answer leaves out."""
+
+    version: int = 1
+    time: float
+    since: float
+    down: bool
+    namespaces: tuple[BlockedNamespace, ...]
+    sources: tuple[BlockedSource, ...]
+    more: int
+
+
+@dataclass(frozen=True)
+class BlockedFacts:
+    """What walls refused, as read just now. ``remembered`` is how many sources the kernel holds by
+    namespace and family, of at most ``room``; ``modes`` are those of the active walls."""
+
+    now: float
+    down: bool
+    ledger: Ledger
+    names: dict[int, str]
+    modes: dict[int, Mode]
+    errors: dict[int, str]
+    remembered: dict[tuple[int, int], int]
+    room: int
+    peers: NetworkSet
+
+
+def blocked(state: State, request: BlockedRequest) -> Blocked:
+    """The refused sources that were asked for, and the sums of all."""
+    most = MOST if request.all else _SHOWN
+    return blocked_of(look(state), most, newest=request.newest)
 
 
 def look(state: State) -> BlockedFacts:
@@ -55,6 +155,96 @@ def look(state: State) -> BlockedFacts:
         facts.remembered.update({(inode, family): n for family, n in families.items()})
     ledger.let_go(keeper.walls.spaces, now)
     return facts
+
+
+def blocked_of(facts: BlockedFacts, most: int = MOST, *, newest: bool = False) -> Blocked:
+    """What was refused: ``most`` sources, by default those with the most packets."""
+
+    def order(each: tuple[Knock, Record]) -> float:
+        return -each[1].last if newest else -each[1].total.packets
+
+    records = sorted(facts.ledger.records.items(), key=order)
+    named: Counter[tuple[int, Mode]] = Counter()
+    for knock, record in records:
+        named[knock.namespace, knock.mode] += record.total.packets
+    return Blocked(
+        time=facts.now,
+        since=facts.ledger.began,
+        down=facts.down,
+        namespaces=tuple(_namespace(inode, facts, named) for inode in sorted(facts.names)),
+        sources=tuple(_source(*each, facts) for each in records[:most]),
+        more=max(0, len(records) - most),
+    )
+
+
+def is_private(address: Address) -> bool:
+    """Whether an address is of a network that somebody here runs: RFC 1918, ULA, link-local.
+
+    Narrower than Python's ``is_private``, which counts the documentation networks.
+    """
+    return address in _PRIVATE
+
+
+def is_forgotten_peer(knock: Knock, record: Record, peers: NetworkSet) -> bool:
+    """Whether this looks like a peer that nobody named: adding it would let it in."""
+    return (
+        record.total.packets >= _OFTEN
+        and is_private(knock.source)
+        and record.purpose.role not in ("", Role.API.value)
+        and PEERS in record.purpose.audience
+        and knock.source not in peers
+    )
+
+
+def _namespace(
+    inode: int, facts: BlockedFacts, named: Mapping[tuple[int, Mode], int]
+) -> BlockedNamespace:
+    mode = facts.modes.get(inode, Mode.ENFORCE)
+    total = facts.ledger.totals.get((inode, mode), Total())
+    return BlockedNamespace(
+        inode=inode,
+        name=facts.names[inode],
+        mode=mode,
+        packets=total.packets,
+        bytes=total.bytes,
+        unnamed_packets=max(0, total.packets - named.get((inode, mode), 0)),
+        full=any(facts.remembered.get((inode, family), 0) >= facts.room for family in (4, 6)),
+        error=facts.errors.get(inode),
+    )
+
+
+def _source(knock: Knock, record: Record, facts: BlockedFacts) -> BlockedSource:
+    forgotten = is_forgotten_peer(knock, record, facts.peers)
+    return BlockedSource(
+        source=str(knock.source),
+        name="",
+        namespace=facts.names.get(knock.namespace, f"net:{knock.namespace}"),
+        mode=knock.mode,
+        proto=knock.proto,
+        port=knock.port,
+        role=record.purpose.role,
+        workload=record.purpose.workload,
+        audience=record.purpose.audience,
+        packets=record.total.packets,
+        bytes=record.total.bytes,
+        since=record.since,
+        last=record.last,
+        hint="this looks like a forgotten peer" if forgotten else _hint(knock, record, facts),
+        command=f"vllmwall peers add {_network(knock.source)} --save" if forgotten else "",
+    )
+
+
+def _hint(knock: Knock, record: Record, facts: BlockedFacts) -> str:
+    groups = [name for name in record.purpose.audience if name not in (PEERS, PUBLIC)]
+    if knock.source not in facts.peers:
+        return ""
+    if PEERS in record.purpose.audience:
+        return "it is a peer now"
+    return f"it is a peer, but only {', '.join(groups)} may connect" if groups else ""
+
+
+def _network(address: Address) -> str:
+    return f"{address}/{address.max_prefixlen}"
 
 
 def _purposes(state: State) -> Callable[[int, Refused], Purpose]:

@@ -11,14 +11,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
+    from vllmwall.api.bans import BanRequest, Bans
+    from vllmwall.api.blocked import Blocked, BlockedRequest
+    from vllmwall.api.connections import Connections
     from vllmwall.api.errors import Json
+    from vllmwall.api.events import Events, EventsRequest
+    from vllmwall.api.explain.answer import Explanation
+    from vllmwall.api.explain.targets import Question
+    from vllmwall.api.guard import Guarded, GuardRequest
     from vllmwall.api.later import Later
+    from vllmwall.api.learn import LearnFacts
+    from vllmwall.api.networks import NetworksRequest
+    from vllmwall.api.peers import AddRequest, PeersAnswer, RemoveRequest
+    from vllmwall.api.status import Status
+    from vllmwall.api.wire import NoArguments
     from vllmwall.engine.state import State
 
-    Handler = Callable[[State, Json], Json | Later]
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 
 class Access(Enum):
@@ -29,8 +42,9 @@ class Access(Enum):
 
 
 @dataclass(frozen=True)
-class Command:
-    """One row. ``handler`` is ``module:function`` below `vllmwall.api`.
+class Command(Generic[Q, A]):
+    """One row. The types of request and answer and the handler are ``module:name`` below
+    `vllmwall.api`; a type that is not given is any JSON object.
 
     ``about_asker``: the kernel's word on the asking process becomes the argument ``pid``.
     """
@@ -38,34 +52,89 @@ class Command:
     name: str
     access: Access
     handler: str
+    request: str = "errors:Json"
+    answer: str = "errors:Json"
     about_asker: bool = False
 
-    def load(self) -> Handler:
+    def load(self) -> Callable[[State, Q], A | Later[A]]:
         """The function that answers; imports its module."""
-        module, _, function = self.handler.partition(":")
-        return cast("Handler", getattr(import_module(f"vllmwall.api.{module}"), function))
+        return cast("Callable[[State, Q], A | Later[A]]", _named(self.handler))
 
+    @property
+    def request_type(self) -> type[Q]:
+        """The type of the request; imports its module."""
+        return cast("type[Q]", _named(self.request))
+
+    @property
+    def answer_type(self) -> type[A]:
+        """The type of the answer; imports its module."""
+        return cast("type[A]", _named(self.answer))
+
+
+def _named(where: str) -> object:
+    module, _, name = where.partition(":")
+    return getattr(import_module(f"vllmwall.api.{module}"), name)
+
+
+_NOTHING = "wire:NoArguments"
+_READER, _ROOT = Access.READER, Access.ROOT
+
+STATUS: Command[NoArguments, Status] = Command(
+    "status", _READER, "status:status", _NOTHING, "status:Status"
+)
+PLAN: Command[Json, Json] = Command("plan", _READER, "plan:plan")
+EXPLAIN: Command[Question, Explanation] = Command(
+    "explain",
+    _READER,
+    "explain.question:explain",
+    "explain.targets:Question",
+    "explain.answer:Explanation",
+)
+LIST_PEERS: Command[NoArguments, PeersAnswer] = Command(
+    "peers.list", _READER, "peers:show", _NOTHING, "peers:PeersAnswer"
+)
+ADD_PEERS: Command[AddRequest, PeersAnswer] = Command(
+    "peers.add", _ROOT, "peers:add", "peers:AddRequest", "peers:PeersAnswer"
+)
+REMOVE_PEERS: Command[RemoveRequest, PeersAnswer] = Command(
+    "peers.remove", _ROOT, "peers:remove", "peers:RemoveRequest", "peers:PeersAnswer"
+)
+BLOCKED: Command[BlockedRequest, Blocked] = Command(
+    "blocked", _READER, "blocked:blocked", "blocked:BlockedRequest", "blocked:Blocked"
+)
+CONNECTIONS: Command[NoArguments, Connections] = Command(
+    "connections", _READER, "connections:connections", _NOTHING, "connections:Connections"
+)
+LEARN: Command[NoArguments, LearnFacts] = Command(
+    "learn", _READER, "learn:learn", _NOTHING, "learn:LearnFacts"
+)
+EVENTS: Command[EventsRequest, Events] = Command(
+    "events", _READER, "events:events", "events:EventsRequest", "events:Events"
+)
+LIST_BANS: Command[NoArguments, Bans] = Command(
+    "bans.list", _READER, "bans:show", _NOTHING, "bans:Bans"
+)
+ADD_BANS: Command[BanRequest, Bans] = Command(
+    "bans.add", _ROOT, "bans:ban", "bans:BanRequest", "bans:Bans"
+)
+REMOVE_BANS: Command[NetworksRequest, Bans] = Command(
+    "bans.remove", _ROOT, "bans:unban", "networks:NetworksRequest", "bans:Bans"
+)
+RELOAD: Command[Json, Status] = Command("reload", _ROOT, "service:reload", answer="status:Status")
+UP: Command[Json, Status] = Command("up", _ROOT, "service:up", answer="status:Status")
+DOWN: Command[Json, Json] = Command("down", _ROOT, "service:down")
+CONFIRM: Command[Json, Json] = Command("confirm", _ROOT, "confirm:confirm")
+ROLLBACK: Command[Json, Json] = Command("rollback", _ROOT, "confirm:rollback")
+GUARD: Command[GuardRequest, Guarded] = Command(
+    "guard", _READER, "guard:guard", "guard:GuardRequest", "guard:Guarded", about_asker=True
+)
+SNAPSHOT: Command[Json, Json] = Command("snapshot", _READER, "snapshot:snapshot")
 
 _ROWS = (
-    Command("status", Access.READER, "status:status"),
-    Command("plan", Access.READER, "plan:plan"),
-    Command("explain", Access.READER, "explain.question:explain"),
-    Command("peers.list", Access.READER, "peers:show"),
-    Command("peers.add", Access.ROOT, "peers:add"),
-    Command("peers.remove", Access.ROOT, "peers:remove"),
-    Command("blocked", Access.READER, "blocked:blocked"),
-    Command("connections", Access.READER, "connections:connections"),
-    Command("learn", Access.READER, "learn:learn"),
-    Command("events", Access.READER, "events:events"),
-    Command("bans.list", Access.READER, "bans:show"),
-    Command("bans.add", Access.ROOT, "bans:ban"),
-    Command("bans.remove", Access.ROOT, "bans:unban"),
-    Command("reload", Access.ROOT, "service:reload"),
-    Command("up", Access.ROOT, "service:up"),
-    Command("down", Access.ROOT, "service:down"),
-    Command("confirm", Access.ROOT, "confirm:confirm"),
-    Command("rollback", Access.ROOT, "confirm:rollback"),
-    Command("guard", Access.READER, "guard:guard", about_asker=True),
-    Command("snapshot", Access.READER, "snapshot:snapshot"),
+    *(STATUS, PLAN, EXPLAIN, LIST_PEERS, ADD_PEERS, REMOVE_PEERS, BLOCKED, CONNECTIONS, LEARN),
+    *(EVENTS, LIST_BANS, ADD_BANS, REMOVE_BANS, RELOAD, UP, DOWN, CONFIRM, ROLLBACK, GUARD),
+    SNAPSHOT,
 )
-COMMANDS: Mapping[str, Command] = {row.name: row for row in _ROWS}
+COMMANDS: Mapping[str, Command[object, object]] = {
+    row.name: cast("Command[object, object]", row) for row in _ROWS
+}

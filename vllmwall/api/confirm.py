@@ -24,7 +24,7 @@ def confirm(state: State, _: Json) -> Json:
     return {"version": 1, "confirmed": waiting.what}
 
 
-def rollback(state: State, arguments: Json) -> Json | Later:
+def rollback(state: State, arguments: Json) -> Json | Later[Json]:
     """Take back the change with this token, if nobody has confirmed it."""
     waiting = noted(state.options.runtime_dir)
     if waiting is None or waiting.token != arguments.get("token"):
@@ -34,7 +34,7 @@ def rollback(state: State, arguments: Json) -> Json | Later:
     if waiting.what != "reload" or before is None:
         state.set_down(is_down=True)
         return _rolled_back(state, waiting.what)
-    later = Later()
+    later: Later[Json] = Later()
 
     def done(_: Exception | None) -> None:
         file, why = str(state.options.config), "taken back: nobody confirmed it in time"

@@ -1,26 +1,79 @@
-"""The newest events: the commands `events` and `watch`."""
+"""`vllmwall events`: the daemon's newest events."""
 
 from __future__ import annotations
 
-from vllmwall.api.errors import ControlError, Json
-from vllmwall.api.events_answer import events_json
-from vllmwall.engine.state import State
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vllmwall.engine.event_log import LoggedEvent
+    from vllmwall.engine.state import State
 
 _MOST = 500
 
 
-def events(state: State, arguments: Json) -> Json:
+@dataclass(frozen=True)
+class EventsRequest:
     """The events after number ``after`` of ``epoch``, the oldest first; without ``after`` the
-    newest ``most``. 500 at most in one answer."""
-    most, after = _number(arguments, "most", _MOST), _number(arguments, "after", -1)
-    most = min(most, _MOST)
-    if after < 0:
-        return events_json(state.event_log.last(most))
-    return events_json(state.event_log.since(after, str(arguments.get("epoch", "")), most))
+    newest ``most``. One answer has at most 500."""
+
+    most: int = _MOST
+    after: int = -1
+    epoch: str = ""
 
 
-def _number(arguments: Json, key: str, default: int) -> int:
-    value = arguments.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ControlError("bad-request", f"{key}: a whole number is needed")
-    return value
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One event; a line of `vllmwall events --json`.
+
+    ``number`` counts up from 1 since the daemon started and has no holes. Events that the
+    follower itself reports have the number 0: ``gap`` (events were dropped before they were asked
+    for), ``daemon_gone`` and ``daemon_back``. ``time`` is in seconds since the epoch.
+    """
+
+    version: int = 1
+    number: int
+    time: float
+    kind: str
+    level: str
+    namespace: str = ""
+    workload: str = ""
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """Some events. Each run of the daemon has its own ``epoch``. ``next`` is the number to ask
+    after, ``newest`` that of the newest event; ``lost`` events were dropped."""
+
+    version: int = 1
+    epoch: str
+    lost: int
+    next: int
+    newest: int
+    events: tuple[Event, ...]
+
+
+def events(state: State, request: EventsRequest) -> Events:
+    """The events that were asked for."""
+    most, log = min(request.most, _MOST), state.event_log
+    found = log.last(most) if request.after < 0 else log.since(request.after, request.epoch, most)
+    return Events(
+        epoch=found.epoch,
+        lost=found.lost,
+        next=found.events[-1].number if found.events else found.newest,
+        newest=found.newest,
+        events=tuple(map(_event, found.events)),
+    )
+
+
+def _event(one: LoggedEvent) -> Event:
+    return Event(
+        number=one.number,
+        time=one.time,
+        kind=one.key.key,
+        level=one.key.level,
+        namespace=one.namespace,
+        workload=one.workload,
+        detail=one.detail,
+    )

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from vllmwall.api.blocked import blocked
-from vllmwall.api.connections import connections
-from vllmwall.api.errors import Json
-from vllmwall.config import DROP_INS
-from vllmwall.engine.state import State
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vllmwall.api.blocked import Blocked, BlockedRequest, blocked
+from vllmwall.api.connections import Connections, connections
+from vllmwall.api.wire import NoArguments
+from vllmwall.linux.places import DROP_INS
+from vllmwall.model import Network
+
+if TYPE_CHECKING:
+    from vllmwall.engine.state import State
 
 
-def learn(state: State, _: Json) -> Json:
-    """Who uses what now, and where a proposal would go."""
-    return {
-        "version": 1,
-        "connections": connections(state, {}),
-        "blocked": blocked(state, {}),
-        "peers": [str(network) for network in state.reconciler.peers.networks()],
-        "conf_d": str(state.options.config.parent / DROP_INS),
-    }
+@dataclass(frozen=True, kw_only=True)
+class LearnFacts:
+    """Connections and refusals now, the peers, and the folder ``conf.d`` for a proposal."""
+
+    version: int = 1
+    connections: Connections
+    blocked: Blocked
+    peers: tuple[Network, ...]
+    conf_d: str
+
+
+def learn(state: State, request: NoArguments) -> LearnFacts:
+    """Everything that `vllmwall learn` needs of one moment."""
+    return LearnFacts(
+        connections=connections(state, request),
+        blocked=blocked(state, BlockedRequest()),
+        peers=state.reconciler.peers.networks(),
+        conf_d=str(state.options.config.parent / DROP_INS),
+    )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from vllmwall.api.errors import ControlError, Json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vllmwall.api.errors import ControlError
 from vllmwall.cidr import parse_network
 from vllmwall.model import Network
 
 
-def networks_of(arguments: Json) -> tuple[Network, ...]:
-    """The ``networks`` of a request. Raises ControlError."""
-    value = arguments.get("networks")
-    if not isinstance(value, list) or not value:
-        raise ControlError("bad-request", "networks: a list of CIDRs is needed")
+@dataclass(frozen=True)
+class NetworksRequest:
+    """Networks as people write them: CIDRs or addresses."""
+
+    networks: tuple[str, ...]
+
+
+def networks_of(texts: Iterable[str]) -> tuple[Network, ...]:
+    """The networks in a request. Raises ControlError."""
     try:
-        return tuple(parse_network(str(text)) for text in value)
+        found = tuple(map(parse_network, texts))
     except ValueError as error:
         raise ControlError("failed", str(error)) from error
+    if not found:
+        raise ControlError("bad-request", "networks: a list of CIDRs is needed")
+    return found

@@ -3,45 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from vllmwall.api.change_shapes import CHANGES_VERSION
-from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.errors import ControlError
 from vllmwall.api.networks import networks_of
-from vllmwall.api.status import peers_json
-from vllmwall.engine.state import State
+from vllmwall.api.wire import NoArguments
 from vllmwall.model import Network
-from vllmwall.networks import PeerError
+from vllmwall.networks.sources import PeerError, PeerSource
+
+if TYPE_CHECKING:
+    from vllmwall.engine.state import State
 
 
-def show(state: State, _: Json) -> Json:
+@dataclass(frozen=True)
+class AddRequest:
+    """Trust networks for ``seconds`` (None: for good); with ``save`` also in conf.d."""
+
+    networks: tuple[str, ...]
+    seconds: float | None = None
+    save: bool = False
+
+
+@dataclass(frozen=True)
+class RemoveRequest:
+    """Trust networks no longer; with ``save`` remove them from conf.d too."""
+
+    networks: tuple[str, ...]
+    save: bool = False
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The peers after merging, and where they come from."""
+
+    networks: tuple[Network, ...]
+    sources: tuple[PeerSource, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeersAnswer(Peers):
+    """The answer to `peers list`, `peers add` and `peers remove`."""
+
+    version: int = 1
+
+
+def show(state: State, _: NoArguments) -> PeersAnswer:
     """The peers and their sources."""
     peers = state.reconciler.peers
-    return {
-        "peers": {"version": CHANGES_VERSION, **peers_json(peers.networks(), peers.sources())},
-    }
+    return PeersAnswer(peers.networks(), peers.sources())
 
 
-def add(state: State, arguments: Json) -> Json:
-    """Trust networks at once: for ``seconds``, for good, or with ``save`` in conf.d."""
+def add(state: State, request: AddRequest) -> PeersAnswer:
+    """Trust networks at once."""
     peers = state.reconciler.peers
-    seconds = arguments.get("seconds")
-    if arguments.get("save"):
-        return _change(state, arguments, peers.save)
-    expires = peers.now() + seconds if isinstance(seconds, int | float) else None
-    return _change(state, arguments, lambda networks: peers.add(networks, expires))
+    if request.save:
+        return _change(state, request.networks, peers.save)
+    expires = None if request.seconds is None else peers.now() + request.seconds
+    return _change(state, request.networks, lambda networks: peers.add(networks, expires))
 
 
-def remove(state: State, arguments: Json) -> Json:
-    """Remove networks from the runtime peers, with ``save`` from conf.d too."""
+def remove(state: State, request: RemoveRequest) -> PeersAnswer:
+    """Trust networks no longer."""
     peers = state.reconciler.peers
-    return _change(state, arguments, peers.forget if arguments.get("save") else peers.remove)
+    return _change(state, request.networks, peers.forget if request.save else peers.remove)
 
 
-def _change(state: State, arguments: Json, change: Callable[[tuple[Network, ...]], None]) -> Json:
-    networks = networks_of(arguments)
+def _change(
+    state: State, texts: tuple[str, ...], change: Callable[[tuple[Network, ...]], None]
+) -> PeersAnswer:
+    networks = networks_of(texts)
     try:
         change(networks)
     except PeerError as error:
         raise ControlError("failed", str(error)) from error
     state.loop.full_pass("peers changed")
-    return show(state, {})
+    return show(state, NoArguments())

@@ -19,10 +19,10 @@ from vllmwall.config import DROP_INS, ConfigError
 from vllmwall.config.reading import Reading
 from vllmwall.config.settings import Settings
 from vllmwall.enforce.nftables.names import BANNED
-from vllmwall.engine.facts import NamespaceFacts
 from vllmwall.engine.state import State
+from vllmwall.engine.status_facts import NamespaceFacts
 from vllmwall.model import Address, Network, Proto, Wall, WallEntry
-from vllmwall.networks import PeerList
+from vllmwall.networks.peerlist import PeerList
 
 TOO_MANY_REQUESTS = ControlError(
     "failed", "too many requests wait for the configuration", "Try again in a few seconds."
@@ -30,9 +30,9 @@ TOO_MANY_REQUESTS = ControlError(
 _Key = tuple[int, Proto, int, Address | None]
 
 
-def plan(state: State, arguments: Json) -> Later:
+def plan(state: State, arguments: Json) -> Later[Json]:
     """What `reload` would change; with ``ssh`` also whether it would end that connection."""
-    later = Later()
+    later: Later[Json] = Later()
 
     def done(reading: Reading) -> None:
         if later.is_wanted():

@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from vllmwall.api.commands import COMMANDS, Access, Command
 from vllmwall.api.errors import ControlError, Json
-from vllmwall.api.later import Later, Work
+from vllmwall.api.later import Later
+from vllmwall.api.wire import decode, encode
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.state import State
@@ -28,14 +29,14 @@ _CONNECTIONS = 32
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
-Answer = Callable[[Command, Json], Json | Later]
+Answer = Callable[[Command[object, object], object], object]
 _Result = TypeVar("_Result")
 
 
 class ControlServer:
     """Answers clients from the daemon's loop, which polls its `descriptors`.
 
-    ``answer(command, arguments)`` returns the result, or `Later`, or raises ControlError.
+    ``answer(command, request)`` returns the answer, or `Later`, or raises ControlError.
     """
 
     def __init__(self, path: Path, answer: Answer, group: str = "") -> None:
@@ -62,7 +63,7 @@ class ControlServer:
                 lambda work: self._server.answer(client, _reply(work)), lambda: not client.is_gone
             )
         else:
-            client.outgoing = _line({"result": found})
+            client.outgoing = _line({"result": encode(found)})
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:
@@ -72,9 +73,9 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def _reply(work: Work) -> bytes:
+def _reply(work: Callable[[], object]) -> bytes:
     try:
-        return _line({"result": work()})
+        return _line({"result": encode(work())})
     except ControlError as error:
         return _line(error.as_json())
 
@@ -83,8 +84,8 @@ def _line(reply: Json) -> bytes:
     return json.dumps(reply).encode() + b"\n"
 
 
-def allowed(line: bytes, pid: int, uid: int) -> tuple[Command, Json]:
-    """The command and arguments of a request. Raises ControlError where this user may not ask."""
+def allowed(line: bytes, pid: int, uid: int) -> tuple[Command[object, object], object]:
+    """The command and the request in a line. Raises ControlError where this user may not ask."""
     try:
         asked = json.loads(line)
         name = asked.pop("command")
@@ -97,18 +98,23 @@ def allowed(line: bytes, pid: int, uid: int) -> tuple[Command, Json]:
         raise ControlError("denied", f"{name} needs root")
     if command.about_asker:
         asked["pid"] = pid
-    return command, asked
+    try:
+        return command, decode(command.request_type, asked, strict=True)
+    except ValueError as error:
+        raise ControlError("bad-request", str(error)) from error
 
 
-def answered(state: State, command: Command, arguments: Json) -> Json | Later:
+def answered(state: State, command: Command[object, object], request: object) -> object:
     """What a command's handler answers. Raises ControlError: a command must not end the daemon."""
-    found = _guarded(state, command, lambda: command.load()(state, arguments))
+    found = _guarded(state, command, lambda: command.load()(state, request))
     if isinstance(found, Later):
         found.guard = lambda work: _guarded(state, command, work)
     return found
 
 
-def _guarded(state: State, command: Command, work: Callable[[], _Result]) -> _Result:
+def _guarded(
+    state: State, command: Command[object, object], work: Callable[[], _Result]
+) -> _Result:
     try:
         return work()
     except ControlError:

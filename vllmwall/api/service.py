@@ -6,15 +6,16 @@ from vllmwall.api.change_shapes import CHANGES_VERSION
 from vllmwall.api.errors import Json
 from vllmwall.api.later import Later
 from vllmwall.api.plan import TOO_MANY_REQUESTS, planned_walls, unusable
-from vllmwall.api.status import status
+from vllmwall.api.status import Status, status_of
 from vllmwall.config import ConfigError
 from vllmwall.config.settings import Settings
 from vllmwall.engine.state import ReloadRequest, State
 
 
-def reload(state: State, arguments: Json) -> Later:
+def reload(state: State, arguments: Json) -> Later[Status]:
     """Read the configuration again; its status. With ``unconfirmed`` it is on trial."""
-    later, before = Later(), state.reconciler.config
+    later: Later[Status] = Later()
+    before = state.reconciler.config
 
     def check(config: Settings) -> None:
         if arguments.get("ssh"):
@@ -32,15 +33,15 @@ def reload(state: State, arguments: Json) -> Later:
     return later
 
 
-def _reloaded(state: State, error: Exception | None) -> Json:
+def _reloaded(state: State, error: Exception | None) -> Status:
     if isinstance(error, ConfigError):
         raise unusable(error) from error
     if error is not None:
         raise error
-    return status(state, {})
+    return status_of(state.status())
 
 
-def up(state: State, arguments: Json) -> Json:
+def up(state: State, arguments: Json) -> Status:
     """Put the walls up again; the status."""
     reconciler = state.reconciler
     if arguments.get("ssh"):
@@ -49,7 +50,7 @@ def up(state: State, arguments: Json) -> Json:
         spaces = reconciler.plan(reconciler.config, reconciler.peers.networks())
         refuse_lockout(arguments, spaces, reconciler)
     state.set_down(is_down=False)
-    return status(state, {})
+    return status_of(state.status())
 
 
 def down(state: State, _: Json) -> Json:

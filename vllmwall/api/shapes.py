@@ -14,8 +14,8 @@ from vllmwall.api.typed import TypedDict
 STATUS_VERSION = 1
 PLAN_VERSION = 1
 
-WallState = Literal["stands", "missing", "differs", "unknown"]
-RuleState = Literal["stands", "missing", "none", "unknown"]
+WallState = Literal["active", "missing", "differs", "unknown"]
+RuleState = Literal["active", "missing", "none", "unknown"]
 
 
 class LastPassJson(TypedDict):

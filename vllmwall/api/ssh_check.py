@@ -21,8 +21,8 @@ from vllmwall.enforce.evaluator import (
 )
 from vllmwall.enforce.evaluator.packet import SYN
 from vllmwall.enforce.nftables.ruleset import table
-from vllmwall.engine.facts import NamespaceFacts
 from vllmwall.engine.reconciler import Reconciler
+from vllmwall.engine.status_facts import NamespaceFacts
 from vllmwall.model import Address, Wall
 
 _HINT = "Nothing was changed. Add the port to [host] failsafe, or use --force."

@@ -6,72 +6,154 @@ What was not read back from the kernel is unknown, and unknown is never safe.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from vllmwall.api.errors import Json
-from vllmwall.api.shapes import (
-    STATUS_VERSION,
-    DaemonJson,
-    GuardJson,
-    ListenerJson,
-    NamespaceJson,
-    OrdersJson,
-    PeersJson,
-    RuleState,
-    StatusJson,
-    WallState,
-    WorkloadJson,
-)
+from vllmwall.api.peers import Peers
 from vllmwall.api.units import count
-from vllmwall.engine.facts import DaemonFacts, NamespaceFacts, StatusFacts
-from vllmwall.engine.state import State
+from vllmwall.api.wire import NoArguments
+from vllmwall.engine.facts import BackendFacts, ConfigProblem, DaemonFacts
 from vllmwall.linux.users import user_name
-from vllmwall.model import (
-    PUBLIC,
-    Guard,
-    Label,
-    LabelledListener,
-    Listener,
-    Network,
-    Proto,
-    Workload,
-)
-from vllmwall.networks.sources import PeerSource
+from vllmwall.model import PUBLIC, Evidence, Limits, Proto
 
+if TYPE_CHECKING:
+    from vllmwall.engine.state import State
+    from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
+    from vllmwall.model import Guard, Label, LabelledListener, Listener, Workload
+
+WallState = Literal["active", "missing", "differs", "unknown"]
+RuleState = Literal["active", "missing", "none", "unknown"]
 _PUBLIC_SHOWN = 6
 _DIFFERENCES_SHOWN = 3
 
 
-def status(state: State, _: Json) -> Json:
+@dataclass(frozen=True)
+class NamespaceStatus:
+    """One network namespace and the wall in it, as read back from the kernel just now.
+
+    ``protection`` says what keeps other programs from changing it (``owned``, or ``watched`` and
+    why). ``guarded`` are the cgroups whose guard is active in it. The counters are what the wall
+    refused since it was created; None: not known.
+    """
+
+    inode: int
+    name: str
+    wall: WallState
+    error: str | None
+    protection: str
+    guarded: tuple[str, ...]
+    refused_packets: int | None
+    refused_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ListenerStatus:
+    """One listener: what it is for, who may connect, and whether its rule is active.
+
+    ``path`` is a unix socket's. ``reason`` says why it has no rule, or is not open.
+    """
+
+    proto: str
+    addr: str
+    port: int
+    path: str
+    namespace: int
+    role: str
+    audience: tuple[str, ...]
+    confidence: float
+    evidence: tuple[Evidence, ...]
+    rule: RuleState
+    reason: str
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GuardStatus:
+    """Whether a workload's ports were closed before they existed: ``none`` has a ``reason``."""
+
+    state: RuleState
+    cgroups: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkloadStatus:
+    """One workload with its listeners."""
+
+    stack: str
+    name: str
+    root_pid: int
+    user: str
+    cgroup: str
+    guard: GuardStatus
+    listeners: tuple[ListenerStatus, ...]
+
+
+@dataclass(frozen=True)
+class ConfigStatus:
+    """The active configuration. ``loaded`` is in seconds since the epoch; ``error`` is what is
+    wrong with a newer one; None: nothing."""
+
+    files: tuple[str, ...]
+    loaded: float
+    error: tuple[ConfigProblem, ...] | None
+
+
+@dataclass(frozen=True)
+class OperatorRules:
+    """What was ordered beside workloads: how many bans, lockdown and its open ports, the limits at
+    public API ports (None: none), and the NFLOG group of refused packets (None: no log)."""
+
+    bans: int
+    lockdown: bool
+    opened: tuple[str, ...]
+    limits: Limits | None
+    log_group: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The answer to `vllmwall status`. ``safe`` None means that it is not known."""
+
+    version: int = 1
+    host: str
+    time: float
+    mode: Literal["enforce", "audit", "down"]
+    safe: bool | None
+    verdict: str
+    problems: tuple[str, ...]
+    daemon: DaemonFacts | None
+    backend: BackendFacts
+    peers: Peers
+    namespaces: tuple[NamespaceStatus, ...]
+    workloads: tuple[WorkloadStatus, ...]
+    config: ConfigStatus
+    orders: OperatorRules
+
+
+def status(state: State, _: NoArguments) -> Status:
     """The status now."""
-    return status_json(state.status())
+    return status_of(state.status())
 
 
-def status_json(facts: StatusFacts) -> StatusJson:
-    """Everything that `status` knows, in the published shape."""
-    return {
-        "version": STATUS_VERSION,
-        "host": facts.host,
-        "time": facts.now,
-        "mode": facts.mode,
-        "safe": is_safe(facts),
-        "verdict": verdict(facts),
-        "problems": _problems(facts),
-        "daemon": None if facts.daemon is None else _daemon_json(facts.daemon),
-        "backend": {"name": facts.backend.name, "reason": facts.backend.reason},
-        "peers": peers_json(facts.peers, facts.sources),
-        "namespaces": [_namespace_json(space) for space in facts.namespaces],
-        "workloads": [_workload_json(workload, facts) for workload in facts.recognition.workloads],
-        "config": {
-            "files": list(facts.config.files),
-            "loaded": facts.config.loaded,
-            "error": [
-                {"file": one.file, "key": one.key, "line": one.line, "message": one.message}
-                for one in facts.config.problems
-            ]
-            or None,
-        },
-        "orders": _orders_json(facts),
-    }
+def status_of(facts: StatusFacts) -> Status:
+    """The answer that these facts make."""
+    config = facts.config
+    return Status(
+        host=facts.host,
+        time=facts.now,
+        mode=facts.mode,
+        safe=is_safe(facts),
+        verdict=verdict(facts),
+        problems=tuple(_problems(facts)),
+        daemon=facts.daemon,
+        backend=facts.backend,
+        peers=Peers(facts.peers, facts.sources),
+        namespaces=tuple(map(_namespace, facts.namespaces)),
+        workloads=tuple(_workload(one, facts) for one in facts.recognition.workloads),
+        config=ConfigStatus(config.files, config.loaded, config.problems or None),
+        orders=_operator_rules(facts),
+    )
 
 
 def is_safe(facts: StatusFacts) -> bool | None:
@@ -110,8 +192,8 @@ def wall_state(space: NamespaceFacts) -> WallState:
     if space.error is not None:
         return "unknown"
     if space.standing is None:
-        return "missing" if space.wanted is not None else "stands"
-    return "stands" if space.standing == space.wanted else "differs"
+        return "missing" if space.wanted is not None else "active"
+    return "active" if space.standing == space.wanted else "differs"
 
 
 def _summary(facts: StatusFacts) -> str:
@@ -182,132 +264,83 @@ def _rule(listener: Listener, facts: StatusFacts) -> RuleState:
                 and entry.address in (None, listener.plain_address)
                 for entry in entries
             )
-            return "stands" if guarded else "missing"
+            return "active" if guarded else "missing"
     return "unknown"
 
 
-def _daemon_json(daemon: DaemonFacts) -> DaemonJson:
-    last = daemon.last_pass
-    return {
-        "pid": daemon.pid,
-        "version": daemon.version,
-        "started": daemon.started,
-        "events": daemon.events,
-        "events_reason": daemon.events_reason,
-        "events_lost": daemon.events_lost,
-        "modifications": [
-            {
-                "at": one.at,
-                "namespace": one.namespace,
-                "pid": one.pid,
-                "command": one.command,
-                "what": one.what,
-            }
-            for one in daemon.modifications
-        ],
-        "last_pass": None
-        if last is None
-        else {"at": last.at, "ms": last.ms, "reason": last.reason},
-        "passes": daemon.passes,
-    }
+def _operator_rules(facts: StatusFacts) -> OperatorRules:
+    policy = facts.policy
+    return OperatorRules(
+        bans=facts.bans,
+        lockdown=policy.lockdown,
+        opened=tuple(sorted(f"{proto.value}/{port}" for proto, port in policy.opened)),
+        limits=policy.limits,
+        log_group=policy.log.group if policy.log else None,
+    )
 
 
-def _orders_json(facts: StatusFacts) -> OrdersJson:
-    policy, limits = facts.policy, facts.policy.limits
-    return {
-        "bans": facts.bans,
-        "lockdown": policy.lockdown,
-        "opened": sorted(f"{proto.value}/{port}" for proto, port in policy.opened),
-        "limits": None
-        if limits is None
-        else {
-            "new_per_second": limits.new_per_second,
-            "burst": limits.burst if limits.new_per_second is not None else None,
-            "connections": limits.connections,
-        },
-        "log_group": policy.log.group if policy.log else None,
-    }
+def _namespace(space: NamespaceFacts) -> NamespaceStatus:
+    return NamespaceStatus(
+        inode=space.inode,
+        name=space.name,
+        wall=wall_state(space),
+        error=space.error,
+        protection=space.protection,
+        guarded=tuple(sorted(one.path for one in _active_guards(space))),
+        refused_packets=space.refused_packets,
+        refused_bytes=space.refused_bytes,
+    )
 
 
-def peers_json(networks: Iterable[Network], sources: Iterable[PeerSource]) -> PeersJson:
-    """The peers and their sources."""
-    return {
-        "networks": [str(network) for network in networks],
-        "sources": [
-            {
-                "name": source.name,
-                "kind": source.kind,
-                "networks": [str(network) for network in source.networks],
-                "error": source.error,
-                "expires": source.expires,
-            }
-            for source in sources
-        ],
-    }
+def _workload(workload: Workload, facts: StatusFacts) -> WorkloadStatus:
+    return WorkloadStatus(
+        stack=workload.stack.value,
+        name=workload.name,
+        root_pid=workload.id.root_pid,
+        user=user_name(workload.uid),
+        cgroup=workload.cgroup,
+        guard=_guard(workload, facts),
+        listeners=tuple(_listener(one, facts) for one in workload.listeners),
+    )
 
 
-def _namespace_json(space: NamespaceFacts) -> NamespaceJson:
-    return {
-        "inode": space.inode,
-        "name": space.name,
-        "wall": wall_state(space),
-        "error": space.error,
-        "protection": space.protection,
-        "guarded": sorted(one.path for one in _standing_guards(space)),
-        "refused_packets": space.refused_packets,
-        "refused_bytes": space.refused_bytes,
-    }
-
-
-def _workload_json(workload: Workload, facts: StatusFacts) -> WorkloadJson:
-    return {
-        "stack": workload.stack.value,
-        "name": workload.name,
-        "root_pid": workload.id.root_pid,
-        "user": user_name(workload.uid),
-        "cgroup": workload.cgroup,
-        "guard": _guard_json(workload, facts),
-        "listeners": [_listener_json(one, facts) for one in workload.listeners],
-    }
-
-
-def _guard_json(workload: Workload, facts: StatusFacts) -> GuardJson:
+def _guard(workload: Workload, facts: StatusFacts) -> GuardStatus:
     wanted = facts.guarding.cgroups.get(workload.id, frozenset())
-    standing = {guard for space in facts.namespaces for guard in _standing_guards(space)}
+    active = {guard for space in facts.namespaces for guard in _active_guards(space)}
     if not wanted or facts.mode == "down":
         state: RuleState = "none"
     elif any(space.error for space in facts.namespaces):
         state = "unknown"
     else:
-        state = "stands" if wanted <= standing else "missing"
+        state = "active" if wanted <= active else "missing"
     reason = facts.guarding.reasons.get(workload.id, "")
-    return {"state": state, "cgroups": sorted(one.path for one in wanted), "reason": reason}
+    return GuardStatus(state, tuple(sorted(one.path for one in wanted)), reason)
 
 
-def _why_no_api(label: Label) -> str:
-    return next((one.detail for one in label.evidence if one.kind == "lockdown"), "")
-
-
-def _standing_guards(space: NamespaceFacts) -> frozenset[Guard]:
+def _active_guards(space: NamespaceFacts) -> frozenset[Guard]:
     """The guards that were read back, with the paths that we know them by."""
     if space.error is not None or space.standing is None or space.wanted is None:
         return frozenset()
     return frozenset(guard for guard in space.wanted.guards if guard in space.standing.guards)
 
 
-def _listener_json(one: LabelledListener, facts: StatusFacts) -> ListenerJson:
+def _listener(one: LabelledListener, facts: StatusFacts) -> ListenerStatus:
     listener, label = one.listener, one.label
-    return {
-        "proto": listener.proto.value,
-        "addr": listener.address_text,
-        "port": listener.port,
-        "path": listener.path,
-        "namespace": listener.namespace,
-        "role": label.role.value,
-        "audience": list(facts.policy.audience_of(label.role)),
-        "confidence": label.confidence,
-        "evidence": [{"kind": item.kind, "detail": item.detail} for item in label.evidence],
-        "rule": _rule(listener, facts),
-        "reason": facts.skip_reason(listener) or _why_no_api(label),
-        "pids": list(listener.pids),
-    }
+    return ListenerStatus(
+        proto=listener.proto.value,
+        addr=listener.address_text,
+        port=listener.port,
+        path=listener.path,
+        namespace=listener.namespace,
+        role=label.role.value,
+        audience=facts.policy.audience_of(label.role),
+        confidence=label.confidence,
+        evidence=label.evidence,
+        rule=_rule(listener, facts),
+        reason=facts.skip_reason(listener) or _why_no_api(label),
+        pids=listener.pids,
+    )
+
+
+def _why_no_api(label: Label) -> str:
+    return next((one.detail for one in label.evidence if one.kind == "lockdown"), "")

@@ -10,15 +10,15 @@ from vllmwall.api.errors import Json
 from vllmwall.api.plan import plan_json
 from vllmwall.api.shapes import PlanJson
 from vllmwall.api.ssh_check import refuse_lockout
-from vllmwall.api.status import status_json
+from vllmwall.api.status import Status, status_of
 from vllmwall.config import DROP_INS, load
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.engine.options import DOWN_MARKER
 from vllmwall.engine.reconciler import Reconciler, remove_everywhere
 from vllmwall.linux.netns import OWN
 from vllmwall.model import Wall
-from vllmwall.networks import PeerList
 from vllmwall.networks.banlist import FILE_NAME, BanList
+from vllmwall.networks.peerlist import PeerList
 from vllmwall.observe.namespaces import inode_of_name
 
 NOBODY: Json = MappingProxyType({})
@@ -26,7 +26,7 @@ NOBODY: Json = MappingProxyType({})
 
 def up_once(
     config_path: Path, runtime_dir: Path, only: tuple[str, ...] = (), arguments: Json = NOBODY
-) -> Json:
+) -> Status:
     """One full pass; its status. Raises ConfigError, OSError, EnforceError, and ControlError
     where it would end the ssh connection that ``arguments`` name."""
     config = load(config_path).settings()
@@ -41,7 +41,7 @@ def up_once(
         refuse_lockout(arguments, spaces, keeper)
     (runtime_dir / DOWN_MARKER).unlink(missing_ok=True)
     keeper.full_pass()
-    return status_json(keeper.status(time.time(), ["no daemon runs: new ports stay open"]))
+    return status_of(keeper.status(time.time(), ["no daemon runs: new ports stay open"]))
 
 
 def plan_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) -> PlanJson:

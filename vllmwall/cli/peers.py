@@ -50,7 +50,7 @@ def remove(cidrs: tuple[str, ...], save: bool) -> None:
 
 
 def _print(answer: dict[str, object]) -> None:
-    print_answer(cast("PeersJson", answer["peers"]), _draw)
+    print_answer(cast("PeersJson", answer), _draw)
 
 
 def _draw(out: Console, found: PeersJson) -> None:

@@ -11,48 +11,65 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 
-from vllmwall.api.bans_shapes import BansJson
-from vllmwall.api.blocked_shapes import BlockedJson, NewRefusalJson
-from vllmwall.api.change_shapes import CheckJson, ConfirmJson, DownJson, PeersAnswerJson
-from vllmwall.api.connections_shapes import ConnectionsJson
-from vllmwall.api.events_shapes import EventJson
+from vllmwall.api.bans import Bans
+from vllmwall.api.blocked import Blocked
+from vllmwall.api.blocked_shapes import NewRefusalJson
+from vllmwall.api.change_shapes import CheckJson, ConfirmJson, DownJson
+from vllmwall.api.connections import Connections
+from vllmwall.api.events import Event
 from vllmwall.api.explain.answer import Explanation
+from vllmwall.api.peers import PeersAnswer
 from vllmwall.api.recognition import RecognitionOut
-from vllmwall.api.shapes import PlanJson, StatusJson
+from vllmwall.api.shapes import PlanJson
+from vllmwall.api.status import Status
 from vllmwall.cli.failures import ErrorAnswer
 from vllmwall.inspect.audit.types import AuditAnswer
 from vllmwall.inspect.doctor import Examination
 from vllmwall.inspect.learn.proposal import Proposal
 from vllmwall.inspect.prove import Proof
 
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_BASE = "urn:vllmwall:schema:"
 SHAPES: Mapping[str, type] = {
     "audit": AuditAnswer,
-    "bans": BansJson,
-    "blocked": BlockedJson,
+    "bans": Bans,
+    "blocked": Blocked,
     "blocked-follow": NewRefusalJson,
     "check": CheckJson,
     "confirm": ConfirmJson,
-    "connections": ConnectionsJson,
+    "connections": Connections,
     "doctor": Examination,
     "down": DownJson,
     "error": ErrorAnswer,
-    "events": EventJson,
+    "events": Event,
     "explain": Explanation,
     "learn": Proposal,
-    "peers": PeersAnswerJson,
+    "peers": PeersAnswer,
     "plan": PlanJson,
     "prove": Proof,
     "recognize": RecognitionOut,
-    "status": StatusJson,
+    "status": Status,
 }
 """By the command whose ``--json`` has that shape; ``error`` is that of every failure. `reload` and
 `up` answer with a status, `ban` and `unban` with the bans, all of `peers` with the peers."""
 
 
+class _Complete(GenerateJsonSchema):
+    """Answers always hold all their fields, those with a default too."""
+
+    def field_is_required(self, field: object, total: bool) -> bool:
+        return True
+
+
 def schema_of(command: str) -> str:
     """The JSON schema of a command's answer."""
-    return json.dumps(TypeAdapter(SHAPES[command]).json_schema(), indent=2) + "\n"
+    made = TypeAdapter(SHAPES[command]).json_schema(
+        mode="serialization", schema_generator=_Complete
+    )
+    schema = {"$schema": _DIALECT, "$id": f"{_BASE}{command}", **made}
+    return json.dumps(schema, indent=2) + "\n"
 
 
 def write(folder: Path) -> None:

@@ -111,10 +111,12 @@ def up(config: str, only_namespace: tuple[str, ...], confirm: float | None, forc
     with on_trial("up", confirm, only_namespace) as trial:
         answer = ask_if_running("up", {**trial, **asker})
         if answer is None:
+            from vllmwall.api.wire import encode
             from vllmwall.api.without_daemon import up_once
 
             with failing_in_words():
-                answer = dict(up_once(Path(config), runtime_dir(), only_namespace, asker))
+                made = up_once(Path(config), runtime_dir(), only_namespace, asker)
+                answer = cast("dict[str, object]", encode(made))
     _print_verdict(cast("StatusJson", answer))
 
 

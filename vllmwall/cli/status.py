@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
 
 _ACTIVE = {
-    "stands": ("yes", "green"),
+    "active": ("yes", "green"),
     "missing": ("NO", "bold red"),
     "unknown": ("unknown", "yellow"),
     "none": ("-", "dim"),
@@ -172,7 +172,7 @@ def _listeners(
 
 def _guard_line(workload: WorkloadJson) -> str:
     guard = workload["guard"]
-    if guard["state"] == "stands":
+    if guard["state"] == "active":
         part = " in part" if guard["reason"] else ""
         return f"  guarded{part}: {', '.join(guard['cgroups'])}"
     if guard["state"] == "none":

@@ -45,8 +45,9 @@ from vllmwall.engine.reconciler import Reconciler
 from vllmwall.engine.saved_wall import SavedWall
 from vllmwall.engine.state import ReloadRequest, State
 from vllmwall.linux.lock import locked
-from vllmwall.networks import PeerList, PeerSource
 from vllmwall.networks.banlist import BanList
+from vllmwall.networks.peerlist import PeerList
+from vllmwall.networks.sources import PeerSource
 from vllmwall.observe.event_source import open_events
 from vllmwall.observe.events import Event
 from vllmwall.observe.namespaces import inode_of_name

@@ -17,7 +17,8 @@ from vllmwall.config import ConfigError
 from vllmwall.config.reading import ConfigReader, Reading
 from vllmwall.config.settings import Settings
 from vllmwall.engine.state import ReloadRequest
-from vllmwall.networks import PeerList, PeerSource
+from vllmwall.networks.peerlist import PeerList
+from vllmwall.networks.sources import PeerSource
 
 _DNS_SECONDS = 2.0  # later answers come with a pass of their own
 _MOST_REQUESTS = 64

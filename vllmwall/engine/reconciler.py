@@ -21,12 +21,8 @@ from vllmwall.enforce.apply import Change, Walls
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
 from vllmwall.enforce.nftables.notifications import Watch
 from vllmwall.engine.armed_units import Armed
-from vllmwall.engine.facts import (
-    BackendFacts,
-    ConfigFacts,
-    NamespaceFacts,
-    StatusFacts,
-)
+from vllmwall.engine.facts import BackendFacts, ConfigFacts
+from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
 from vllmwall.linux.cgroups import SLICE, is_within, job_of
 from vllmwall.model import (
     Network,
@@ -36,8 +32,8 @@ from vllmwall.model import (
     Recognition,
     Wall,
 )
-from vllmwall.networks import PeerList
 from vllmwall.networks.banlist import BanList
+from vllmwall.networks.peerlist import PeerList
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import every_namespace
 from vllmwall.observe.processes import read_cgroup

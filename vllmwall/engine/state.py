@@ -14,12 +14,13 @@ from vllmwall.config.reading import Reading
 from vllmwall.config.settings import Settings
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.event_log import EventLog
-from vllmwall.engine.facts import ConfigFacts, DaemonFacts, StatusFacts
+from vllmwall.engine.facts import ConfigFacts, DaemonFacts
 from vllmwall.engine.histograms import Measures
 from vllmwall.engine.log import Logger
 from vllmwall.engine.options import DOWN_MARKER, Options
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.engine.refusals import Ledger
+from vllmwall.engine.status_facts import StatusFacts
 
 
 class Loop(Protocol):

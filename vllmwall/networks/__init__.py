@@ -2,9 +2,3 @@
 
 Promises that no failure of a source makes the list of peers wider.
 """
-
-from vllmwall.networks.dns import Lookups
-from vllmwall.networks.peerlist import PeerList
-from vllmwall.networks.sources import PeerError, PeerSource
-
-__all__ = ["Lookups", "PeerError", "PeerList", "PeerSource"]

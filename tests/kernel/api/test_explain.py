@@ -216,7 +216,7 @@ def test_a_port_that_is_handed_on_to_a_container_is_named(node: Guarded) -> None
 
 def test_a_ban_is_named_and_decides(node: Guarded) -> None:
     """At the public API too, with the reason that was given."""
-    node.ask("bans.add", networks=["198.51.100.66/32"], reason="scans")
+    node.ask("bans.add", ssh_client="", networks=["198.51.100.66/32"], reason="scans")
     try:
         (answer,) = explain(node, "198.51.100.66", "8000", "--to", NODE[0]).answers
     finally:

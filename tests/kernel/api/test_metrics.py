@@ -68,7 +68,7 @@ def test_listeners_walls_and_drops_are_told_as_they_are(node: Guarded) -> None:
     assert "timeout" == node.lab.stranger.connect(node.lab.node.ipv4, 29500)
     eventually(lambda: drops(node) > 0, "the drops are counted", node.log)
     found = scraped(node)
-    assert 1 == value(found, "vllmwall_listeners", stack="torch", rule="stands")
+    assert 1 == value(found, "vllmwall_listeners", stack="torch", rule="active")
     assert 1 == value(found, "vllmwall_wall_up")
     assert 1 == value(found, "vllmwall_safe")
     assert 0 == value(found, "vllmwall_config_refused")

@@ -63,7 +63,7 @@ class Container:
         """The cgroups of jobs that there are."""
         return sorted(one.name for one in self.slice.glob("*.scope"))
 
-    def told(self, command: Command, arguments: Json) -> Json:
+    def told(self, command: Command[object, object], question: object) -> Json:
         """What the daemon says; it notes who is in the scopes when it is asked."""
         held = (one.read_text().split() for one in self.slice.glob("*.scope/cgroup.procs"))
         self.asked += [pid for pids in held for pid in pids]

@@ -123,7 +123,7 @@ def test_udp_is_walled_too(node: Guarded) -> None:
     node.rank().open("udp", "0.0.0.0", 5000)
     node.ask("reload")
     assert any("udp" in str(entry) for entry in listeners(node))
-    assert ["stands"] == [one["rule"] for one in listeners(node) if one["proto"] == "udp"]
+    assert ["active"] == [one["rule"] for one in listeners(node) if one["proto"] == "udp"]
 
 
 def listeners(node: Guarded) -> list[dict[str, object]]:
@@ -315,7 +315,7 @@ def test_audit_mode_drops_nothing_and_counts(node: Guarded) -> None:
     node.config.write_text('mode = "audit"\n' + PEERS)
     node.ask("reload")
     node.rank().open("tcp", "::", 29500)
-    eventually(lambda: [one["rule"] for one in listeners(node)] == ["stands"], "the rule stands")
+    eventually(lambda: [one["rule"] for one in listeners(node)] == ["active"], "the rule stands")
     assert {"open"} == stranger_gets(node, 29500)
     status = node.ask("status")
     assert "audit" == status["mode"]
@@ -341,9 +341,9 @@ def test_a_system_that_names_no_protocols_is_guarded(lab: Lab, tmp_path: Path) -
         node.rank().open("tcp", lab.node.ipv4, 29500)
         node.rank(cgroup).open("udp", "0.0.0.0", 29501)
         wait_for_guard(node, cgroup)
-        node.ask("bans.add", networks=[lab.stranger.ipv4], force=True)
+        node.ask("bans.add", ssh_client="", networks=[lab.stranger.ipv4], force=True)
         eventually(lambda: len(listeners(node)) == 2, "both are found")
-        assert {"stands"} == {one["rule"] for one in listeners(node)}
+        assert {"active"} == {one["rule"] for one in listeners(node)}
         assert [] == node.ask("status")["problems"]
         assert "timeout" == lab.stranger.connect(lab.node.ipv4, 29500)
         assert "open" == lab.peer.connect(lab.node.ipv4, 29500)

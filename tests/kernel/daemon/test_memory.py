@@ -25,7 +25,7 @@ def test_no_question_brings_what_checks_the_configuration(lab: Lab, tmp_path: Pa
         node.ask("status")
         node.ask("plan")
         node.ask("peers.add", networks=["192.0.2.77/32"])
-        node.ask("bans.add", networks=["198.51.100.7/32"], reason="a test")
+        node.ask("bans.add", ssh_client="", networks=["198.51.100.7/32"], reason="a test")
         node.configure(PEERS + "[limits]\nconnections = 9\n")
         node.ask("reload")
         assert [] == mapped(node)
@@ -37,7 +37,7 @@ def test_what_it_kept_is_read_without_it(lab: Lab, tmp_path: Path) -> None:
     """A daemon that comes back reads its own files by itself."""
     with guarded(lab, tmp_path) as node:
         node.ask("peers.add", networks=["192.0.2.77/32"])
-        node.ask("bans.add", networks=["198.51.100.7/32"], reason="a test")
+        node.ask("bans.add", ssh_client="", networks=["198.51.100.7/32"], reason="a test")
         node.stop()
         node.start()
         assert "192.0.2.77/32" in str(node.ask("peers.list"))

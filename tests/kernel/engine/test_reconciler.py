@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.answers import status_json
 from tests.support.guarded import Guarded, Program
 from tests.support.lab import Lab
 from tests.support.reconciling import Refusing, kept
-from vllmwall.api.status import is_safe, status_json
+from vllmwall.api.status import is_safe
 from vllmwall.engine.reconciler import Change, Reconciler
 from vllmwall.observe import owners
 from vllmwall.observe.namespaces import Namespaces

@@ -8,10 +8,9 @@ from ipaddress import ip_address, ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
-from vllmwall.api.blocked_answer import BlockedFacts, blocked_json, by_time, is_private
-from vllmwall.api.blocked_shapes import BlockedJson
+from tests.support.answers import Json, as_json
+from vllmwall.api.blocked import BlockedFacts, blocked_of, is_private
 from vllmwall.cidr import NetworkSet
 from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.engine.refusals import Ledger, Purpose
@@ -29,7 +28,7 @@ def answer(
     mode: Mode = Mode.ENFORCE,
     total: int | None = None,
     remembered: int = 1,
-) -> BlockedJson:
+) -> Json:
     """One source in one namespace."""
     ledger = Ledger(50.0)
     refusal = Refusal(ip_address(source), Proto.TCP, 29500, packets, 60 * packets, 7.0)
@@ -45,9 +44,7 @@ def answer(
         room=4096,
         peers=NetworkSet([ip_network(peers)]),
     )
-    made = blocked_json(facts)
-    TypeAdapter(BlockedJson).validate_python(made)
-    return made
+    return as_json(blocked_of(facts))
 
 
 @pytest.mark.parametrize(
@@ -138,9 +135,9 @@ def test_the_answer_is_bounded_and_says_what_it_leaves_out() -> None:
     facts = BlockedFacts(
         100.0, False, ledger, {1: "host"}, {1: Mode.ENFORCE}, {}, {}, 4096, NetworkSet([])
     )
-    busiest, newest = blocked_json(facts, 3), blocked_json(facts, 3, by_time)
+    busiest, newest = as_json(blocked_of(facts, 3)), as_json(blocked_of(facts, 3, newest=True))
     assert [10, 9, 8] == [one["port"] for one in busiest["sources"]]
     assert [1, 2, 3] == [one["port"] for one in newest["sources"]]
     assert (7, 7) == (busiest["more"], newest["more"])
-    assert 0 == blocked_json(facts)["more"]
+    assert 0 == blocked_of(facts).more
     assert 0 == busiest["namespaces"][0]["unnamed_packets"], "they are named, if not shown"

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 from tests.support.nodes import facts
 from vllmwall.api.plan import plan_json
-from vllmwall.engine.facts import NamespaceFacts
+from vllmwall.engine.status_facts import NamespaceFacts
 from vllmwall.model import Limits, Proto
 
 SPACE = facts().namespaces[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.answers import as_json
 from tests.support.serving import served
 from tests.support.sharing import open_to_all_users
 from vllmwall.api.client import request
@@ -21,11 +22,11 @@ from vllmwall.api.server import ControlServer
 NOBODY = 65534
 
 
-def answer(command: Command, arguments: Json) -> Json:
+def answer(command: Command[object, object], question: object) -> Json:
     """Repeats the question; ``plan`` fails."""
     if command.name == "plan":
         raise ControlError("failed", "no plan today", "Ask tomorrow.")
-    return {"command": command.name, **arguments}
+    return {"command": command.name, **as_json(question)}
 
 
 @pytest.fixture
@@ -65,7 +66,22 @@ def as_nobody(path: Path, command: str) -> str:
 
 def test_a_question_is_answered(path: Path) -> None:
     """Arguments arrive, the result comes back."""
-    assert {"command": "status", "why": True} == request("status", {"why": True}, path)
+    arguments = {"after": 5, "epoch": "x", "most": 7}
+    assert {"command": "events", **arguments} == request("events", arguments, path)
+
+
+def test_arguments_that_the_daemon_does_not_know_are_refused(path: Path) -> None:
+    """Ignoring one could skip a check that the client relies on; its values are checked too."""
+    for arguments, words in (({"force": True}, "force: there is no"), ({"most": "7"}, "most: a")):
+        with pytest.raises(ControlError, match=words) as caught:
+            request("events", arguments, path)
+        assert "bad-request" == caught.value.code
+
+
+def test_a_ban_names_the_ssh_client(path: Path) -> None:
+    """Without it the daemon could not spare it: `connections --ban` once forgot it."""
+    with pytest.raises(ControlError, match="ssh_client: a value is needed"):
+        request("bans.add", {"networks": ["203.0.113.9"]}, path)
 
 
 def test_a_large_answer_arrives_whole(path: Path) -> None:

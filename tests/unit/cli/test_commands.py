@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.support.answers import status_json
 from tests.support.nodes import RECORDINGS, facts, with_standing
 from tests.unit.cli.conftest import Daemon, Run
 from vllmwall.api.plan import plan_json
-from vllmwall.api.status import status_json
 from vllmwall.cli.peers import Duration
 from vllmwall.cli.reference import reference_markdown
 
@@ -22,11 +22,11 @@ DOCS = Path(__file__).parents[3] / "docs" / "reference"
 
 def test_status_opens_with_the_answer_and_exits_with_it(daemon: Daemon, run: Run) -> None:
     """Safe is 0, anything else is not."""
-    daemon.answers("status", dict(status_json(facts())))
+    daemon.answers("status", status_json(facts()))
     done = run("status")
     assert done.stdout.startswith("Safe: 1 workload, 14 listeners")
     assert done.returncode == 0
-    daemon.answers("status", dict(status_json(with_standing(facts(), None))))
+    daemon.answers("status", status_json(with_standing(facts(), None)))
     done = run("status")
     assert done.stdout.startswith("NOT safe")
     assert done.returncode == 5
@@ -34,7 +34,7 @@ def test_status_opens_with_the_answer_and_exits_with_it(daemon: Daemon, run: Run
 
 def test_equal_listeners_share_a_row_until_all_are_asked_for(daemon: Daemon, run: Run) -> None:
     """Thirteen gloo listeners of one worker are one fact."""
-    daemon.answers("status", dict(status_json(facts())))
+    daemon.answers("status", status_json(facts()))
     assert run("status").stdout.count("gloo") == 1
     assert "(13)" in run("status").stdout
     assert run("status", "--all").stdout.count("gloo") == 13
@@ -42,7 +42,7 @@ def test_equal_listeners_share_a_row_until_all_are_asked_for(daemon: Daemon, run
 
 def test_why_shows_the_evidence(daemon: Daemon, run: Run) -> None:
     """Every role can be questioned."""
-    daemon.answers("status", dict(status_json(facts())))
+    daemon.answers("status", status_json(facts()))
     assert "backlog: 2048" in run("status", "--why").stdout
 
 
@@ -50,7 +50,7 @@ def test_why_shows_the_evidence(daemon: Daemon, run: Run) -> None:
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_status_fits_the_terminal(daemon: Daemon, run: Run, recording: str, width: int) -> None:
     """A real terminal of that width, and no line longer than it."""
-    daemon.answers("status", dict(status_json(facts(recording))))
+    daemon.answers("status", status_json(facts(recording)))
     script = f"stty cols {width}; {sys.executable} -m vllmwall status"
     shown = subprocess.run(
         ["script", "-qec", script, "/dev/null"],
@@ -66,7 +66,7 @@ def test_status_fits_the_terminal(daemon: Daemon, run: Run, recording: str, widt
 
 def test_colours_only_where_they_are_wanted(daemon: Daemon, run: Run) -> None:
     """A pipe gets none, unless it asks; NO_COLOR is kept."""
-    daemon.answers("status", dict(status_json(facts())))
+    daemon.answers("status", status_json(facts()))
     assert "\x1b[" not in run("status").stdout
     assert "\x1b[" in run("--color", "always", "status").stdout
     assert "\x1b[" not in run("--color", "never", "status").stdout
@@ -74,7 +74,7 @@ def test_colours_only_where_they_are_wanted(daemon: Daemon, run: Run) -> None:
 
 def test_a_users_name_cannot_write_to_the_terminal(daemon: Daemon, run: Run) -> None:
     """Names of models and scripts are their owners' own."""
-    answer = dict(status_json(facts()))
+    answer = status_json(facts())
     text = json.dumps(answer).replace('"tiny"', '"\\u001b[2J[red]x"')
     daemon.answers("status", json.loads(text))
     shown = run("status").stdout
@@ -113,7 +113,7 @@ def test_what_the_daemon_refuses_reaches_the_person(daemon: Daemon, run: Run) ->
 
 def test_peers_are_added_for_a_while_or_saved_but_not_both(daemon: Daemon, run: Run) -> None:
     """A file does not expire."""
-    daemon.answers("peers.add", {"peers": status_json(facts())["peers"]})
+    daemon.answers("peers.add", {"version": 1, **status_json(facts())["peers"]})
     assert run("peers", "add", "10.1.0.0/16", "--for", "1h30m").returncode == 0
     assert daemon.asked[-1] == {
         "command": "peers.add",

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.answers import status_json
 from tests.support.nodes import RECORDINGS, facts
 from tests.unit.api.test_blocked import answer as blocked_answer
 from tests.unit.cli.conftest import Daemon, Run
 from tests.unit.cli.test_asking import crowd
 from vllmwall.api.plan import plan_json
-from vllmwall.api.status import status_json
 
 BANS = {"version": 1, "bans": [], "problems": [], "severed": 0}
 EVENTS = {"version": 1, "epoch": "a", "next": 1, "lost": 0, "events": []}
@@ -23,7 +23,7 @@ EVENTS = {"version": 1, "epoch": "a", "next": 1, "lost": 0, "events": []}
 
 def replies() -> dict[str, dict[str, object]]:
     """An answer to each question."""
-    status = dict(status_json(facts()))
+    status = status_json(facts())
     source = {"kind": "static", "name": "x.toml", "networks": ["10.0.0.0/8"]}
     source |= {"expires": None, "error": ""}
     peers = {"peers": {"version": 1, "networks": ["10.0.0.0/8"], "sources": [source]}}

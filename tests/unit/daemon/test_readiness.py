@@ -13,7 +13,7 @@ from vllmwall.config import load
 from vllmwall.daemon.readiness import Readiness
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.engine.reconciler import Reconciler
-from vllmwall.networks import PeerList
+from vllmwall.networks.peerlist import PeerList
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 from vllmwall.config import load
 from vllmwall.config.settings import Settings
 from vllmwall.model import Network
-from vllmwall.networks import Lookups, PeerList
+from vllmwall.networks.dns import Lookups
+from vllmwall.networks.peerlist import PeerList
 
 START = 1_000_000.0
 

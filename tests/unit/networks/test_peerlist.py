@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.networks.peers_site import START, Site, nets, texts, write
 from vllmwall.config import load
-from vllmwall.networks import PeerError, PeerSource
+from vllmwall.networks.sources import PeerError, PeerSource
 
 
 def error_of(function: Callable[[], object]) -> str:

@@ -10,8 +10,9 @@ from ipaddress import ip_network
 import pytest
 
 from tests.unit.networks.peers_site import START, Site, nets, texts, write
-from vllmwall.networks import Lookups, PeerList, PeerSource
-from vllmwall.networks.dns import look_up
+from vllmwall.networks.dns import Lookups, look_up
+from vllmwall.networks.peerlist import PeerList
+from vllmwall.networks.sources import PeerSource
 
 
 def refreshed(site: Site, text: str) -> PeerList:

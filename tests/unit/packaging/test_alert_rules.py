@@ -80,7 +80,7 @@ def test_a_query_compares_with_values_that_exist(query: str) -> None:
         },
         "role": {role.value for role in Role},
         "stack": {stack.value for stack in Stack},
-        "rule": {"stands", "none", "missing", "unknown"},
+        "rule": {"active", "none", "missing", "unknown"},
         "mode": {"enforce", "audit", "down"},
     }
     for label, values in re.findall(r'(\w+)!?=~?"([^"$]*)"', query):

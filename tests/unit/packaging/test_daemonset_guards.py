@@ -95,7 +95,7 @@ def test_a_workload_outside_is_guarded(lab: Lab, folder: Path) -> None:
         assert "open" == lab.peer.connect(NODE, PORT)
         status = node.ask("status")
         states = [one["guard"]["state"] for one in status["workloads"]]  # type: ignore[attr-defined]
-        assert ["stands"] == states
+        assert ["active"] == states
         assert "tracefs" == status["daemon"]["events"]  # type: ignore[index]
         assert 0 == node.stop()
         assert "timeout" == lab.stranger.connect(NODE, PORT), "the wall went with its daemon"

@@ -12,9 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
-from vllmwall.api.errors import ControlError, Json
 from vllmwall.api.explain.answer import (
     EXPLAIN_VERSION,
     Answer,
@@ -27,7 +25,6 @@ from vllmwall.api.explain.answer import (
 from vllmwall.api.explain.firewalls import forwarded, settled
 from vllmwall.api.explain.reasons import Case, WallFacts, judged
 from vllmwall.api.explain.targets import Probe, Question, labelled, probes
-from vllmwall.api.wire import decode, encode
 from vllmwall.config import DROP_INS, load
 from vllmwall.config.origins import of_audience, of_network
 from vllmwall.decide.walls import decide
@@ -41,8 +38,8 @@ from vllmwall.engine.reconciler import Reconciler
 from vllmwall.engine.state import State
 from vllmwall.linux.users import user_name
 from vllmwall.model import PEERS, Address, Listener, Network, Proto, Role, Wall
-from vllmwall.networks import PeerList
 from vllmwall.networks.banlist import FILE_NAME, BanList
+from vllmwall.networks.peerlist import PeerList
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.observe.other_firewalls import PublishedPort
 from vllmwall.observe.socket_cgroups import ancestors, birth_cgroups
@@ -52,13 +49,9 @@ AT_ONCE = 8  # answers, 3 ms each: a workload can have hundreds of listeners, an
 _read_table = lru_cache(maxsize=4)(read_table)
 
 
-def explain(state: State, arguments: Json) -> Json:
+def explain(state: State, question: Question) -> Explanation:
     """The fate of the first packet of each source at each port that is asked about."""
-    try:
-        question = decode(Question, arguments, strict=True)
-    except ValueError as error:
-        raise ControlError("bad-request", str(error)) from error
-    return cast("Json", encode(explained(state.reconciler, question)))
+    return explained(state.reconciler, question)
 
 
 def explain_once(

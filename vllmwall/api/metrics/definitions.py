@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vllmwall.api.shapes import StatusJson
-from vllmwall.api.status import status_json
+from vllmwall.api.status import NamespaceStatus, Status, status_of
 from vllmwall.engine.event_keys import EventKey
-from vllmwall.engine.facts import DaemonFacts, StatusFacts
+from vllmwall.engine.facts import DaemonFacts
 from vllmwall.engine.histograms import BOUNDS, Histogram, Measures
+from vllmwall.engine.status_facts import StatusFacts
 from vllmwall.model import Proto
 
 Labels = tuple[str, ...]
@@ -48,7 +48,7 @@ class MetricFacts:
 
 
 Sample = tuple[Labels, float]
-Source = Callable[[MetricFacts, StatusJson], Iterable[Sample]]
+Source = Callable[[MetricFacts, Status], Iterable[Sample]]
 HistogramSource = Callable[[MetricFacts], Iterable[tuple[Labels, Histogram]]]
 
 
@@ -64,7 +64,7 @@ class Definition:
     histograms: HistogramSource = field(default=lambda facts: (), compare=False)
 
 
-def _one(value: Callable[[MetricFacts, StatusJson], float]) -> Source:
+def _one(value: Callable[[MetricFacts, Status], float]) -> Source:
     return lambda facts, status: [((), value(facts, status))]
 
 
@@ -72,31 +72,31 @@ def _tally(labels: Iterable[Labels]) -> list[Sample]:
     return [(one, float(number)) for one, number in sorted(Counter(labels).items())]
 
 
-def _listeners(_: MetricFacts, status: StatusJson) -> Iterable[Sample]:
+def _listeners(_: MetricFacts, status: Status) -> Iterable[Sample]:
     return _tally(
-        (workload["stack"], one["role"], ",".join(one["audience"]), one["rule"])
-        for workload in status["workloads"]
-        for one in workload["listeners"]
-        if one["proto"] != Proto.UNIX.value
+        (workload.stack, one.role, ",".join(one.audience), one.rule)
+        for workload in status.workloads
+        for one in workload.listeners
+        if one.proto != Proto.UNIX.value
     )
 
 
-def _by_namespace(key: Callable[[Mapping[str, object]], float]) -> Source:
-    def samples(_: MetricFacts, status: StatusJson) -> Iterator[Sample]:
-        for space in status["namespaces"]:
-            yield (space["name"],), key(dict(space))
+def _by_namespace(key: Callable[[NamespaceStatus], float]) -> Source:
+    def samples(_: MetricFacts, status: Status) -> Iterator[Sample]:
+        for space in status.namespaces:
+            yield (space.name,), key(space)
 
     return samples
 
 
-def _guards(_: MetricFacts, status: StatusJson) -> Iterator[Sample]:
-    for space in status["namespaces"]:
-        yield (space["name"],), len(space["guarded"])
+def _guards(_: MetricFacts, status: Status) -> Iterator[Sample]:
+    for space in status.namespaces:
+        yield (space.name,), len(space.guarded)
 
 
-def _protection(_: MetricFacts, status: StatusJson) -> Iterator[Sample]:
-    for space in status["namespaces"]:
-        yield (space["name"], space["protection"].partition(":")[0] or "unknown"), 1
+def _protection(_: MetricFacts, status: Status) -> Iterator[Sample]:
+    for space in status.namespaces:
+        yield (space.name, space.protection.partition(":")[0] or "unknown"), 1
 
 
 def _drops(attribute: str) -> Source:
@@ -105,25 +105,25 @@ def _drops(attribute: str) -> Source:
     ]
 
 
-def _failing(_: MetricFacts, status: StatusJson) -> Iterable[Sample]:
+def _failing(_: MetricFacts, status: Status) -> Iterable[Sample]:
     found: dict[Labels, float] = {}
-    for one in status["peers"]["sources"]:
-        key = (one["kind"], one["name"])
-        found[key] = max(found.get(key, 0.0), float(one["error"] is not None))
+    for one in status.peers.sources:
+        key = (one.kind, one.name)
+        found[key] = max(found.get(key, 0.0), float(one.error is not None))
     return sorted(found.items())
 
 
-def _events(facts: MetricFacts, _: StatusJson) -> Iterator[Sample]:
+def _events(facts: MetricFacts, _: Status) -> Iterator[Sample]:
     for one in EventKey:
         yield (one.key,), facts.events.get(one, 0)
 
 
-def _last_pass(facts: MetricFacts, _: StatusJson) -> Iterator[Sample]:
+def _last_pass(facts: MetricFacts, _: Status) -> Iterator[Sample]:
     if facts.daemon.last_pass is not None:
         yield (), facts.daemon.last_pass.at
 
 
-def _bans(facts: MetricFacts, _: StatusJson) -> Iterator[Sample]:
+def _bans(facts: MetricFacts, _: Status) -> Iterator[Sample]:
     if facts.bans is not None:
         yield (), facts.bans
 
@@ -147,14 +147,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "Always 1; what enforces, and where events come from (tracefs, or poll: looking every "
         "second).",
         ("backend", "events"),
-        lambda facts, status: [((status["backend"]["name"], facts.daemon.events), 1)],
+        lambda facts, status: [((status.backend.name, facts.daemon.events), 1)],
     ),
     Definition(
         "vllmwall_mode_info",
         "info",
         "Always 1; enforce, audit (counts and drops nothing) or down.",
         ("mode",),
-        lambda facts, status: [((status["mode"],), 1)],
+        lambda facts, status: [((status.mode,), 1)],
     ),
     Definition(
         "vllmwall_safe",
@@ -162,7 +162,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "1 when every wall was read back just now and is as it must be; 0 when one is not, or "
         "cannot be read, or drops nothing.",
         (),
-        _one(lambda facts, status: float(status["safe"] is True)),
+        _one(lambda facts, status: float(status.safe is True)),
     ),
     Definition(
         "vllmwall_wall_up",
@@ -170,7 +170,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "1 when the wall of the namespace was read back just now and is as it must be; 0 when it "
         "is missing, altered or cannot be read.",
         ("netns",),
-        _by_namespace(lambda space: float(space["wall"] == "stands")),
+        _by_namespace(lambda space: float(space.wall == "active")),
     ),
     Definition(
         "vllmwall_wall_protection_info",
@@ -192,14 +192,12 @@ DEFINITIONS: tuple[Definition, ...] = (
         "gauge",
         "Workloads on this node.",
         ("stack", "guard"),
-        lambda facts, status: _tally(
-            (one["stack"], one["guard"]["state"]) for one in status["workloads"]
-        ),
+        lambda facts, status: _tally((one.stack, one.guard.state) for one in status.workloads),
     ),
     Definition(
         "vllmwall_listeners",
         "gauge",
-        "Listeners of workloads, without unix sockets. rule: stands, none (needs none: loopback, "
+        "Listeners of workloads, without unix sockets. rule: active, none (needs none: loopback, "
         "failsafe), missing (it is open), unknown (could not be read).",
         ("stack", "role", "audience", "rule"),
         _listeners,
@@ -232,7 +230,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "gauge",
         "Networks that are trusted, after merging.",
         (),
-        _one(lambda facts, status: len(status["peers"]["networks"])),
+        _one(lambda facts, status: len(status.peers.networks)),
     ),
     Definition(
         "vllmwall_peer_source_failing",
@@ -247,14 +245,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "gauge",
         "When the configuration in force was loaded.",
         (),
-        _one(lambda facts, status: status["config"]["loaded"]),
+        _one(lambda facts, status: status.config.loaded),
     ),
     Definition(
         "vllmwall_config_refused",
         "gauge",
         "1 when a newer configuration was refused and the old one is still in force.",
         (),
-        _one(lambda facts, status: float(status["config"]["error"] is not None)),
+        _one(lambda facts, status: float(status.config.error is not None)),
     ),
     Definition(
         "vllmwall_start_timestamp_seconds",
@@ -310,7 +308,7 @@ DEFINITIONS: tuple[Definition, ...] = (
 
 def gathered(facts: MetricFacts) -> Iterator[tuple[Definition, list[Sample]]]:
     """Every metric that is no histogram, with its samples."""
-    status = status_json(facts.status)
+    status = status_of(facts.status)
     for one in DEFINITIONS:
         if one.kind != "histogram":
             yield one, list(one.samples(facts, status))

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllmwall.api.blocked import look
-from vllmwall.api.blocked_answer import BlockedFacts
+from vllmwall.api.blocked import BlockedFacts, look
 from vllmwall.api.metrics.definitions import Drops, MetricFacts
 from vllmwall.api.metrics.http import metrics_server
 from vllmwall.engine.event_keys import EventKey

@@ -71,5 +71,5 @@ def _views(status: StatusJson) -> Iterator[tuple[Spot, DaemonView]]:
 
 
 def _is_walled(one: ListenerJson, status: StatusJson) -> bool:
-    enforced = status["mode"] == "enforce" and one["rule"] == "stands"
+    enforced = status["mode"] == "enforce" and one["rule"] == "active"
     return enforced and PUBLIC not in one["audience"]

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from vllmwall.api.blocked_answer import is_private
+from vllmwall.api.blocked import is_private
 from vllmwall.cidr import merged
 from vllmwall.model import Address, Network
 

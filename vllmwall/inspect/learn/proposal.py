@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
-from vllmwall.api.blocked_answer import is_private
+from vllmwall.api.blocked import is_private
 from vllmwall.api.blocked_shapes import RefusedJson
 from vllmwall.api.connections_shapes import ClientJson
 from vllmwall.cidr import NetworkSet, merged

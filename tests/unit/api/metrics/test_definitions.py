@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.nodes import facts, with_standing
 from vllmwall.api.metrics.definitions import DEFINITIONS, MetricFacts
 from vllmwall.api.metrics.exposition import exposition
-from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, StatusFacts
+from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts
 from vllmwall.engine.histograms import Measures
+from vllmwall.engine.status_facts import StatusFacts
 from vllmwall.model import Mode
 from vllmwall.networks.sources import PeerSource
 
@@ -40,7 +41,7 @@ def test_a_good_node_is_told_as_good() -> None:
     assert {1.0} == {*walls, found["vllmwall_safe", frozenset()]}
     assert 0 == found["vllmwall_config_refused", frozenset()]
     assert 4 == found["vllmwall_kernel_events_lost_total", frozenset()]
-    assert 1 == found["vllmwall_listeners", frozenset({"vllm", "api", "public", "stands"})]
+    assert 1 == found["vllmwall_listeners", frozenset({"vllm", "api", "public", "active"})]
 
 
 @pytest.mark.parametrize("how", ["missing", "unreadable", "other mode"])

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vllmwall.api.blocked_answer import is_private
+from vllmwall.api.blocked import is_private
 from vllmwall.cidr import NetworkSet, merged
 from vllmwall.inspect.learn.grouping import FEWEST, exactly, sensibly
 from vllmwall.model import Address

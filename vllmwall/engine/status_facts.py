@@ -1,0 +1,80 @@
+"""Everything that `status` and `plan` are computed from.
+
+What was not read back from the kernel just now is None, and None is shown as unknown, never as
+good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vllmwall.decide.guards import Guarding
+from vllmwall.decide.walls import Skipped
+from vllmwall.engine.facts import BackendFacts, ConfigFacts, DaemonFacts
+from vllmwall.model import Listener, Network, Policy, Recognition, Wall
+from vllmwall.networks.sources import PeerSource
+
+
+@dataclass(frozen=True)
+class NamespaceFacts:
+    """One network namespace: the wall we want there and the wall that was read back.
+
+    ``standing`` None with ``error`` None means that the kernel holds no wall of ours.
+    ``error`` says why the namespace could not be read or written; then ``standing`` is ignored.
+    ``differences`` say what somebody else changed in our table, one line each.
+    ``protection`` says what keeps other programs from changing it: ``owned``, ``watched: why``.
+    The counters are what the wall refused since it was put up; None: not known.
+    """
+
+    inode: int
+    name: str
+    wanted: Wall | None = None
+    standing: Wall | None = None
+    error: str | None = None
+    refused_packets: int | None = None
+    refused_bytes: int | None = None
+    protection: str = ""
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StatusFacts:
+    """Everything that `status` knows.
+
+    ``down`` is True after `vllmwall down`. ``problems`` are
+    further lines for people (a pass that failed, a backend that had to rebuild).
+    ``daemon`` is None when a one-shot command asks without a daemon. ``bans`` counts those in
+    force. ``blind`` says why there can be workloads that were not seen.
+    """
+
+    host: str
+    now: float
+    recognition: Recognition
+    policy: Policy
+    namespaces: tuple[NamespaceFacts, ...]
+    peers: tuple[Network, ...]
+    backend: BackendFacts
+    config: ConfigFacts = field(default_factory=ConfigFacts)
+    sources: tuple[PeerSource, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    daemon: DaemonFacts | None = None
+    down: bool = False
+    guarding: Guarding = field(default_factory=Guarding)
+    problems: tuple[str, ...] = ()
+    bans: int = 0
+    blind: str = ""
+
+    @property
+    def mode(self) -> Literal["enforce", "audit", "down"]:
+        """What vllmwall does now: ``down`` beats the configured mode."""
+        if self.down:
+            return "down"
+        return self.policy.mode.value
+
+    def skip_reason(self, listener: Listener) -> str | None:
+        """Why a listener has no rule; None: it should have one."""
+        for skipped in self.skipped:
+            if skipped.listener == listener:
+                return skipped.reason
+        return None
