@@ -17,16 +17,16 @@ from tests.unit.cli.conftest import Daemon, Run
 from tests.unit.cli.test_asking import crowd
 from vllmwall.api.plan import plan_json
 
-BANS = {"version": 1, "bans": [], "problems": [], "severed": 0}
-EVENTS = {"version": 1, "epoch": "a", "next": 1, "lost": 0, "events": []}
+BANS = {"version": 1, "bans": [], "enforced": True, "problems": [], "severed": 0}
+EVENTS = {"version": 1, "epoch": "a", "next": 1, "newest": 1, "lost": 0, "events": []}
 
 
 def replies() -> dict[str, dict[str, object]]:
     """An answer to each question."""
     status = status_json(facts())
     source = {"kind": "static", "name": "x.toml", "networks": ["10.0.0.0/8"]}
-    source |= {"expires": None, "error": ""}
-    peers = {"peers": {"version": 1, "networks": ["10.0.0.0/8"], "sources": [source]}}
+    source |= {"expires": None, "error": None}
+    peers = {"version": 1, "networks": ["10.0.0.0/8"], "sources": [source]}
     return {
         "status": status,
         "reload": status,
