@@ -198,7 +198,7 @@ def test_a_file_of_somebody_else_is_never_written_over(
         check=False,
     )
     assert 2 == done.returncode
-    assert "none of ours" in done.stderr
+    assert "was not written by learn" in done.stderr
     assert 'mode = "audit"\n' == node.config.read_text()
     place = str(tmp_path / "proposal.toml")
     run(node, "learn", "--now", "--write", place)
