@@ -93,6 +93,7 @@ class Box:
             "HOME=/",
             "LANG=C.UTF-8",
             f"PYTHONPATH={REPOSITORY}",
+            f"PYTHONPYCACHEPREFIX={os.environ.get('PYTHONPYCACHEPREFIX', '')}",
             *argv,
         ]
 
