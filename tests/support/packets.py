@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 from tests.support.lab import Host
 
 PAYLOAD = b"by hand!"
-_UDP, _FRAGMENT, _DESTINATION_OPTIONS = 17, 44, 60  # next-header numbers, IANA
+_HOP_BY_HOP, _UDP, _FRAGMENT, _DESTINATION_OPTIONS = 0, 17, 44, 60  # next-header numbers, IANA
 
 
 def udp(source: str, target: str, port: int) -> bytes:
@@ -25,6 +25,11 @@ def udp(source: str, target: str, port: int) -> bytes:
 def padding(next_header: int) -> bytes:
     """A destination-options header of 8 bytes that asks for nothing."""
     return struct.pack("!BBBB4x", next_header, 0, 1, 4)  # PadN of 4
+
+
+def _long_padding(next_header: int) -> bytes:
+    """A destination-options header of 24 bytes that asks for nothing."""
+    return struct.pack("!BBBB20x", next_header, 2, 1, 20)  # PadN of 20
 
 
 def fragments(next_header: int, content: bytes, cut: int) -> list[bytes]:
@@ -63,6 +68,29 @@ def tricks(source: str, target: str, port: int) -> dict[str, tuple[int, list[byt
         "cut before the ports, last first": (
             _FRAGMENT,
             fragments(_DESTINATION_OPTIONS, optioned, 8)[::-1],
+        ),
+        **{
+            f"cut inside the chain of headers after {cut}": (
+                _FRAGMENT,
+                fragments(_DESTINATION_OPTIONS, padding(_DESTINATION_OPTIONS) * 2 + optioned, cut),
+            )
+            for cut in (8, 16)
+        },
+        "cut after the first of two option headers": (
+            _FRAGMENT,
+            fragments(_DESTINATION_OPTIONS, doubled, 8),
+        ),
+        "cut inside the chain, last first": (
+            _FRAGMENT,
+            fragments(_DESTINATION_OPTIONS, doubled, 8)[::-1],
+        ),
+        "cut inside a long option header": (
+            _FRAGMENT,
+            fragments(_DESTINATION_OPTIONS, _long_padding(_UDP) + datagram, 8),
+        ),
+        "hop-by-hop before the fragments, cut inside the chain": (
+            _HOP_BY_HOP,
+            [padding(_FRAGMENT) + piece for piece in fragments(_DESTINATION_OPTIONS, doubled, 8)],
         ),
     }
 

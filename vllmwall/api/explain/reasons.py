@@ -24,6 +24,7 @@ _REFUSED = {
     Meaning.BANNED: "the source is banned",
     Meaning.ABSENT: "no socket listens there, and the wall answers with a reset",
     Meaning.LIMIT: "the source is over a limit",
+    Meaning.UNREADABLE: "the packet has no transport header that nft can read",
     Meaning.GUARD: "its cgroup is guarded, and the source is not in the audience of the guard",
     Meaning.LOCKDOWN: "host.lockdown closes every port that nothing opens",
 }

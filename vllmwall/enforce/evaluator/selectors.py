@@ -58,6 +58,12 @@ def protocol(name: str) -> int:
     return _PROTOCOLS[name] if name in _PROTOCOLS else int(name)
 
 
+def _protocols(text: str) -> Range:
+    """A protocol by name or number, or a range of numbers."""
+    number = _PROTOCOLS.get(text)
+    return _numbers(text) if number is None else (number, number)
+
+
 def _ancestor(level: int) -> Callable[[Packet], Value | None]:
     return lambda packet: packet.socket.cgroups.get(level) if packet.socket else None
 
@@ -140,7 +146,7 @@ _SELECTORS = {
     "tcp sport": _port(lambda packet: packet.sport, "tcp"),
     "udp dport": _port(lambda packet: packet.dport, "udp"),
     "udp sport": _port(lambda packet: packet.sport, "udp"),
-    "meta l4proto": Selector(lambda packet: protocol(packet.proto), _one(protocol)),
+    "meta l4proto": Selector(lambda packet: protocol(packet.proto), _protocols),
     "meta nfproto": Selector(lambda packet: _FAMILIES[f"ipv{packet.family}"], _one(_family)),
     "meta sdif": Selector(lambda packet: packet.slave, _numbers),
     "iif": Selector(lambda packet: packet.interface, _one(_loopback)),

@@ -30,6 +30,7 @@ class Meaning(Enum):
     OPENED = "opened"  # a port that lockdown leaves open
     ESTABLISHED = "established"
     NETWORK = "network"  # what the network itself needs: ICMP, DHCP, protocols without ports
+    UNREADABLE = "unreadable"  # nft finds no transport header in the packet
     REFUSED = "refused"  # the end of everything that is refused
     POLICY = "policy"  # no rule matched
     INACTIVE = "inactive"  # the table is dormant or has no base chain

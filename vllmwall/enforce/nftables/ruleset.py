@@ -21,8 +21,11 @@ lists with what is written here: where they differ, another program changed some
   rule for ``[::]`` with v6only never affects another process's IPv4 socket of the same port.
 - No conntrack: each packet is judged, so an established stranger is cut too.
 - A later fragment has no port (``th dport`` does not match) and passes. IPv4 is reassembled
-  before this hook. An IPv6 datagram whose first fragment was dropped is never completed, and
-  the kernel refuses a first fragment without all its headers (RFC 7112, since Linux 5.10).
+  before this hook. An IPv6 datagram whose first fragment was dropped is never completed.
+- A packet whose transport header nft cannot find matches no rule about ports, so the last rules
+  refuse it. The kernel refuses a first fragment without all its headers (RFC 7112), but takes a
+  chain that is cut inside an extension header for whole (ipv6frag_thdr_truncated asks
+  ipv6_skip_exthdr, whose -1 it reads as "complete") and reassembles it after this hook.
 - The rules that remember a source are separate: a full set ends its rule (NFT_BREAK), which must
   not be the rule that drops.
 - Networks are merged here and the sets have no ``auto-merge``: so their elements in the kernel
@@ -280,6 +283,9 @@ def _input_rules(wall: Wall) -> Iterator[Rule]:
     yield Rule(f"{SYN} {'jump' if wall.lockdown else 'goto'} {GUARDED}")
     if wall.lockdown:
         yield from operator_rules.lockdown_rules()
+    else:
+        yield Rule("meta l4proto 0-255 accept", Meaning.POLICY)
+        yield Rule(f"goto {STRANGERS}", Meaning.UNREADABLE)
 
 
 def _guarded_rules(wall: Wall) -> Iterator[Rule]:
