@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from vllmwall.api.wire import NoArguments
 from vllmwall.linux import netlink
-from vllmwall.linux.connections import is_here
-from vllmwall.linux.established import Established, established
+from vllmwall.linux.connections import Established, established, is_here
 from vllmwall.linux.netns import run_in
 from vllmwall.model import Address, LabelledListener, Proto, Workload
 

@@ -12,7 +12,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 _T = TypeVar("_T")
 _AS_TEXT = (Path, IPv4Network, IPv6Network)
@@ -84,6 +84,8 @@ def _pairs(kinds: tuple[object, ...], value: object, where: str) -> Iterator[tup
 def _scalar(kind: object, value: object, where: str) -> object:
     if kind is NoneType and value is None:
         return None
+    if get_origin(kind) is Literal and value in get_args(kind):
+        return value
     if kind is float and type(value) is int:
         return value
     if kind in (str, int, float, bool) and type(value) is kind:

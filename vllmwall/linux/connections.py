@@ -2,7 +2,8 @@
 
 The kernel filters by port. A connection is kept as the bytes that identify it in the kernel, with
 its cookie, so that ten thousand cost little and a reset affects only that socket. Layouts:
-linux/inet_diag.h, linux/rtnetlink.h. Sockets are those of `netlink.opened`.
+linux/inet_diag.h, linux/rtnetlink.h, and struct tcp_info in linux/tcp.h, which a test checks on the
+running kernel. Sockets are those of `netlink.opened`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vllmwall.cidr import host_port
 from vllmwall.linux import netlink
 from vllmwall.model import Address, Network, WallEntry
 
-BY_FAMILY, _DESTROY = 20, 21  # SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
+_BY_FAMILY, _DESTROY = 20, 21  # SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
 _GET_ROUTE = 26  # RTM_GETROUTE
 _LOCAL = 2  # RTN_LOCAL
 # Nothing, RTN_UNREACHABLE, RTN_PROHIBIT and RTN_BLACKHOLE, net/ipv4/fib_semantics.c
@@ -27,17 +28,29 @@ _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 _DESTINATION = 1  # RTA_DST
 _BYTECODE = 1  # INET_DIAG_REQ_BYTECODE
 _JUMP, _AT_LEAST, _AT_MOST = 1, 2, 3  # INET_DIAG_BC_JMP, _S_GE, _S_LE
-# ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 CLOSE_WAIT LAST_ACK CLOSING, net/tcp_states.h.
-# The kernel takes SYN_RECV for NEW_SYN_RECV too: a handshake that no process has seen yet.
-STATES = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
-AFTER_CLOSE = (4, 5, 9, 11)
+# net/tcp_states.h. The kernel takes SYN_RECV for NEW_SYN_RECV too: a handshake that no process has
+# seen yet.
+_STATES = {
+    1: "established",
+    2: "syn-sent",
+    3: "syn-received",
+    4: "fin-wait-1",
+    5: "fin-wait-2",
+    8: "close-wait",
+    9: "last-ack",
+    11: "closing",
+}
+_WANTED = sum(1 << state for state in _STATES)
+_AFTER_CLOSE = (4, 5, 9, 11)
 _MOST_RANGES = 100  # more, and the kernel compares longer than we would
 
-REQUEST = struct.Struct("=BBBxI48s")
-MESSAGE = struct.Struct("=BBBB48s5I")
+_REQUEST = struct.Struct("=BBBxI48s")
+_MESSAGE = struct.Struct("=BBBB48s5I")
 _STEP = struct.Struct("=BBH")
 _ROUTE_MESSAGE = struct.Struct("=8BI")
 _TYPE_OF_ROUTE = 7  # rtm_type
+_INFO = 2  # INET_DIAG_INFO; asked for by the bit before
+_TCP_INFO = struct.Struct("=120xQQ")  # bytes_acked, bytes_received
 
 Refusing = WallEntry | Network
 """The entry or the ban that blocks a connection."""
@@ -74,13 +87,60 @@ def handles(diag: socket.socket, ports: Collection[int]) -> Iterator[tuple[bytes
     Linux 6.11 a reset made such a socket stay for ever (commit bac76cf89816). Raises OSError when
     the kernel refuses the request.
     """
+    for handle, uid, _, _ in _answers(diag, ports):
+        yield handle, uid
+
+
+def _answers(
+    diag: socket.socket, ports: Collection[int], extensions: int = 0
+) -> Iterator[tuple[bytes, int, int, tuple[bytes, int, int]]]:
+    """Handle, uid and state of each, and where its message begins and ends in which bytes."""
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = REQUEST.pack(family, socket.IPPROTO_TCP, 0, STATES, b"") + only_at(ports)
-        for part in netlink.dumped(diag, BY_FAMILY, request):
-            for start, _ in netlink.messages(part, BY_FAMILY, MESSAGE.size):
-                _, state, _, _, name, _, _, _, uid, inode = MESSAGE.unpack_from(part, start)
-                if inode or state not in AFTER_CLOSE:
-                    yield part[start : start + 1] + name, uid
+        request = _REQUEST.pack(family, socket.IPPROTO_TCP, extensions, _WANTED, b"")
+        for part in netlink.dumped(diag, _BY_FAMILY, request + only_at(ports)):
+            for start, end in netlink.messages(part, _BY_FAMILY, _MESSAGE.size):
+                _, state, _, _, name, _, _, _, uid, inode = _MESSAGE.unpack_from(part, start)
+                if inode or state not in _AFTER_CLOSE:
+                    yield part[start : start + 1] + name, uid, state, (part, start, end)
+
+
+@dataclass(frozen=True)
+class Established:
+    """A connection, from this end. ``received`` and ``sent`` are bytes of data; sent bytes count
+    once the other end has acknowledged them. Both are 0 for a handshake, and before Linux 4.6."""
+
+    connection: Connection
+    state: str
+    received: int = 0
+    sent: int = 0
+
+
+def established(diag: socket.socket, ports: Collection[int]) -> Iterator[Established]:
+    """The connections at these local ports that a process here still holds, or will get.
+
+    Raises OSError when the kernel refuses the request. If you do not read them all, close the
+    socket.
+    """
+    wanted = frozenset(ports)
+    places: dict[int, int | None] = {}  # messages of equal length have the same layout
+    for handle, uid, state, (part, start, end) in _answers(diag, wanted, 1 << (_INFO - 1)):
+        connection = decoded(handle, uid)
+        if connection.local_port in wanted:
+            length = end - start
+            if length not in places:
+                places[length] = _place_of_info(part, start, end)
+            place, sent, received = places[length], 0, 0
+            if place is not None:
+                sent, received = _TCP_INFO.unpack_from(part, start + place)
+            yield Established(connection, _STATES.get(state, str(state)), received, sent)
+
+
+def _place_of_info(data: bytes, start: int, end: int) -> int | None:
+    """Where the kernel's struct begins, from the start of the message."""
+    for kind, (first, last) in netlink.spans(data, start + _MESSAGE.size, end):
+        if kind == _INFO and last - first >= _TCP_INFO.size:
+            return first - start
+    return None
 
 
 def ends(handle: bytes) -> bytes:
@@ -105,7 +165,7 @@ def decoded(handle: bytes, uid: int, entry: Refusing | None = None) -> Connectio
 def reset(diag: socket.socket, handle: bytes) -> None:
     """Reset a connection at both ends. Raises OSError: ENOENT if it has ended already,
     EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY."""
-    request = REQUEST.pack(handle[0], socket.IPPROTO_TCP, 0, STATES, handle[1:])
+    request = _REQUEST.pack(handle[0], socket.IPPROTO_TCP, 0, _WANTED, handle[1:])
     netlink.confirmed(diag, _DESTROY, request)
 
 

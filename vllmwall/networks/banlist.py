@@ -6,20 +6,18 @@ that; a damaged file is moved aside and reported, never a crash; never every add
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from vllmwall.cidr import everyone_in, parse_network, plain
+from vllmwall.cidr import everyone_in, plain
 from vllmwall.linux.files import save_text
 from vllmwall.model import Network
-from vllmwall.networks import records
 from vllmwall.networks.expiry import MergedNetworks, since_epoch
+from vllmwall.networks.records import VersionedFile, load, parsed, text_of
 
 FILE_NAME = "bans.json"
 MOST = 1000  # a wall with ten thousand takes nft 70 ms to change, and a new port waits for it
-_VERSION = 1
 
 
 class BanError(Exception):
@@ -34,6 +32,11 @@ class Ban:
     since: float
     expires: float | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File(VersionedFile):
+    bans: tuple[Ban, ...]
 
 
 class BanList:
@@ -86,7 +89,7 @@ class BanList:
 
     def _keep(self, bans: dict[Network, Ban]) -> None:
         """Raises BanError if the first file cannot be written; for the others it is a problem."""
-        text, problems = _text_of(bans.values()), []
+        text, problems = text_of(_File(bans=tuple(bans.values()))), []
         for number, file in enumerate(self._files):
             try:
                 save_text(file, text, mode=0o600)
@@ -101,7 +104,7 @@ class BanList:
     def _load(self) -> dict[Network, Ban]:
         for file in self._files:
             try:
-                found, problem = records.load(file, _parsed)
+                found, problem = load(file, _parsed)
             except FileNotFoundError:
                 continue
             if found is not None:
@@ -123,24 +126,7 @@ def _why_not_lifted(network: Network, banned: Iterable[Network]) -> str:
 
 
 def _parsed(text: str) -> dict[Network, Ban]:
-    said = records.parsed(text, "version", "bans")
-    if said["version"] != _VERSION:
-        raise ValueError(f"version {said['version']}, and this vllmwall writes {_VERSION}")
-    bans = list(map(_ban, records.records(said["bans"], "network", "since", "expires", "reason")))
+    bans = parsed(_File, text).bans
     if everyone_in(one.network for one in bans):
         raise ValueError("it bans every address")
     return {one.network: one for one in bans}
-
-
-def _ban(said: records.Record) -> Ban:
-    return Ban(
-        parse_network(records.text(said["network"])),
-        records.moment(said["since"]),
-        records.end(said["expires"]),
-        records.text(said["reason"]),
-    )
-
-
-def _text_of(bans: Iterable[Ban]) -> str:
-    said = [{**asdict(one), "network": str(one.network)} for one in bans]
-    return json.dumps({"version": _VERSION, "bans": said}, indent=1) + "\n"

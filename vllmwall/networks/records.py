@@ -1,21 +1,27 @@
-"""JSON files of our own, checked key by key.
-
-By hand, because pydantic in the daemon would be a third of its memory. The functions that check
-raise ValueError, which says what is wrong.
-"""
+"""JSON files of our own: each is one frozen dataclass, read strictly."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from math import isfinite
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from vllmwall.config.wire import decoded, encoded
 from vllmwall.linux.files import read_trusted
 
-Record = Mapping[str, object]
+VERSION = 1
+
 Result = TypeVar("Result")
+_FileT = TypeVar("_FileT", bound="VersionedFile")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionedFile:
+    """What all of these files begin with."""
+
+    version: int = VERSION
 
 
 def load(path: Path, parse: Callable[[str], Result]) -> tuple[Result | None, str]:
@@ -47,52 +53,25 @@ def _moved_aside(path: Path, complaint: str) -> str:
     return f"{path} {complaint}; moved to {kept}"
 
 
-def parsed(text: str, *keys: str) -> Record:
-    """The object that a file consists of; it has these keys and no others."""
+def parsed(kind: type[_FileT], text: str) -> _FileT:
+    """The file that a text holds. Raises ValueError where it is not as `text_of` writes it."""
     try:
-        return record(json.loads(text), *keys)
+        value = json.loads(text)
+        _text(value)  # NaN, and half a character, could not be written again
+        found = decoded(kind, value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if found.version != VERSION:
+        raise ValueError(f"version {found.version}, and this vllmwall writes {VERSION}")
+    return found
 
 
-def record(value: object, *keys: str) -> Record:
-    """An object with these keys and no others."""
-    if not isinstance(value, dict) or value.keys() != set(keys):
-        raise ValueError(f"an object of {', '.join(keys)} is needed")
-    return value
+def text_of(file: VersionedFile) -> str:
+    """The text of a file."""
+    return _text(encoded(file)) + "\n"
 
 
-def records(value: object, *keys: str) -> list[Record]:
-    """A list of such objects."""
-    return [record(each, *keys) for each in _list(value)]
-
-
-def texts(value: object) -> list[str]:
-    """A list of texts."""
-    return [text(each) for each in _list(value)]
-
-
-def text(value: object) -> str:
-    """A text that can be written again."""
-    if not isinstance(value, str):
-        raise ValueError("a text is needed")
-    value.encode()  # UnicodeEncodeError is a ValueError
-    return value
-
-
-def moment(value: object) -> float:
-    """Seconds since the epoch."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ValueError("a number of seconds is needed")
-    return value
-
-
-def end(value: object) -> float | None:
-    """Seconds since the epoch; None: never."""
-    return None if value is None else moment(value)
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise ValueError("a list is needed")
-    return value
+def _text(value: object) -> str:
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
+    text.encode()  # UnicodeEncodeError is a ValueError
+    return text

@@ -17,7 +17,8 @@ class PeerError(Exception):
     """
 
 
-PeerKind = Literal["static", "file", "dns", "runtime"]
+FetchedKind = Literal["file", "dns"]
+PeerKind = Literal["static", "runtime", FetchedKind]
 
 
 @dataclass(frozen=True)

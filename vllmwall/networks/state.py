@@ -7,29 +7,45 @@ moved aside and reported, never a crash.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
-from vllmwall.cidr import parse_network
 from vllmwall.linux.files import save_text
 from vllmwall.model import Network
-from vllmwall.networks import records
-from vllmwall.networks.sources import PeerKind, PeerSource
-
-Runtime = Mapping[Network, float | None]
+from vllmwall.networks.records import VersionedFile, load, parsed, text_of
+from vllmwall.networks.sources import FetchedKind, PeerSource
 
 
-_VERSION = 1
-_KINDS: Mapping[str, PeerKind] = {"file": "file", "dns": "dns"}
+@dataclass(frozen=True)
+class _Added:
+    """A peer that was added at runtime."""
+
+    network: Network
+    expires: float | None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The last good answer of one source."""
+
+    kind: FetchedKind
+    name: str
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File(VersionedFile):
+    runtime: tuple[_Added, ...]
+    answers: tuple[_Answer, ...]
 
 
 @dataclass(frozen=True)
 class State:
     """``runtime`` maps a network to when it expires; ``answers`` are the fetched sources."""
 
-    runtime: Runtime = field(default_factory=dict)
+    runtime: Mapping[Network, float | None] = field(default_factory=dict)
     answers: tuple[PeerSource, ...] = ()
     error: str | None = None
 
@@ -37,7 +53,7 @@ class State:
 def load_state(path: Path) -> State:
     """The state in ``path``. With ``error`` it could not be used; see `records.load`."""
     try:
-        found, problem = records.load(path, _state_of)
+        found, problem = load(path, _state_of)
     except FileNotFoundError:
         return State()
     return found or State(error=f"{problem}. Peers added at runtime must be added again.")
@@ -45,37 +61,19 @@ def load_state(path: Path) -> State:
 
 def store_state(path: Path, state: State) -> None:
     """Write ``state`` to ``path``, for root only. Raises OSError."""
-    save_text(path, _text_of(state), mode=0o600)
+    file = _File(
+        runtime=tuple(_Added(*each) for each in state.runtime.items()),
+        answers=tuple(
+            _Answer(cast("FetchedKind", each.kind), each.name, each.networks)
+            for each in state.answers
+        ),
+    )
+    save_text(path, text_of(file), mode=0o600)
 
 
 def _state_of(text: str) -> State:
-    said = records.parsed(text, "version", "runtime", "answers")
-    if said["version"] != _VERSION:
-        raise ValueError(f"version {said['version']}, and this vllmwall writes {_VERSION}")
+    file = parsed(_File, text)
     return State(
-        {
-            parse_network(records.text(each["network"])): records.end(each["expires"])
-            for each in records.records(said["runtime"], "network", "expires")
-        },
-        tuple(map(_answer, records.records(said["answers"], "kind", "name", "networks"))),
+        {each.network: each.expires for each in file.runtime},
+        tuple(PeerSource(each.name, each.kind, each.networks) for each in file.answers),
     )
-
-
-def _answer(said: records.Record) -> PeerSource:
-    kind: PeerKind | None = _KINDS.get(records.text(said["kind"]))
-    if kind is None:
-        raise ValueError(f"kind is one of {', '.join(_KINDS)}")
-    networks = map(parse_network, records.texts(said["networks"]))
-    return PeerSource(records.text(said["name"]), kind, tuple(networks))
-
-
-def _text_of(state: State) -> str:
-    runtime = [
-        {"network": str(network), "expires": expires} for network, expires in state.runtime.items()
-    ]
-    answers = [
-        {"kind": each.kind, "name": each.name, "networks": list(map(str, each.networks))}
-        for each in state.answers
-    ]
-    said = {"version": _VERSION, "runtime": runtime, "answers": answers}
-    return json.dumps(said, indent=1) + "\n"

@@ -9,7 +9,7 @@ import pytest
 from tests.support.lab import Lab
 from tests.support.severing import lives
 from vllmwall.linux import netlink
-from vllmwall.linux.established import Established, established
+from vllmwall.linux.connections import Established, established
 
 PORT = 29500
 
