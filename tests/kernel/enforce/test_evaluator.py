@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.cgroups import cgroup, inside
@@ -181,6 +181,7 @@ def _place(one: WallEntry) -> tuple[object, ...]:
 @on_one_network
 @example(drawn=FULL, seed=1)
 @example(drawn=replace(FULL, lockdown=True), seed=2)
+@settings(max_examples=60)  # it is quick, and it is what `explain` rests on
 @given(drawn=guarded_walls(), seed=st.integers(0, 2**32))
 def test_the_evaluator_says_what_the_kernel_does(
     stage: Stage, backend: Nftables, drawn: Wall, seed: int
