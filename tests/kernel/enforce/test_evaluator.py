@@ -178,10 +178,9 @@ def _place(one: WallEntry) -> tuple[object, ...]:
     return one.family, one.proto, one.port, one.address
 
 
-@on_one_network
+@settings(on_one_network, max_examples=60)  # quick, and `explain` rests on it
 @example(drawn=FULL, seed=1)
 @example(drawn=replace(FULL, lockdown=True), seed=2)
-@settings(max_examples=60)  # it is quick, and it is what `explain` rests on
 @given(drawn=guarded_walls(), seed=st.integers(0, 2**32))
 def test_the_evaluator_says_what_the_kernel_does(
     stage: Stage, backend: Nftables, drawn: Wall, seed: int
