@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
-from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError, changes
+from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError, lacking, less
 from vllmwall.enforce.nftables.ruleset import is_walled
 from vllmwall.enforce.sever import Severed, sever
 from vllmwall.model import Guard, Mode, Network, Wall, WallEntry
@@ -153,11 +153,10 @@ def refuses_more(before: Wall | None, after: Wall) -> bool:
         return False
     if before is None or isinstance(before, AlteredWall) or before.mode is not after.mode:
         return True
-    changed = changes(before, after)
-    added = any(map(is_walled, changed.added)) or _new_bans(before, after)
-    return bool(changed.networks_removed or added)
+    added = any(map(is_walled, after.entries - before.entries)) or _new_bans(before, after)
+    return bool(added or any(less(before, after).networks.values()))
 
 
-def _new_bans(before: Wall | None, after: Wall) -> frozenset[Network]:
-    known = frozenset(before.banned) if before and before.mode is after.mode else frozenset()
-    return frozenset(after.banned) - known
+def _new_bans(before: Wall | None, after: Wall) -> tuple[Network, ...]:
+    known = before.banned if before and before.mode is after.mode else ()
+    return lacking(after.banned, known)

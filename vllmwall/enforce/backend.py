@@ -1,6 +1,6 @@
 """The protocol of a backend, and the difference between two walls.
 
-A wall is *wanted* (decided), *actual* (read back from the kernel); `Changes` are the difference.
+A wall is *wanted* (decided) or *actual* (read back from the kernel); `less` is the difference.
 A backend owns one thing per network namespace (for nftables: `table inet vllmwall`), reads and
 writes that and nothing else, and changes it in single transactions: at no moment is there a
 state that is neither the old wall nor the new one.
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from vllmwall.enforce.nftables.notifications import Watch
-from vllmwall.model import Address, Guard, Mode, Network, Proto, Wall, WallEntry
+from vllmwall.model import Address, Guard, Network, Proto, Wall, WallEntry
 
 _LINES_AROUND = 2
 
@@ -138,46 +138,27 @@ class Backend(Protocol):
         """Release everything of namespaces other than these (inodes)."""
 
 
-@dataclass(frozen=True)
-class Changes:
-    """The difference between two walls. An entry that changes is in both halves."""
+def less(wall: Wall, other: Wall) -> Wall:
+    """The wall with only those elements (entries, networks, guards, bans) that ``other`` lacks.
 
-    removed: frozenset[WallEntry]
-    added: frozenset[WallEntry]
-    networks_removed: Mapping[str, tuple[Network, ...]]
-    networks_added: Mapping[str, tuple[Network, ...]]
-    mode_before: Mode | None
-    mode: Mode
-
-    @property
-    def is_empty(self) -> bool:
-        """Nothing to do."""
-        entries = self.removed or self.added
-        networks = self.networks_removed or self.networks_added
-        return not entries and not networks and self.mode_before is self.mode
-
-
-def changes(actual: Wall | None, wanted: Wall) -> Changes:
-    """The difference between the actual wall (None: there is none) and the wanted one."""
-    before = actual or Wall(wanted.namespace, frozenset(), {}, wanted.mode)
-    return Changes(
-        removed=before.entries - wanted.entries,
-        added=wanted.entries - before.entries,
-        networks_removed=_missing(before.networks, wanted.networks),
-        networks_added=_missing(wanted.networks, before.networks),
-        mode_before=actual.mode if actual else None,
-        mode=wanted.mode,
+    An entry that differs is in it. All names of networks stay, and so does what makes rules.
+    """
+    theirs = other.networks
+    return replace(
+        wall,
+        entries=wall.entries - other.entries,
+        networks={
+            name: lacking(ours, theirs.get(name, ())) for name, ours in wall.networks.items()
+        },
+        guards=wall.guards - other.guards,
+        answering=wall.answering and not other.answering,
+        banned=lacking(wall.banned, other.banned),
     )
 
 
-def _missing(
-    these: Mapping[str, tuple[Network, ...]], those: Mapping[str, tuple[Network, ...]]
-) -> Mapping[str, tuple[Network, ...]]:
-    """Of each name's networks in ``these``, the ones that ``those`` lacks."""
-    found = {}
-    for name, networks in these.items():
-        known = frozenset(those.get(name, ()))
-        left = tuple(network for network in networks if network not in known)
-        if left:
-            found[name] = left
-    return found
+def lacking(ours: Collection[Network], theirs: Collection[Network]) -> tuple[Network, ...]:
+    """Those of our networks that are not among theirs, in their order."""
+    if ours == theirs:  # as nearly always; hashing 10,000 networks takes 20 ms
+        return ()
+    known = frozenset(theirs)
+    return tuple(network for network in ours if network not in known)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 
-from vllmwall.enforce.backend import AlteredWall, Changes, EnforceError, changes
-from vllmwall.model import Mode, Proto, Wall, WallEntry
+from vllmwall.enforce.backend import AlteredWall, EnforceError, less
+from vllmwall.model import Guard, Mode, Proto, Wall, WallEntry
 
 OLD = WallEntry(4, Proto.TCP, 1, ("peers",))
 KEPT = WallEntry(4, Proto.TCP, 2, ("peers",))
@@ -15,31 +16,27 @@ STANDING = Wall(7, frozenset({OLD, KEPT}), {"peers": (A, B)}, Mode.AUDIT)
 
 
 def test_the_difference_holds_what_comes_and_what_goes() -> None:
-    """Nothing that stays is in it."""
-    wanted = Wall(7, frozenset({NEW, KEPT}), {"peers": (B, C), "monitoring": (A,)})
-    assert changes(STANDING, wanted) == Changes(
-        removed=frozenset({OLD}),
-        added=frozenset({NEW}),
-        networks_removed={"peers": (A,)},
-        networks_added={"peers": (C,), "monitoring": (A,)},
-        mode_before=Mode.AUDIT,
-        mode=Mode.ENFORCE,
+    """Nothing that stays is in it, except the names of networks."""
+    wanted = Wall(7, frozenset({NEW, KEPT}), {"peers": (B, C), "monitoring": (A,)}, banned=(A, C))
+    assert less(wanted, STANDING) == Wall(
+        7, frozenset({NEW}), {"peers": (C,), "monitoring": (A,)}, banned=(A, C)
     )
+    assert less(STANDING, wanted) == Wall(7, frozenset({OLD}), {"peers": (A,)}, Mode.AUDIT)
 
 
-def test_from_nothing_everything_comes() -> None:
-    """A namespace without a wall gets all of it."""
-    found = changes(None, STANDING)
-    assert (found.added, found.removed) == (STANDING.entries, frozenset())
-    assert found.networks_added == STANDING.networks
-    assert found.mode_before is None
-    assert not found.is_empty
-
-
-def test_no_difference_is_empty() -> None:
-    """A wall differs from itself in nothing; a mode alone is a difference."""
-    assert changes(STANDING, STANDING).is_empty
-    assert not changes(STANDING, Wall(7, STANDING.entries, STANDING.networks)).is_empty
+def test_a_wall_lacks_nothing_that_it_has() -> None:
+    """The difference of a wall and itself has no elements."""
+    whole = replace(STANDING, guards=frozenset({Guard(1, 2)}), answering=True, banned=(A,))
+    assert less(whole, whole) == Wall(7, frozenset(), {"peers": ()}, Mode.AUDIT)
+    assert less(whole, STANDING) == Wall(
+        7,
+        frozenset(),
+        {"peers": ()},
+        Mode.AUDIT,
+        frozenset({Guard(1, 2)}),
+        answering=True,
+        banned=(A,),
+    )
 
 
 def test_an_altered_wall_equals_no_wall() -> None:

@@ -1,77 +1,63 @@
 """The nft script that changes one wall into another by its elements. Pure.
 
-Both walls must have the same rules (see `Changes.elements_only`). Chains and sets are added and
-deleted only with an audience.
+Both walls must have the same rules, except those of their audiences: chains and sets are added
+and deleted only with an audience.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
-from vllmwall.enforce.backend import changes
+from vllmwall.enforce.backend import lacking, less
 from vllmwall.enforce.nftables import ruleset
 from vllmwall.enforce.nftables.check import check_entries
-from vllmwall.enforce.nftables.names import (
-    ANSWERING,
-    TABLE,
-    Audience,
-    Networks,
-    banned_set,
-    chain_name,
-    guarded_set,
-    set_name,
-    trusted_set,
-    walled_set,
-)
-from vllmwall.enforce.nftables.objects import Element, Table, script
-from vllmwall.enforce.nftables.operator_rules import network_elements
+from vllmwall.enforce.nftables.names import TABLE, guarded_set
+from vllmwall.enforce.nftables.objects import Element, Set, Table, script
 from vllmwall.enforce.nftables.ruleset import LEVELS, NO_CGROUPS, Cgroups
-from vllmwall.enforce.nftables.syntax import MAPS
-from vllmwall.model import Network, Wall, WallEntry
-
-_OURS = Table(TABLE)
+from vllmwall.model import Wall
 
 
 def changing(actual: Wall, wanted: Wall, cgroups: Cgroups = NO_CGROUPS) -> str:
-    """The script; empty where nothing differs. Raises EnforceError as `check_entries` does.
+    """The script; empty where nothing differs. Raises EnforceError as `check_entries` does."""
+    new_entries = wanted.entries - actual.entries
+    check_entries(wanted.networks, new_entries, wanted.guard_audience)
+    before, after = _part(actual, wanted), _part(wanted, actual)
+    return script([*_changes(before, after), *_guards(actual, wanted, cgroups)])
 
-    The order matters: nothing is deleted while something refers to it, or added before what it
-    refers to.
+
+def _part(wall: Wall, other: Wall) -> Table:
+    """The sets of a wall, without the elements that ``other`` has too, and its audiences.
+
+    All networks of a wall are merged, so none of these is a neighbour of one that stays.
     """
-    changed = changes(actual, wanted)
-    check_entries(wanted.networks, changed.added, wanted.guard_audience)
-    before, after = ruleset.audiences_of(actual), ruleset.audiences_of(wanted)
-    trusted_before, trusted_after = ruleset.trusted(actual), ruleset.trusted(wanted)
-    kept = actual.networks.keys() & wanted.networks.keys()
-    return script(
-        [
-            *_walled("delete", changed.removed, changed.added),
-            *_entries("delete", changed.removed, ruleset.key),
-            *(f"delete chain {TABLE} {chain_name(one)}" for one in before if one not in after),
-            *_delete_sets(actual.networks.keys() - kept),
-            *_networks("delete", {name: changed.networks_removed.get(name, ()) for name in kept}),
-            *_networks("add", {name: changed.networks_added.get(name, ()) for name in kept}),
-            *_new_objects(
-                {name: wanted.networks[name] for name in wanted.networks.keys() - kept},
-                [one for one in after if one not in before],
-            ),
-            *_entries("add", changed.added, ruleset.mapping),
-            *_walled("add", changed.added, changed.removed),
-            *_answering(actual, wanted),
-            *_guards(actual, wanted, cgroups),
-            *_sources("delete", banned_set, actual.banned, wanted.banned),
-            *_sources("add", banned_set, wanted.banned, actual.banned),
-            *_sources("delete", trusted_set, trusted_before, trusted_after),
-            *_sources("add", trusted_set, trusted_after, trusted_before),
-        ]
-    )
+    trusted = lacking(ruleset.trusted(wall), ruleset.trusted(other))
+    sets = ruleset.sets(less(wall, other), trusted, NO_CGROUPS)
+    return Table(TABLE, tuple(sets), tuple(ruleset.audience_chains(ruleset.audiences_of(wall))))
 
 
-def _answering(actual: Wall, wanted: Wall) -> Iterator[str]:
-    if actual.answering is not wanted.answering:
-        yield from _OURS.change(
-            "add" if wanted.answering else "delete", ANSWERING, [Element("tcp")]
-        )
+def _changes(before: Table, after: Table) -> Iterator[str]:
+    """The order matters: nothing is deleted while something refers to it, or added before what it
+    refers to. A port is in its map before it is walled."""
+    old, new = ({one.name: one for one in table.sets} for table in (before, after))
+    for name in filter(new.__contains__, old):
+        gone = _missing(old[name], new[name])
+        yield from before.change("delete", name, (Element(one.key) for one in gone))
+    for chain in before.chains:
+        if chain not in after.chains:
+            yield f"delete chain {TABLE} {chain.name}"
+    yield from (f"delete set {TABLE} {name}" for name in old if name not in new)
+    sets = (one for name, one in new.items() if name not in old)
+    chains = (chain for chain in after.chains if chain not in before.chains)
+    yield from Table(TABLE, tuple(sets), tuple(chains)).commands()
+    for name in reversed(new):
+        if name in old:
+            yield from after.change("add", name, _missing(new[name], old[name]))
+
+
+def _missing(one: Set, other: Set) -> Iterator[Element]:
+    """The elements that only the first has."""
+    known = frozenset(other.elements)
+    return (element for element in one.elements if element not in known)
 
 
 def _guards(actual: Wall, wanted: Wall, cgroups: Cgroups) -> Iterator[str]:
@@ -82,59 +68,5 @@ def _guards(actual: Wall, wanted: Wall, cgroups: Cgroups) -> Iterator[str]:
     new = wanted.guards - actual.guards
     sent = {guard: text for guard, text in cgroups.items() if guard in new or guard.level in ended}
     for level in LEVELS:
-        yield from _OURS.change("add", guarded_set(level), ruleset.guard_elements(level, sent))
-
-
-def _sources(
-    verb: str,
-    name: Callable[[int], str],
-    these: tuple[Network, ...],
-    others: tuple[Network, ...],
-) -> Iterator[str]:
-    """The networks that only the first has, in the sets of that name."""
-    known = frozenset(others)
-    changed = [network for network in these if network not in known]
-    for family in (4, 6):
-        # Not merged: neighbours of what stays would swallow it.
-        listed = [Element(str(network)) for network in changed if network.version == family]
-        yield from _OURS.change(verb, name(family), listed)
-
-
-def _walled(verb: str, entries: Iterable[WallEntry], others: Iterable[WallEntry]) -> Iterator[str]:
-    """The closed ports of ``entries`` that are not among ``others``: those stay untouched."""
-    stay = {(ruleset.map_of(each), ruleset.key(each)) for each in others if ruleset.is_walled(each)}
-    walled = [
-        (ruleset.map_of(entry), ruleset.key(entry))
-        for entry in ruleset.in_order(entries)
-        if ruleset.is_walled(entry)
-    ]
-    for name in MAPS:
-        listed = [key for place, key in walled if place == name and (place, key) not in stay]
-        yield from _OURS.change(verb, walled_set(name), listed)
-
-
-def _entries(
-    verb: str, entries: Iterable[WallEntry], element: Callable[[WallEntry], Element]
-) -> Iterator[str]:
-    listed = ruleset.in_order(entries)
-    for name in MAPS:
-        ours = (element(entry) for entry in listed if ruleset.map_of(entry) == name)
-        yield from _OURS.change(verb, name, ours)
-
-
-def _networks(verb: str, networks: Networks) -> Iterator[str]:
-    for name in sorted(networks):
-        for family in (4, 6):
-            listed = network_elements(networks[name], family)
-            yield from _OURS.change(verb, set_name(name, family), listed)
-
-
-def _delete_sets(names: Iterable[str]) -> Iterator[str]:
-    for name in sorted(names):
-        for family in (4, 6):
-            yield f"delete set {TABLE} {set_name(name, family)}"
-
-
-def _new_objects(networks: Networks, audiences: Iterable[Audience]) -> Iterator[str]:
-    sets, chains = ruleset.network_sets(networks), ruleset.audience_chains(audiences)
-    yield from Table(TABLE, tuple(sets), tuple(chains)).commands()
+        elements = ruleset.guard_elements(level, sent)
+        yield from Table(TABLE).change("add", guarded_set(level), elements)

@@ -53,15 +53,10 @@ _COUNT = re.compile(r"ct count over (?P<count>\d+)")
 
 
 def network_set(name: str, family: int, networks: Iterable[Network]) -> Set:
-    """The set of the networks of one family."""
-    elements = network_elements(networks, family)
+    """The set of the networks of one family, merged."""
+    ours = merged(network for network in networks if network.version == family)
+    elements = tuple(Element(str(network)) for network in ours)
     return Set(name, f"type ipv{family}_addr", elements, flags=("interval",))
-
-
-def network_elements(networks: Iterable[Network], family: int) -> tuple[Element, ...]:
-    """The networks of one family as elements, merged."""
-    ours = [network for network in networks if network.version == family]
-    return tuple(Element(str(network)) for network in merged(ours))
 
 
 def sets(wall: Wall) -> Iterator[Set]:

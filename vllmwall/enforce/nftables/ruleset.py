@@ -70,7 +70,6 @@ from vllmwall.enforce.nftables.names import (
     UNLISTED,
     WALLED,
     Audience,
-    Networks,
     chain_name,
     guarded_set,
     has_chain,
@@ -131,7 +130,7 @@ def table(wall: Wall, cgroups: Cgroups = NO_CGROUPS) -> Table:
     check_wall(wall)
     return Table(
         TABLE,
-        sets=tuple(_sets(wall, cgroups)),
+        sets=tuple(sets(wall, trusted(wall), cgroups)),
         chains=tuple(_chains(wall)),
         comment=f"vllmwall {__version__} {wall.mode.value}",
     )
@@ -167,11 +166,26 @@ def audiences_of(wall: Wall) -> list[Audience]:
     return sorted(filter(has_chain, _all_audiences(wall)))
 
 
-def network_sets(networks: Networks) -> Iterator[Set]:
-    """Two sets, one a family, for each audience name."""
-    for name in sorted(networks):
+def sets(wall: Wall, trusted: Iterable[Network], cgroups: Cgroups) -> Iterator[Set]:
+    """The sets and maps: what maps refer to before them, and ports are walled before their map."""
+    for name in sorted(wall.networks):
         for family in (4, 6):
-            yield network_set(set_name(name, family), family, networks[name])
+            yield network_set(set_name(name, family), family, wall.networks[name])
+    yield from map(_memory, (4, 6))
+    entries = sorted(wall.entries, key=lambda one: (one.port, one.proto.value, str(one.address)))
+    for name in MAPS:
+        keys = (_key(one) for one in entries if map_of(one) == name and is_walled(one))
+        yield Set(walled_set(name), f"typeof {_typed(name)}", tuple(map(Element, keys)))
+    for name in MAPS:
+        ours = (one for one in entries if map_of(one) == name)
+        mappings = tuple(Element(_key(one), one.note, verdict_of(one)) for one in ours)
+        yield Map(name, f"typeof {_typed(name)}", mappings)
+    for level in LEVELS:
+        yield Set(guarded_set(level), "type cgroupsv2", guard_elements(level, cgroups))
+    yield Set(ANSWERING, "type inet_proto", (Element("tcp"),) if wall.answering else ())
+    for family in (4, 6):
+        yield network_set(trusted_set(family), family, trusted)
+    yield from operator_rules.sets(wall)
 
 
 def audience_chains(audiences: Iterable[Audience]) -> Iterator[Chain]:
@@ -202,20 +216,10 @@ def map_of(entry: WallEntry) -> str:
     return f"{'any' if entry.address is None else 'addr'}{entry.family}"
 
 
-def key(entry: WallEntry) -> Element:
-    """The part of a packet that an entry matches, as an element of a walled set."""
+def _key(entry: WallEntry) -> str:
+    """The part of a packet that an entry matches."""
     port = f"{entry.proto.value} . {entry.port}"
-    return Element(port if entry.address is None else f"{entry.address} . {port}")
-
-
-def mapping(entry: WallEntry) -> Element:
-    """An entry as an element of its map."""
-    return Element(key(entry).key, entry.note, verdict_of(entry))
-
-
-def in_order(entries: Iterable[WallEntry]) -> list[WallEntry]:
-    """Entries by port, for people who read the script."""
-    return sorted(entries, key=lambda entry: (entry.port, entry.proto.value, str(entry.address)))
+    return port if entry.address is None else f"{entry.address} . {port}"
 
 
 def _all_audiences(wall: Wall) -> set[Audience]:
@@ -229,24 +233,6 @@ def _base_chain(table: Table) -> Chain:
 def _with_chain(table: Table, new: Chain) -> tuple[Chain, ...]:
     """The chains with ``new`` in the place of the one of its name."""
     return tuple(new if chain.name == new.name else chain for chain in table.chains)
-
-
-def _sets(wall: Wall, cgroups: Cgroups) -> Iterator[Set]:
-    yield from network_sets(wall.networks)
-    yield from map(_memory, (4, 6))
-    entries = in_order(wall.entries)
-    for name in MAPS:
-        keys = (key(one) for one in entries if map_of(one) == name and is_walled(one))
-        yield Set(walled_set(name), f"typeof {_typed(name)}", tuple(keys))
-    for name in MAPS:
-        mappings = (mapping(one) for one in entries if map_of(one) == name)
-        yield Map(name, f"typeof {_typed(name)}", tuple(mappings))
-    for level in LEVELS:
-        yield Set(guarded_set(level), "type cgroupsv2", guard_elements(level, cgroups))
-    yield Set(ANSWERING, "type inet_proto", (Element("tcp"),) if wall.answering else ())
-    for family in (4, 6):
-        yield network_set(trusted_set(family), family, trusted(wall))
-    yield from operator_rules.sets(wall)
 
 
 def _chains(wall: Wall) -> Iterator[Chain]:
