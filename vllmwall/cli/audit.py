@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
@@ -72,26 +71,14 @@ def audit(
 
 
 def _audit(fail_on: str, config: str, only: tuple[str, ...]) -> AuditAnswer:
-    import platform
-    from datetime import date
     from pathlib import Path
 
     from vllmwall.config import load
-    from vllmwall.inspect.audit.output import audit_answer
     from vllmwall.inspect.audit.run import audit_node
 
     status = ask_if_running("status")
     with failing_in_words():
-        whole = audit_node(load(Path(config)), only, status, date.today())
-    return audit_answer(
-        whole.audit,
-        host=platform.node(),
-        time=time.time(),
-        workloads=whole.workloads,
-        servers=whole.servers,
-        daemon=status is not None,
-        fail_on=fail_on,
-    )
+        return audit_node(load(Path(config)), only, status, fail_on)
 
 
 def _draw(out: Console, answer: AuditAnswer, *, why: bool) -> None:
@@ -128,7 +115,7 @@ def _table(findings: Iterable[Finding], *, why: bool) -> Table:
         words.append(f"\n{one.id}, pid {one.pid}", style="not bold dim")
         for line in _details(one) if why else ():
             words.append(f"\n{line}", style="not bold")
-        severity = Text(one.severity, style=_COLOURS[one.severity])
+        severity = Text(one.severity.value, style=_COLOURS[one.severity])
         rows.append((severity, Text(one.workload, style="cyan"), words))
     return table(columns, rows)
 

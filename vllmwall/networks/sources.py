@@ -18,7 +18,7 @@ class PeerError(Exception):
 
 
 FetchedKind = Literal["file", "dns"]
-PeerKind = Literal["static", "runtime", FetchedKind]
+PeerKind = Literal["static", FetchedKind, "runtime"]
 
 
 @dataclass(frozen=True)

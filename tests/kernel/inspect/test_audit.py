@@ -198,7 +198,7 @@ def test_what_is_accepted_does_not_fail(node: Guarded) -> None:
     done = audit(node)
     assert 0 == done.returncode
     assert "1 finding accepted" in done.stdout
-    assert "vlm-x is no finding" in done.stdout
+    assert "vlm-x is not the id of a finding" in done.stdout
 
 
 def test_an_open_rdma_device_is_told(node: Guarded) -> None:

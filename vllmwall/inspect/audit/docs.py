@@ -14,12 +14,11 @@ _HEAD = """\
 Worst first. A second severity in brackets applies while a rule of vllmwall blocks strangers from
 the port. What cannot be read is never a finding: such checks are listed as not made.
 """
-_ORDER = ("critical", "high", "medium", "low", "info")
 
 
 def markdown() -> str:
     """The page docs/reference/findings.md."""
-    rules = sorted(knobs().finding, key=lambda one: (_ORDER.index(one.severity), one.id))
+    rules = sorted(knobs().finding, key=lambda one: (-one.severity.rank, one.id))
     lines = [*_HEAD.splitlines(), ""]
     for rule in rules:
         lines += _finding(rule)
@@ -33,10 +32,10 @@ def markdown() -> str:
 
 
 def _finding(rule: Rule) -> Iterator[str]:
-    walled = f" ({rule.walled})" if rule.walled else ""
+    walled = f" ({rule.walled.value})" if rule.walled else ""
     yield f"## `{rule.id}`"
     yield ""
-    yield f"{rule.title}. **{rule.severity}**{walled}, {_scope(rule)}."
+    yield f"{rule.title}. **{rule.severity.value}**{walled}, {_scope(rule)}."
     yield ""
     yield rule.why
     yield ""
@@ -65,7 +64,7 @@ def _row(one: Cve) -> str:
     words = " or ".join(needs)
     if one.beside:
         words += f" and {one.beside.package} before {one.beside.before}"
-    return f"| {link} | {one.package} | {versions} | {one.severity} | {one.title} | {words} |"
+    return f"| {link} | {one.package} | {versions} | {one.severity.value} | {one.title} | {words} |"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from vllmwall.inspect.audit.types import (
     Finding,
     Match,
     Place,
-    Requirements,
     Severity,
     Subject,
     Unchecked,
@@ -30,7 +29,6 @@ _SERVED_BY = {Stack.VLLM: "vllm", Stack.SGLANG: "sglang", Stack.LMDEPLOY: "lmdep
 
 def judge(
     subjects: Sequence[Subject],
-    required: Requirements = Requirements(),  # noqa: B008 (frozen)
     accepted: Sequence[Acceptance] = (),
     today: date = date.min,
 ) -> Audit:
@@ -38,12 +36,12 @@ def judge(
     findings: dict[tuple[str, str, str], Finding] = {}
     unchecked: dict[tuple[str, str, str], Unchecked] = {}
     for subject in subjects:
-        for one in _of(subject, required):
+        for one in _of(subject):
             if isinstance(one, Finding):
                 findings.setdefault((one.id, one.workload, one.seen), one)
             else:
                 unchecked.setdefault((one.id, one.workload, one.reason), one)
-    ordered = sorted(findings.values(), key=lambda one: (-one.level, one.workload, one.id))
+    ordered = sorted(findings.values(), key=lambda one: (-one.severity.rank, one.workload, one.id))
     taken = [one for one in ordered if any(_accepts(each, one, today) for each in accepted)]
     return Audit(
         findings=tuple(one for one in ordered if one not in taken),
@@ -53,9 +51,9 @@ def judge(
     )
 
 
-def _of(subject: Subject, required: Requirements) -> Iterator[Finding | Unchecked]:
+def _of(subject: Subject) -> Iterator[Finding | Unchecked]:
     for rule in knobs().finding:
-        outcome = _apply(rule, subject, required)
+        outcome = _apply(rule, subject)
         if isinstance(outcome, Match):
             yield _finding(rule, subject, outcome)
         elif isinstance(outcome, Unclear):
@@ -63,7 +61,7 @@ def _of(subject: Subject, required: Requirements) -> Iterator[Finding | Unchecke
     yield from _vulnerabilities(subject)
 
 
-def _apply(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def _apply(rule: Rule, subject: Subject) -> CheckResult:
     if rule.stacks and subject.stack not in rule.stacks:
         return None
     if not subject.part and (rule.stacks or rule.flags):
@@ -74,14 +72,14 @@ def _apply(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
             return None
     if rule.exposed and not subject.exposed_api:
         return None
-    return CHECKS[rule.check](rule, subject, required)
+    return CHECKS[rule.check](rule, subject)
 
 
 def _finding(rule: Rule, subject: Subject, seen: Match) -> Finding:
     places = seen.places or (subject.exposed_api if rule.exposed else ())
     return Finding(
         id=rule.id,
-        severity=min(severity_at(places, rule), seen.at_most).word,
+        severity=min(severity_at(places, rule), seen.at_most, key=lambda one: one.rank),
         workload=subject.workload,
         stack=subject.stack,
         pid=subject.pid,
@@ -96,7 +94,7 @@ def _finding(rule: Rule, subject: Subject, seen: Match) -> Finding:
 def severity_at(places: tuple[Place, ...], rule: Rule) -> Severity:
     """The rule's severity, or the lower one where our rules block strangers from every place."""
     walled = bool(places) and all(place.walled for place in places)
-    return rule.walled_level if walled else rule.level
+    return (rule.walled if walled else None) or rule.severity
 
 
 def _vulnerabilities(subject: Subject) -> Iterator[Finding]:

@@ -31,8 +31,8 @@ def has_failed(audit: Audit, fail_on: str) -> bool:
     """A finding is as severe as ``fail_on`` (a severity, or ``never``), or more."""
     if fail_on == "never":
         return False
-    limit = Severity[fail_on.upper()]
-    return any(one.level >= limit for one in audit.findings)
+    limit = Severity(fail_on).rank
+    return any(one.severity.rank >= limit for one in audit.findings)
 
 
 def audit_answer(
@@ -55,7 +55,7 @@ def audit_answer(
         servers=servers,
         fail_on=fail_on,
         failed=has_failed(audit, fail_on),
-        counts=Counts(**Counter(str(one.severity) for one in audit.findings)),
+        counts=Counts(**Counter(one.severity.value for one in audit.findings)),
         findings=audit.findings,
         accepted=audit.accepted,
         unchecked=audit.unchecked,
@@ -95,7 +95,7 @@ def sarif(answer: AuditAnswer, version: str) -> dict[str, object]:
 
 
 def _rule(one: Finding) -> dict[str, object]:
-    level, number = _LEVELS[one.level]
+    level, number = _LEVELS[one.severity]
     return {
         "id": one.id,
         "shortDescription": {"text": one.title},
@@ -107,7 +107,7 @@ def _rule(one: Finding) -> dict[str, object]:
 
 
 def _result(one: Finding, host: str, position: int) -> dict[str, object]:
-    level, _ = _LEVELS[one.level]
+    level, _ = _LEVELS[one.severity]
     name = f"{host}/{one.stack.value}/{one.workload}"
     return {
         "ruleId": one.id,

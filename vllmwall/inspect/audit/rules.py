@@ -5,14 +5,15 @@ They are data, so that a new check is one entry in one place.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from vllmwall.config.toml import loads
-from vllmwall.inspect.audit.types import Severity, SeverityWord
+from vllmwall.inspect.audit.types import Severity
 from vllmwall.inspect.audit.versions import parse
 from vllmwall.model import Stack
 
@@ -36,8 +37,8 @@ class Rule(_Row):
 
     id: str = Field(pattern="^[a-z][a-z0-9-]+$")
     title: str = Field(min_length=10)
-    severity: SeverityWord
-    walled: SeverityWord | None = None
+    severity: Severity
+    walled: Severity | None = None
     stacks: tuple[Stack, ...]
     check: str
     flags: Words = ()
@@ -49,16 +50,6 @@ class Rule(_Row):
     remedy: str = Field(min_length=20)
     source: str = Field(min_length=5)
 
-    @property
-    def level(self) -> Severity:
-        """Its severity where strangers are not blocked."""
-        return Severity[self.severity.upper()]
-
-    @property
-    def walled_level(self) -> Severity:
-        """Its severity where our rules block strangers."""
-        return Severity[(self.walled or self.severity).upper()]
-
 
 class Endpoint(_Row):
     """A route of vLLM that its API key does not cover, and in which versions that is so."""
@@ -66,12 +57,6 @@ class Endpoint(_Row):
     path: str
     since: VersionText
     before: VersionText = ""
-
-
-class _Known(_Row):
-    vllm: Words
-    sglang: Words
-    lmdeploy: Words
 
 
 class _Secret(_Row):
@@ -86,7 +71,7 @@ class _Variables(_Row):
 class Knobs(_Row):
     """The whole of knobs.toml."""
 
-    known: _Known
+    known: Mapping[Stack, Words]
     secret: _Secret
     variables: _Variables
     finding: tuple[Rule, ...]
@@ -94,10 +79,8 @@ class Knobs(_Row):
 
     def flags_of(self, stack: Stack) -> frozenset[str]:
         """Every flag of a stack that any check reads."""
-        known = {Stack.VLLM: self.known.vllm, Stack.SGLANG: self.known.sglang}
-        known[Stack.LMDEPLOY] = self.known.lmdeploy
         named = {flag for rule in self.finding if stack in rule.stacks for flag in rule.flags}
-        return frozenset(named | set(known.get(stack, ())))
+        return frozenset(named | set(self.known.get(stack, ())))
 
     @property
     def variable_names(self) -> frozenset[str]:
@@ -121,16 +104,11 @@ class Cve(_Row):
     since: VersionText = ""
     before: VersionText = ""
     through: VersionText = ""
-    severity: SeverityWord
+    severity: Severity
     title: str = Field(min_length=10)
     flags: Words = ()
     variables: Words = ()
     beside: Beside | None = Field(default=None, alias="with")
-
-    @property
-    def level(self) -> Severity:
-        """Its severity."""
-        return Severity[self.severity.upper()]
 
     @property
     def remedy(self) -> str:
@@ -143,10 +121,6 @@ class Cve(_Row):
         )
 
 
-class _Cves(_Row):
-    cve: tuple[Cve, ...]
-
-
 @cache
 def knobs() -> Knobs:
     """The table of knobs."""
@@ -156,7 +130,7 @@ def knobs() -> Knobs:
 @cache
 def cves() -> tuple[Cve, ...]:
     """The table of known vulnerabilities."""
-    return _Cves.model_validate(_read("cves.toml")).cve
+    return TypeAdapter(tuple[Cve, ...]).validate_python(_read("cves.toml")["cve"])
 
 
 def _read(name: str) -> dict[str, object]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import cast
@@ -13,25 +15,17 @@ from vllmwall.config.models import Config
 from vllmwall.inspect.audit.collect import DaemonView, Lookup, Spot, subjects
 from vllmwall.inspect.audit.collect.weights import ChecksumError, read_checksums
 from vllmwall.inspect.audit.judge import judge
-from vllmwall.inspect.audit.types import Audit, Requirements
+from vllmwall.inspect.audit.output import audit_answer
+from vllmwall.inspect.audit.types import AuditAnswer
 from vllmwall.model import PUBLIC, Node, Role, Workload
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.recognize import recognize
 
 
-@dataclass(frozen=True)
-class Whole:
-    """An audit, and the number of workloads and server processes."""
-
-    audit: Audit
-    workloads: int
-    servers: int
-
-
 def audit_node(
-    config: Config, only: tuple[str, ...], status: Mapping[str, object] | None, today: date
-) -> Whole:
+    config: Config, only: tuple[str, ...], status: Mapping[str, object] | None, fail_on: str
+) -> AuditAnswer:
     """Audit every workload of this node. ``status`` is the daemon's; None: there is none.
 
     Raises OSError when a namespace in ``only`` does not exist or /proc cannot be read.
@@ -46,9 +40,17 @@ def audit_node(
         except ChecksumError as error:
             problems.append(f"audit.checksums: no weights were checked: {error}")
     views = dict(_views(cast("StatusJson", status))) if status else {}
-    found = tuple(subjects(node, workloads, Lookup(views, sums)))
-    audit = judge(found, Requirements(section.allowed_models), section.accepted, today)
-    return Whole(replace(audit, problems=(*problems, *audit.problems)), len(workloads), len(found))
+    found = tuple(subjects(node, workloads, Lookup(views, sums, section.allowed_models)))
+    audit = judge(found, section.accepted, date.today())
+    return audit_answer(
+        replace(audit, problems=(*problems, *audit.problems)),
+        host=platform.node(),
+        time=time.time(),
+        workloads=len(workloads),
+        servers=len(found),
+        daemon=status is not None,
+        fail_on=fail_on,
+    )
 
 
 def _look(config: Config, only: frozenset[int]) -> tuple[Node, list[Workload]]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Literal
+from enum import Enum
 
-from vllmwall.model import Address, Role, Stack
+from vllmwall.model import Listener, Role, Stack
 from vllmwall.recognize.commandline import Flags
 
 AUDIT_VERSION = 1
@@ -18,31 +17,20 @@ AUDIT_VERSION = 1
 SET = "<set>"
 """Replaces the value of a secret."""
 
-SeverityWord = Literal["critical", "high", "medium", "low", "info"]
 
+class Severity(str, Enum):
+    """How bad it is, the mildest first."""
 
-class Severity(IntEnum):
-    """How bad it is. Comparable: higher is worse."""
-
-    INFO = 0
-    LOW = 1
-    MEDIUM = 2
-    HIGH = 3
-    CRITICAL = 4
+    INFO = "info"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
 
     @property
-    def word(self) -> SeverityWord:
-        """``critical``."""
-        return _WORDS[self]
-
-
-_WORDS: Mapping[Severity, SeverityWord] = {
-    Severity.CRITICAL: "critical",
-    Severity.HIGH: "high",
-    Severity.MEDIUM: "medium",
-    Severity.LOW: "low",
-    Severity.INFO: "info",
-}
+    def rank(self) -> int:
+        """Higher is worse."""
+        return list(Severity).index(self)
 
 
 @dataclass(frozen=True)
@@ -50,17 +38,8 @@ class Place:
     """A listener of the workload. ``walled``: a rule of ours blocks strangers from it."""
 
     role: Role
-    where: str
-    port: int
-    address: Address | None
-    is_loopback: bool
-    is_wildcard: bool
+    listener: Listener
     walled: bool = False
-
-    @property
-    def is_exposed(self) -> bool:
-        """The socket accepts connections from other hosts."""
-        return not self.is_loopback
 
 
 @dataclass(frozen=True)
@@ -156,6 +135,7 @@ class Subject:
     confinement: Confinement | None = None
     weights: Weights | None = None
     rdma: tuple[str, ...] = ()
+    allowed_models: tuple[str, ...] = ()
 
     def of_role(self, role: Role) -> tuple[Place, ...]:
         """Its listeners of one role."""
@@ -164,14 +144,7 @@ class Subject:
     @property
     def exposed_api(self) -> tuple[Place, ...]:
         """The API's listeners that are not on loopback."""
-        return tuple(place for place in self.of_role(Role.API) if place.is_exposed)
-
-
-@dataclass(frozen=True)
-class Requirements:
-    """The models that the configuration allows; empty: any."""
-
-    allowed_models: tuple[str, ...] = ()
+        return tuple(one for one in self.of_role(Role.API) if not one.listener.is_loopback)
 
 
 @dataclass(frozen=True)
@@ -201,7 +174,7 @@ class Finding:
     """Something to change. ``seen`` never holds a secret."""
 
     id: str
-    severity: SeverityWord
+    severity: Severity
     workload: str
     stack: Stack
     pid: int
@@ -210,11 +183,6 @@ class Finding:
     why: str
     remedy: str
     source: str
-
-    @property
-    def level(self) -> Severity:
-        """Its severity, comparable."""
-        return Severity[self.severity.upper()]
 
 
 @dataclass(frozen=True)

@@ -13,32 +13,21 @@ from vllmwall.inspect.audit.types import (
     Confinement,
     Environment,
     Place,
-    Requirements,
     Subject,
     Weights,
 )
-from vllmwall.model import Role, Stack
+from vllmwall.model import Listener, Proto, Role, Stack
 from vllmwall.recognize.commandline import read_flags
 
 PARTS = {Stack.VLLM: "serve", Stack.SGLANG: "server", Stack.LMDEPLOY: "api_server"}
 VERSIONS = {Stack.VLLM: ("vllm", "0.33.0"), Stack.LMDEPLOY: ("lmdeploy", "0.18.0")}
-REQUIREMENTS = Requirements(allowed_models=("meta-llama/*",))
 FULL = (1 << 41) - 1
 DOCKER = 0xA80425FB
 
 
 def place(address: str, port: int = 8000, role: Role = Role.API, *, walled: bool = False) -> Place:
     """A TCP listener."""
-    where = ip_address(address)
-    return Place(
-        role=role,
-        where=f"tcp {address}:{port}",
-        port=port,
-        address=where,
-        is_loopback=where.is_loopback,
-        is_wildcard=where.is_unspecified,
-        walled=walled,
-    )
+    return Place(role, Listener(7, Proto.TCP, port, ip_address(address)), walled)
 
 
 WILD = place("0.0.0.0")
@@ -66,6 +55,7 @@ def server(
         places=(WILD,),
         versions={package: version},
         confinement=Confinement(uid=1000),
+        allowed_models=("meta-llama/*",),
     )
     return replace(subject, **fields)  # type: ignore[arg-type]
 

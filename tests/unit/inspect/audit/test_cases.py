@@ -8,7 +8,6 @@ import pytest
 
 from tests.unit.inspect.audit.audit_cases import (
     CASES,
-    REQUIREMENTS,
     container,
     internal,
     place,
@@ -23,11 +22,11 @@ RULES = {rule.id: rule for rule in knobs().finding}
 
 
 def found(subject: Subject) -> dict[str, Severity]:
-    return {one.id: one.level for one in judge([subject], REQUIREMENTS).findings}
+    return {one.id: one.severity for one in judge([subject]).findings}
 
 
 def unknown(subject: Subject) -> set[str]:
-    return {one.id for one in judge([subject], REQUIREMENTS).unchecked}
+    return {one.id for one in judge([subject]).unchecked}
 
 
 @pytest.mark.parametrize(("rule", "bad", "good"), CASES, ids=[case[0] for case in CASES])
@@ -157,6 +156,6 @@ def test_one_thing_is_told_once() -> None:
 def test_the_worst_comes_first() -> None:
     """People read the top."""
     subject = server("--enable-tokenizer-info-endpoint", {"VLLM_SERVER_DEV_MODE": "1"})
-    severities = [one.level for one in judge([subject]).findings]
-    assert severities == sorted(severities, reverse=True)
+    severities = [one.severity for one in judge([subject]).findings]
+    assert severities == sorted(severities, key=lambda one: one.rank, reverse=True)
     assert severities[0] is Severity.CRITICAL

@@ -26,7 +26,7 @@ def test_every_knob_says_how_bad_it_is_what_to_do_and_who_says_so(rule: Rule) ->
     assert rule.remedy.endswith(".")
     assert not rule.source.endswith(".")
     if rule.walled is not None:
-        assert rule.walled_level < rule.level
+        assert rule.walled.rank < rule.severity.rank
     assert all(re.fullmatch(r"[a-z][a-z0-9-]+", flag) for flag in rule.flags)
     assert all(re.fullmatch(r"[A-Z][A-Z0-9_]+", name) for name in rule.variables)
     for flag in re.findall(r"--([a-z-]+)", rule.remedy):
@@ -61,7 +61,7 @@ def test_every_vulnerability_has_an_end_and_a_remedy(cve: Cve) -> None:
     assert end is not None
     assert since < end
     assert last in cve.remedy
-    assert cve.level >= Severity.MEDIUM
+    assert cve.severity.rank >= Severity.MEDIUM.rank
 
 
 def test_variables_of_vulnerabilities_are_read() -> None:

@@ -5,13 +5,11 @@ To add one, write the function in a module of this package and add it to `CHECKS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from vllmwall.inspect.audit.checks import api, host, switches, weights
-from vllmwall.inspect.audit.rules import Rule
-from vllmwall.inspect.audit.types import CheckResult, Requirements, Subject
-
-Check = Callable[[Rule, Subject, Requirements], CheckResult]
+from vllmwall.inspect.audit.checks.host import Check
+from vllmwall.model import Role
 
 CHECKS: Mapping[str, Check] = {
     "on": switches.is_on,
@@ -30,17 +28,25 @@ CHECKS: Mapping[str, Check] = {
     "proxy-nodes": api.proxy_nodes,
     "secret-arguments": api.secret_arguments,
     "root": host.root,
-    "privileged": host.privileged,
-    "capabilities": host.capabilities,
-    "writable-root": host.writable_root,
-    "new-privileges": host.new_privileges,
-    "seccomp": host.seccomp,
-    "host-pid": host.host_pid,
-    "host-ipc": host.host_ipc,
-    "runtime-socket": host.runtime_socket,
+    "privileged": host.of_container(host.all_capabilities),
+    "capabilities": host.of_container(host.more_capabilities),
+    "writable-root": host.of_container(lambda one: "/ is mounted rw" if one.writable_root else ""),
+    "new-privileges": host.of_container(
+        lambda one: "" if one.no_new_privileges else "NoNewPrivs is 0"
+    ),
+    "seccomp": host.of_container(lambda one: "Seccomp is 0" if one.seccomp == 0 else ""),
+    "host-pid": host.of_container(
+        lambda one: "its pid namespace is the host's" if one.host_pid else ""
+    ),
+    "host-ipc": host.of_container(
+        lambda one: "its ipc namespace is the host's" if one.host_ipc else ""
+    ),
+    "runtime-socket": host.of_container(
+        lambda one: f"mounted: {', '.join(one.runtime_sockets)}" if one.runtime_sockets else ""
+    ),
     "tcpstore": host.tcpstore,
-    "ray-dashboard": host.ray_dashboard,
-    "ray-client": host.ray_client,
+    "ray-dashboard": host.beyond_loopback(Role.RAY_DASHBOARD),
+    "ray-client": host.beyond_loopback(Role.RAY_CLIENT_SERVER),
     "rdma": host.rdma,
     "allowed-model": weights.allowed_model,
     "weights-checksum": weights.checksum,

@@ -11,7 +11,6 @@ from vllmwall.inspect.audit.types import (
     CheckResult,
     Match,
     Place,
-    Requirements,
     Severity,
     Subject,
     Unclear,
@@ -23,7 +22,7 @@ _NO_VERSION = "its version is unknown"
 _CLOSED_BY_DEFAULT = "0.32"  # vLLM's allowed origins: [] from here on, ["*"] before
 
 
-def open_endpoints(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def open_endpoints(rule: Rule, subject: Subject) -> CheckResult:
     """There is a key, and these routes do not require it."""
     if not list(given(rule, subject)):
         return unclear(rule, subject)
@@ -37,7 +36,7 @@ def open_endpoints(rule: Rule, subject: Subject, required: Requirements) -> Chec
     ]
     if not paths:
         return None
-    where = ", ".join(place.where for place in subject.exposed_api)
+    where = ", ".join(place.listener.where for place in subject.exposed_api)
     return Match(
         f"vLLM {version} at {where} answers without the key (as far as the model's task mounts "
         f"them): {', '.join(paths)}",
@@ -45,7 +44,7 @@ def open_endpoints(rule: Rule, subject: Subject, required: Requirements) -> Chec
     )
 
 
-def profiler(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def profiler(rule: Rule, subject: Subject) -> CheckResult:
     """A profiler is configured; the variable counts before 0.16 only."""
     config = subject.command.flags.object("profiler-config")
     text = subject.command.flags.text("profiler-config") or ""
@@ -59,12 +58,12 @@ def profiler(rule: Rule, subject: Subject, required: Requirements) -> CheckResul
     return unclear(rule, subject)
 
 
-def media_domains(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def media_domains(rule: Rule, subject: Subject) -> CheckResult:
     """No list of domains, and the model accepts media, or may."""
     takes = subject.weights.multimodal if subject.weights else None
     if takes is False:
         return None
-    found = is_absent(rule, subject, required)
+    found = is_absent(rule, subject)
     if not isinstance(found, Match) or takes:
         return found
     return Match(
@@ -73,7 +72,7 @@ def media_domains(rule: Rule, subject: Subject, required: Requirements) -> Check
     )
 
 
-def media_redirects(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def media_redirects(rule: Rule, subject: Subject) -> CheckResult:
     """There is a list of domains, and redirects are followed (which is the default)."""
     if subject.command.flags.text("allowed-media-domains") is None:
         return None  # media_domains reports that
@@ -85,7 +84,7 @@ def media_redirects(rule: Rule, subject: Subject, required: Requirements) -> Che
     return None if value == "0" else Match("VLLM_MEDIA_URL_ALLOW_REDIRECTS is not 0")
 
 
-def cors(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def cors(rule: Rule, subject: Subject) -> CheckResult:
     """Every origin is allowed, by a flag or by the default of this version."""
     [flag] = rule.flags
     text = subject.command.flags.text(flag)
@@ -110,7 +109,7 @@ def _origins(text: str) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def tls(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def tls(rule: Rule, subject: Subject) -> CheckResult:
     """The API answers on a public address without TLS."""
     places = subject.exposed_api
     if not places or not subject.public:
@@ -123,15 +122,15 @@ def tls(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     return Match(f"{_where(places)} answers on {subject.public} without TLS", places)
 
 
-def around_proxy(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def around_proxy(rule: Rule, subject: Subject) -> CheckResult:
     """The API listens on all interfaces although a reverse proxy runs in its namespace."""
-    places = tuple(place for place in subject.of_role(Role.API) if place.is_wildcard)
+    places = tuple(place for place in subject.of_role(Role.API) if place.listener.is_wildcard)
     if not places or not subject.proxies:
         return None
     return Match(f"{_where(places)} on all interfaces, beside {', '.join(subject.proxies)}", places)
 
 
-def grpc(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def grpc(rule: Rule, subject: Subject) -> CheckResult:
     """gRPC is on and can be reached from other hosts."""
     flags = subject.command.flags
     if not flags.says("grpc") and flags.number("grpc-port") is None:
@@ -139,23 +138,23 @@ def grpc(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     places = tuple(
         place
         for place in subject.places
-        if place.is_exposed and place.role in (Role.API, Role.UNKNOWN)
+        if not place.listener.is_loopback and place.role in (Role.API, Role.UNKNOWN)
     )
     what = "--grpc" if flags.says("grpc") else "--grpc-port"
     return Match(f"{what} is given; {_where(places)}", places) if places else None
 
 
-def host_ip(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def host_ip(rule: Rule, subject: Subject) -> CheckResult:
     """Several networks, and VLLM_HOST_IP does not select one."""
     if len(subject.networks) < 2:
         return None
-    found = is_absent(rule, subject, required)
+    found = is_absent(rule, subject)
     if not isinstance(found, Match):
         return found
     return Match(f"{found.what}; this node has {', '.join(subject.networks)}")
 
 
-def admin_key_alone(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def admin_key_alone(rule: Rule, subject: Subject) -> CheckResult:
     """SGLang with a key for administration and none for the rest."""
     flags = subject.command.flags
     if flags.text("admin-api-key") is None or flags.text("api-key") is not None:
@@ -163,7 +162,7 @@ def admin_key_alone(rule: Rule, subject: Subject, required: Requirements) -> Che
     return Match("--admin-api-key without --api-key")
 
 
-def proxy_nodes(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def proxy_nodes(rule: Rule, subject: Subject) -> CheckResult:
     """LMDeploy's proxy: `/nodes/*` asks for a key only before 0.12, and where there is one."""
     if subject.part != "proxy":
         return None
@@ -179,7 +178,7 @@ def proxy_nodes(rule: Rule, subject: Subject, required: Requirements) -> CheckRe
     return Match(f"lmdeploy {version} proxy at {_where(subject.exposed_api)}", subject.exposed_api)
 
 
-def secret_arguments(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def secret_arguments(rule: Rule, subject: Subject) -> CheckResult:
     """A key or a token is on the command line. Names the flag, never the value."""
     names = subject.command.secrets
     if names:
@@ -188,4 +187,4 @@ def secret_arguments(rule: Rule, subject: Subject, required: Requirements) -> Ch
 
 
 def _where(places: tuple[Place, ...]) -> str:
-    return ", ".join(place.where for place in places) or "no listener yet"
+    return ", ".join(place.listener.where for place in places) or "no listener yet"

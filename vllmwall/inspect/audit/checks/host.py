@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from vllmwall.inspect.audit.rules import Rule
 from vllmwall.inspect.audit.types import (
     CheckResult,
     Confinement,
     Match,
-    Requirements,
+    Place,
     Subject,
     Unclear,
 )
 from vllmwall.model import Role
+
+Check = Callable[[Rule, Subject], CheckResult]
 
 # Docker's and containerd's own set: moby daemon/pkg/oci/caps/defaults.go
 _DEFAULT_CAPABILITIES = 0x00000000A80425FB
@@ -31,7 +33,7 @@ _HARMLESS = 1 << _NAMES.index("IPC_LOCK")
 _UNREADABLE = "the process cannot be read"
 
 
-def root(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def root(rule: Rule, subject: Subject) -> CheckResult:
     """Its user is root, and that is the host's root."""
     confined = subject.confinement
     if confined is None or confined.uid is None:
@@ -39,27 +41,6 @@ def root(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     if confined.uid != 0 or confined.own_users:
         return None
     return Match("user 0" + (", in a container" if confined.container else ""))
-
-
-def privileged(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """Every capability of the kernel."""
-    confined = subject.confinement
-    if confined is None:
-        return Unclear(_UNREADABLE)
-    if not _is_plain_container(confined) or not _has_all(confined):
-        return None
-    return Match("it holds every capability of this kernel")
-
-
-def capabilities(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """More than the runtime's default."""
-    confined = subject.confinement
-    if confined is None:
-        return Unclear(_UNREADABLE)
-    if not _is_plain_container(confined) or _has_all(confined):
-        return None
-    more = _held(confined) & ~(_DEFAULT_CAPABILITIES | _HARMLESS)
-    return Match(", ".join(capability_names(more))) if more else None
 
 
 def capability_names(mask: int) -> list[str]:
@@ -71,79 +52,52 @@ def capability_names(mask: int) -> list[str]:
     ]
 
 
-def writable_root(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """The root mount is not read-only."""
-    return _of_container(subject, lambda one: one.writable_root, "/ is mounted rw")
-
-
-def new_privileges(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """no_new_privs is off."""
-    return _of_container(subject, lambda one: not one.no_new_privileges, "NoNewPrivs is 0")
-
-
-def seccomp(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """No filter."""
-    return _of_container(subject, lambda one: one.seccomp == 0, "Seccomp is 0")
-
-
-def host_pid(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """The host's process namespace."""
-    return _of_container(subject, lambda one: one.host_pid, "its pid namespace is the host's")
-
-
-def host_ipc(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """The host's IPC namespace."""
-    return _of_container(subject, lambda one: one.host_ipc, "its ipc namespace is the host's")
-
-
-def runtime_socket(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """A socket of Docker, containerd, CRI-O or Podman inside."""
-    confined = subject.confinement
-    if confined is None:
-        return Unclear(_UNREADABLE)
-    if not confined.container or not confined.runtime_sockets:
-        return None
-    return Match(f"mounted: {', '.join(confined.runtime_sockets)}")
-
-
-def tcpstore(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """A store on all interfaces."""
-    places = tuple(one for one in subject.of_role(Role.TCPSTORE) if one.is_wildcard)
-    return Match(", ".join(one.where for one in places), places) if places else None
-
-
-def ray_dashboard(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """The dashboard beyond loopback."""
-    return _beyond_loopback(subject, Role.RAY_DASHBOARD)
-
-
-def ray_client(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
-    """The client server beyond loopback."""
-    return _beyond_loopback(subject, Role.RAY_CLIENT_SERVER)
-
-
-def rdma(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def rdma(rule: Rule, subject: Subject) -> CheckResult:
     """Open RDMA devices."""
     return Match(f"open: {', '.join(subject.rdma)}") if subject.rdma else None
 
 
-def _beyond_loopback(subject: Subject, role: Role) -> CheckResult:
-    places = tuple(one for one in subject.of_role(role) if one.is_exposed)
-    return Match(", ".join(one.where for one in places), places) if places else None
+def tcpstore(rule: Rule, subject: Subject) -> CheckResult:
+    """A store on all interfaces."""
+    return _places(one for one in subject.of_role(Role.TCPSTORE) if one.listener.is_wildcard)
 
 
-def _of_container(
-    subject: Subject, is_bad: Callable[[Confinement], bool], what: str
-) -> CheckResult:
-    confined = subject.confinement
-    if confined is None:
-        return Unclear(_UNREADABLE)
-    return Match(what) if confined.container and is_bad(confined) else None
+def beyond_loopback(role: Role) -> Check:
+    """A check for listeners of one role that are not on loopback."""
+    return lambda _, subject: _places(
+        one for one in subject.of_role(role) if not one.listener.is_loopback
+    )
 
 
-def _is_plain_container(confined: Confinement) -> bool:
-    """In a user namespace of its own, capabilities are not those of the host."""
-    return confined.container and not confined.own_users
+def _places(found: Iterable[Place]) -> Match | None:
+    places = tuple(found)
+    return Match(", ".join(one.listener.where for one in places), places) if places else None
+
+
+def of_container(seen: Callable[[Confinement], str]) -> Check:
+    """A check for containers: ``seen`` says in words what is wrong with one; empty: nothing."""
+
+    def check(_: Rule, subject: Subject) -> CheckResult:
+        confined = subject.confinement
+        if confined is None:
+            return Unclear(_UNREADABLE)
+        what = seen(confined) if confined.container else ""
+        return Match(what) if what else None
+
+    return check
+
+
+def all_capabilities(confined: Confinement) -> str:
+    """Every capability of the kernel."""
+    is_privileged = not confined.own_users and _has_all(confined)
+    return "it holds every capability of this kernel" if is_privileged else ""
+
+
+def more_capabilities(confined: Confinement) -> str:
+    """More than the runtime's default. In a user namespace of its own they are not the host's."""
+    if confined.own_users or _has_all(confined):
+        return ""
+    return ", ".join(capability_names(_held(confined) & ~(_DEFAULT_CAPABILITIES | _HARMLESS)))
 
 
 def _held(confined: Confinement) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vllmwall.inspect.audit.rules import Rule
-from vllmwall.inspect.audit.types import SET, CheckResult, Match, Requirements, Subject, Unclear
+from vllmwall.inspect.audit.types import SET, CheckResult, Match, Subject, Unclear
 
 _OFF = frozenset({"", "0", "false", "no", "off", "none", "null"})
 HIDDEN_ARGUMENTS = "the command line cannot be read whole (the process renamed itself)"
@@ -17,7 +17,7 @@ HIDDEN_VARIABLES = "the environment cannot be read whole (the process renamed it
 _SHOWN = 60
 
 
-def is_on(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def is_on(rule: Rule, subject: Subject) -> CheckResult:
     """One of the flags or variables is switched on."""
     found = [f"--{name} is given" for name in rule.flags if subject.command.flags.says(name)]
     values = subject.environment.values
@@ -25,13 +25,13 @@ def is_on(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     return Match(", ".join(found)) if found else unclear(rule, subject)
 
 
-def is_given(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def is_given(rule: Rule, subject: Subject) -> CheckResult:
     """One of the flags or variables has a value."""
     found = list(given(rule, subject))
     return Match(", ".join(found)) if found else unclear(rule, subject)
 
 
-def is_absent(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def is_absent(rule: Rule, subject: Subject) -> CheckResult:
     """None of the flags and variables has a value."""
     if list(given(rule, subject)):
         return None

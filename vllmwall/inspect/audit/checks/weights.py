@@ -7,36 +7,36 @@ from fnmatch import fnmatchcase
 
 from vllmwall.inspect.audit.checks.switches import shown, unclear
 from vllmwall.inspect.audit.rules import Rule
-from vllmwall.inspect.audit.types import CheckResult, Match, Requirements, Subject, Unclear
+from vllmwall.inspect.audit.types import CheckResult, Match, Subject, Unclear
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHOWN = 3
 
 
-def allowed_model(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def allowed_model(rule: Rule, subject: Subject) -> CheckResult:
     """The served model matches none of the patterns."""
-    if not required.allowed_models or not _serves(subject):
+    if not subject.allowed_models or not _serves(subject):
         return None
     if not subject.model:
         return Unclear("its model is unknown")
-    if any(fnmatchcase(subject.model, pattern) for pattern in required.allowed_models):
+    if any(fnmatchcase(subject.model, pattern) for pattern in subject.allowed_models):
         return None
     return Match(f"{shown(subject.model)} is served")
 
 
-def checksum(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def checksum(rule: Rule, subject: Subject) -> CheckResult:
     """Files that differ from the checksum file."""
     wrong = subject.weights.wrong if subject.weights else None
     return Match(_some(wrong)) if wrong else None
 
 
-def writable(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def writable(rule: Rule, subject: Subject) -> CheckResult:
     """Files that users other than the server's owner may write."""
     files = subject.weights.writable if subject.weights else ()
     return Match(f"others may write {_some(files)}") if files else None
 
 
-def pickle(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def pickle(rule: Rule, subject: Subject) -> CheckResult:
     """Pickled files, and no safetensors beside them that would be preferred."""
     weights = subject.weights
     if weights is None or not weights.pickles:
@@ -47,7 +47,7 @@ def pickle(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
     return None
 
 
-def unpinned(rule: Rule, subject: Subject, required: Requirements) -> CheckResult:
+def unpinned(rule: Rule, subject: Subject) -> CheckResult:
     """A name on a hub, without a commit, while the hub is asked."""
     if not subject.model or subject.model.startswith(("/", ".", "~")) or subject.part == "proxy":
         return None

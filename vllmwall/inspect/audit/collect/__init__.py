@@ -46,10 +46,12 @@ class DaemonView:
 
 @dataclass(frozen=True)
 class Lookup:
-    """Facts from outside the node: the daemon's views, and the checksums of weights."""
+    """Facts from outside the node: the daemon's views, the checksums of weights, and patterns of
+    the models that the configuration allows; empty: any."""
 
     views: Mapping[Spot, DaemonView] = field(default_factory=dict)
     sums: Mapping[str, str] | None = None
+    allowed_models: tuple[str, ...] = ()
 
 
 def subjects(node: Node, workloads: Iterable[Workload], lookup: Lookup) -> Iterator[Subject]:
@@ -118,6 +120,7 @@ def _subject(
         confinement=confinement(pid),
         weights=weights(pid, model, env, lookup.sums),
         rdma=rdma_devices(workload.pids),
+        allowed_models=lookup.allowed_models,
     )
 
 
@@ -146,12 +149,6 @@ def _place(one: LabelledListener, lookup: Lookup) -> Place:
     listener = one.listener
     spot = listener.namespace, listener.proto.value, listener.address_text, listener.port
     view = lookup.views.get(spot)
-    return Place(
-        role=view.role if view else one.label.role,
-        where=listener.where,
-        port=listener.port,
-        address=listener.plain_address,
-        is_loopback=listener.is_loopback,
-        is_wildcard=listener.is_wildcard,
-        walled=view.walled if view else False,
-    )
+    if view is None:
+        return Place(one.label.role, listener)
+    return Place(view.role, listener, view.walled)

@@ -54,14 +54,13 @@ def public_address(places: Iterable[Place], found: Mapping[str, tuple[Address, .
     """A global address at which one of these listeners answers; empty: none."""
     own = [address for each in found.values() for address in each if address.is_global]
     for place in places:
-        if place.address is None:
-            continue
-        if place.address.is_global and not place.is_wildcard:
-            return str(place.address)
-        if place.is_wildcard:
-            for address in own:
-                if place.address.version == 6 or address.version == 4:
-                    return str(address)
+        address, is_wildcard = place.listener.plain_address, place.listener.is_wildcard
+        if address is not None and address.is_global and not is_wildcard:
+            return str(address)
+        if address is not None and is_wildcard:
+            for each in own:
+                if address.version == 6 or each.version == 4:
+                    return str(each)
     return ""
 
 
