@@ -39,7 +39,7 @@ def facts(recording: str = "vllm-single", **changes: object) -> StatusFacts:
     return replace(found, **changes)  # type: ignore[arg-type]
 
 
-def with_standing(found: StatusFacts, standing: Wall | None) -> StatusFacts:
+def with_active(found: StatusFacts, active: Wall | None) -> StatusFacts:
     """The same, with another wall read back from the kernel."""
-    spaces = tuple(replace(space, standing=standing) for space in found.namespaces)
+    spaces = tuple(replace(space, active=active) for space in found.namespaces)
     return replace(found, namespaces=spaces)

@@ -14,7 +14,7 @@ from vllmwall.cidr import NetworkSet
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.nftables.refused_by import OrdersOf
 from vllmwall.enforce.nftables.ruleset import REMEMBERED
-from vllmwall.engine.refusals import MOST, Knock, Ledger, Purpose, Record, Refused, Total
+from vllmwall.engine.refusals import MOST, Ledger, Purpose, Record, Refused, SourceAtPort, Total
 from vllmwall.model import PEERS, PUBLIC, Address, Mode, Proto, Role
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def look(state: State) -> BlockedFacts:
     purpose = _purposes(state)
     for inode in keeper.walls.spaces:
         facts.names[inode] = keeper.observer.namespaces.name(inode)
-        standing = keeper.walls.actual(inode)
-        mode = facts.modes[inode] = standing.mode if standing else keeper.policy.mode
+        active = keeper.walls.actual(inode)
+        mode = facts.modes[inode] = active.mode if active else keeper.policy.mode
         try:
             counters = keeper.backend.counters(keeper.observer.namespaces.path(inode))
         except (OSError, KeyError, EnforceError) as error:
@@ -153,20 +153,20 @@ def look(state: State) -> BlockedFacts:
         ledger.take((inode, mode), counters, now, partial(purpose, inode))
         families = Counter(one.source.version for one in counters.refusals)
         facts.remembered.update({(inode, family): n for family, n in families.items()})
-    ledger.let_go(keeper.walls.spaces, now)
+    ledger.forget(keeper.walls.spaces, now)
     return facts
 
 
 def blocked_of(facts: BlockedFacts, most: int = MOST, *, newest: bool = False) -> Blocked:
     """What was refused: ``most`` sources, by default those with the most packets."""
 
-    def order(each: tuple[Knock, Record]) -> float:
+    def order(each: tuple[SourceAtPort, Record]) -> float:
         return -each[1].last if newest else -each[1].total.packets
 
     records = sorted(facts.ledger.records.items(), key=order)
     named: Counter[tuple[int, Mode]] = Counter()
-    for knock, record in records:
-        named[knock.namespace, knock.mode] += record.total.packets
+    for key, record in records:
+        named[key.namespace, key.mode] += record.total.packets
     return Blocked(
         time=facts.now,
         since=facts.ledger.began,
@@ -185,14 +185,14 @@ def is_private(address: Address) -> bool:
     return address in _PRIVATE
 
 
-def is_forgotten_peer(knock: Knock, record: Record, peers: NetworkSet) -> bool:
+def is_forgotten_peer(key: SourceAtPort, record: Record, peers: NetworkSet) -> bool:
     """Whether this looks like a peer that nobody named: adding it would let it in."""
     return (
         record.total.packets >= _OFTEN
-        and is_private(knock.source)
+        and is_private(key.source)
         and record.purpose.role not in ("", Role.API.value)
         and PEERS in record.purpose.audience
-        and knock.source not in peers
+        and key.source not in peers
     )
 
 
@@ -213,15 +213,15 @@ def _namespace(
     )
 
 
-def _source(knock: Knock, record: Record, facts: BlockedFacts) -> BlockedSource:
-    forgotten = is_forgotten_peer(knock, record, facts.peers)
+def _source(key: SourceAtPort, record: Record, facts: BlockedFacts) -> BlockedSource:
+    forgotten = is_forgotten_peer(key, record, facts.peers)
     return BlockedSource(
-        source=str(knock.source),
+        source=str(key.source),
         name="",
-        namespace=facts.names.get(knock.namespace, f"net:{knock.namespace}"),
-        mode=knock.mode,
-        proto=knock.proto,
-        port=knock.port,
+        namespace=facts.names.get(key.namespace, f"net:{key.namespace}"),
+        mode=key.mode,
+        proto=key.proto,
+        port=key.port,
         role=record.purpose.role,
         workload=record.purpose.workload,
         audience=record.purpose.audience,
@@ -229,14 +229,14 @@ def _source(knock: Knock, record: Record, facts: BlockedFacts) -> BlockedSource:
         bytes=record.total.bytes,
         since=record.since,
         last=record.last,
-        hint="this looks like a forgotten peer" if forgotten else _hint(knock, record, facts),
-        command=f"vllmwall peers add {_network(knock.source)} --save" if forgotten else "",
+        hint="this looks like a forgotten peer" if forgotten else _hint(key, record, facts),
+        command=f"vllmwall peers add {_network(key.source)} --save" if forgotten else "",
     )
 
 
-def _hint(knock: Knock, record: Record, facts: BlockedFacts) -> str:
+def _hint(key: SourceAtPort, record: Record, facts: BlockedFacts) -> str:
     groups = [name for name in record.purpose.audience if name not in (PEERS, PUBLIC)]
-    if knock.source not in facts.peers:
+    if key.source not in facts.peers:
         return ""
     if PEERS in record.purpose.audience:
         return "it is a peer now"
@@ -260,11 +260,11 @@ def _purposes(state: State) -> Callable[[int, Refused], Purpose]:
                 place = (one.listener.namespace, to.family, one.listener.proto, one.listener.port)
                 known.setdefault(place, found)
 
-    standing = state.reconciler.walls.actual
+    active = state.reconciler.walls.actual
     orders = {
         inode: OrdersOf(wall)
         for inode in state.reconciler.walls.spaces
-        if (wall := standing(inode)) is not None
+        if (wall := active(inode)) is not None
     }
 
     def purpose(namespace: int, one: Refused) -> Purpose:

@@ -57,8 +57,8 @@ class RefusedInJson(TypedDict):
 
 class BlockedJson(TypedDict):
     """The answer to `vllmwall blocked`. ``since``: when the daemon first looked; what the kernel
-    remembered then counts too. ``down``: no wall stands, on request. ``more`` is how many sources
-    the answer leaves out: it holds a thousand, unless all are asked for."""
+    remembered then counts too. ``down``: the walls were removed on request. ``more`` is how many
+    sources the answer leaves out: it holds a thousand, unless all are asked for."""
 
     version: int
     time: float

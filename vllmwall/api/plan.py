@@ -71,7 +71,7 @@ def unusable(error: ConfigError) -> ControlError:
 
 
 def plan_json(spaces: Iterable[NamespaceFacts], problems: Iterable[str] = ()) -> PlanJson:
-    """The difference between what stands and what would, in every namespace."""
+    """The difference between the active and the planned wall, in every namespace."""
     found = [_space_json(space) for space in spaces if space.error is None]
     errors = [f"{space.name}: {space.error}" for space in spaces if space.error is not None]
     return {
@@ -83,27 +83,27 @@ def plan_json(spaces: Iterable[NamespaceFacts], problems: Iterable[str] = ()) ->
 
 
 def _space_json(space: NamespaceFacts) -> NamespacePlanJson:
-    wanted, standing = space.wanted, space.standing
+    wanted, active = space.wanted, space.active
     return {
         "inode": space.inode,
         "name": space.name,
-        "action": _action(wanted, standing),
+        "action": _action(wanted, active),
         "mode": wanted.mode.value if wanted else "down",
-        "was_mode": standing.mode.value if standing else "down",
-        "entries": _entries_json(_by_key(standing), _by_key(wanted)),
-        "networks": _networks_json(_networks(standing), _networks(wanted)),
-        "orders": _orders_json(_orders(standing), _orders(wanted)),
+        "was_mode": active.mode.value if active else "down",
+        "entries": _entries_json(_by_key(active), _by_key(wanted)),
+        "networks": _networks_json(_networks(active), _networks(wanted)),
+        "orders": _orders_json(_orders(active), _orders(wanted)),
     }
 
 
 def _action(
-    wanted: Wall | None, standing: Wall | None
+    wanted: Wall | None, active: Wall | None
 ) -> Literal["create", "change", "remove", "none"]:
     if wanted is None:
-        return "none" if standing is None else "remove"
-    if standing is None:
+        return "none" if active is None else "remove"
+    if active is None:
         return "create"
-    return "none" if wanted == standing else "change"
+    return "none" if wanted == active else "change"
 
 
 def _by_key(wall: Wall | None) -> Mapping[_Key, WallEntry]:

@@ -78,7 +78,7 @@ class NamespaceJson(TypedDict):
     """One network namespace and the wall in it, as read back from the kernel just now.
 
     ``protection`` says what keeps other programs from changing it (``owned``, or ``watched`` and
-    why). ``guarded`` are the cgroups whose guard stands in it.
+    why). ``guarded`` are the cgroups whose guard is active in it.
     """
 
     inode: int
@@ -99,7 +99,7 @@ class EvidenceJson(TypedDict):
 
 
 class ListenerJson(TypedDict):
-    """One listener: what it is for, who may connect, and whether its rule stands."""
+    """One listener: what it is for, who may connect, and whether its rule is active."""
 
     proto: str
     addr: str
@@ -161,8 +161,8 @@ class LimitsJson(TypedDict):
 
 
 class OrdersJson(TypedDict):
-    """What was ordered beside who may connect, as configured. Whether it stands is in ``wall`` of
-    each namespace: a wall without it ``differs``. ``bans`` counts those in force."""
+    """What was ordered beside who may connect, as configured. Whether it is active is in ``wall``
+    of each namespace: a wall without it ``differs``. ``bans`` counts those in force."""
 
     bans: int
     lockdown: bool

@@ -157,7 +157,7 @@ def status_of(facts: StatusFacts) -> Status:
 
 
 def is_safe(facts: StatusFacts) -> bool | None:
-    """True: every wall stands as wanted. None: it could not be read. False: one does not."""
+    """True: every wall is as wanted. None: it could not be read. False: one does not."""
     if facts.mode != "enforce":
         return False
     states = {wall_state(space) for space in facts.namespaces}
@@ -191,15 +191,15 @@ def wall_state(space: NamespaceFacts) -> WallState:
     """How the wall that was read back compares with the wanted one."""
     if space.error is not None:
         return "unknown"
-    if space.standing is None:
+    if space.active is None:
         return "missing" if space.wanted is not None else "active"
-    return "active" if space.standing == space.wanted else "differs"
+    return "active" if space.active == space.wanted else "differs"
 
 
 def _summary(facts: StatusFacts) -> str:
     labelled = [one for workload in facts.recognition.workloads for one in workload.listeners]
     if not facts.recognition.workloads:
-        return "no workload runs here; the wall stands ready"
+        return "no workload runs here; the wall is ready"
     networked = [one for one in labelled if one.listener.proto is not Proto.UNIX]
     ruled = [one for one in networked if facts.skip_reason(one.listener) is None]
     public = [one for one in ruled if PUBLIC in facts.policy.audience_of(one.label.role)]
@@ -258,7 +258,7 @@ def _rule(listener: Listener, facts: StatusFacts) -> RuleState:
         if space.inode == listener.namespace:
             if space.error is not None:
                 return "unknown"
-            entries = space.standing.entries if space.standing else frozenset()
+            entries = space.active.entries if space.active else frozenset()
             guarded = any(
                 (entry.proto, entry.port) == (listener.proto, listener.port)
                 and entry.address in (None, listener.plain_address)
@@ -319,9 +319,9 @@ def _guard(workload: Workload, facts: StatusFacts) -> GuardStatus:
 
 def _active_guards(space: NamespaceFacts) -> frozenset[Guard]:
     """The guards that were read back, with the paths that we know them by."""
-    if space.error is not None or space.standing is None or space.wanted is None:
+    if space.error is not None or space.active is None or space.wanted is None:
         return frozenset()
-    return frozenset(guard for guard in space.wanted.guards if guard in space.standing.guards)
+    return frozenset(guard for guard in space.wanted.guards if guard in space.active.guards)
 
 
 def _listener(one: LabelledListener, facts: StatusFacts) -> ListenerStatus:

@@ -133,7 +133,7 @@ def read_acceptance(value: object) -> Acceptance:
     if match is None or not match["finding"].strip("*?"):
         raise ValueError(
             f"{shown(text)} names no finding. Write FINDING or FINDING@WORKLOAD, and after it "
-            '" until YYYY-MM-DD" where it shall end'
+            '" until YYYY-MM-DD" for an end'
         )
     try:
         until = date.fromisoformat(match["until"]) if match["until"] else None

@@ -79,7 +79,7 @@ def run(options: Options, read: Callable[[], Settings]) -> int:
     log = configure(options.log or config.log, level, events.add)
     try:
         return _run_alone(options, config, log, events)
-    except Exception as error:  # loud and in one line; a start anew is the unit's business
+    except Exception as error:  # in one line; systemd restarts the unit
         why = f"{type(error).__name__}: {error}"
         log(EventKey.DAEMON_FAILED, error=why, exc_info=True)
         return 1
@@ -99,7 +99,7 @@ def _run_alone(options: Options, config: Settings, log: Logger, events: EventLog
 
 
 class Daemon:
-    """The loop and what it waits for."""
+    """The loop, and everything that wakes it."""
 
     def __init__(self, options: Options, config: Settings, log: Logger, events: EventLog) -> None:
         self.log = log
@@ -151,11 +151,11 @@ class Daemon:
         self.reload = self._reloader.request
         self._signals: list[int] = []
         self._stopping = False
-        self._due = {"start": 0.0}  # why full passes shall be, and when at the latest
+        self._due = {"start": 0.0}  # reasons for full passes, each with its latest time
         self._due_peers = 0.0
 
     def run(self) -> None:
-        """Until a signal says stop."""
+        """Run until a signal stops it."""
         self._catch_signals()
         self.log(
             EventKey.DAEMON_STARTED,
@@ -189,7 +189,7 @@ class Daemon:
         self.reconciler.observer.namespaces.close()
 
     def full_pass(self, reason: str) -> None:
-        """One full pass; a node that cannot be read is said loudly and changes nothing."""
+        """Run one full pass. A node that cannot be read is logged and changes nothing."""
         interval = self.reconciler.config.full_pass_seconds
         now = time.monotonic()
         second_look = now >= self._due.get(_SECOND_LOOK, math.inf)
@@ -235,7 +235,7 @@ class Daemon:
         return min(ends) - now if ends else None
 
     def _save_wall(self) -> None:
-        """For the next boot. A full disk costs that, and is said once."""
+        """Save the wall for the next boot. A failure, such as a full disk, is logged once."""
         before = self.state.problems.pop("save", None)
         try:
             if self._saved is not None:
@@ -331,7 +331,7 @@ class Daemon:
                 self.wake_soon("settle", self._settle_seconds())
             if wanted.full:
                 self.wake_soon(wanted.full, self._settle_seconds())
-        except Exception as error:  # as in a full pass, which comes next and reads it all anew
+        except Exception as error:  # as in a full pass, which comes next and reads everything again
             self.log(EventKey.EVENT_FAILED, error=repr(error), exc_info=True)
             self.wake_soon("failed event", _SETTLE_SECONDS)
 
@@ -343,7 +343,7 @@ class Daemon:
             if commits:
                 with self.state.measures.repair.timed():
                     self.reconciler.repair(namespace)
-        except Exception as error:  # the full pass that comes next reads it all anew
+        except Exception as error:  # the full pass that comes next reads everything again
             self.log(EventKey.REPAIR_FAILED, error=repr(error), exc_info=True)
             self.wake_soon("failed repair", _SETTLE_SECONDS)
             return
@@ -374,7 +374,7 @@ class Daemon:
         thread = threading.Thread(target=refresh, name="peers", daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # how Python says that the kernel gives no more threads
+        except RuntimeError as error:  # the kernel refuses another thread
             self.log(EventKey.PEERS_FAILED, error=str(error))
             return
         thread.join(timeout=wait)

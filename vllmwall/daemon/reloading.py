@@ -27,7 +27,7 @@ _MOST_REQUESTS = 64
 class Reloader:
     """Runs one reload at a time.
 
-    ``apply`` gets the settings and what their files and names of peers say (None: not known yet),
+    ``apply`` gets the settings and the networks of its peer files and names (None: not known yet),
     ``refuse`` the error of a configuration that cannot be used. ``wake`` has the loop call
     `advance`; it is called from a thread.
     """
@@ -114,7 +114,7 @@ class Reloader:
             pending.answers = self._peers.fetch(settings.peers)
             self._wake()
 
-        # Where the kernel gives no more threads the settings are applied at the deadline.
+        # If the kernel refuses another thread, the settings are applied at the deadline.
         with suppress(RuntimeError):
             threading.Thread(target=fetch, name="reload", daemon=True).start()
 

@@ -31,7 +31,7 @@ from vllmwall.model import Address, Mode, Network, Proto, Wall, WallEntry
 
 UNSUPPORTED = (
     "this kernel cannot reset connections (no CONFIG_INET_DIAG_DESTROY): strangers' established "
-    "connections carry no more packets, but both ends keep them open until they time out"
+    "connections no longer carry packets, but both ends keep them open until they time out"
 )
 
 _NOBODY = NetworkSet()
@@ -54,7 +54,7 @@ def sever(path: str, wall: Wall, new_bans: Collection[Network] | None = None) ->
     A ban is for all ports, so all connections are read for it: ``new_bans`` are those that have
     connections yet; None: every ban of the wall.
 
-    For the moment after the wall was made to stand. Raises OSError when the namespace is gone
+    For the moment after the wall was applied. Raises OSError when the namespace is gone
     or may not be entered, or the kernel does not answer; PermissionError without CAP_NET_ADMIN.
     """
     ports = {entry.port for entry in _refusing(wall)}

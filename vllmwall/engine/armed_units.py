@@ -1,8 +1,8 @@
 """The cgroups that are guarded as soon as the kernel makes them, before a process is in them.
 
-A guard stands on a cgroup's number, and a unit that restarts gets another one: so the path of
-every unit that was guarded once is remembered, and armed again at `cgroup_mkdir`. Remembered in
-the runtime directory too, for the daemon that comes after this one.
+A guard matches a cgroup by its number, and a unit that restarts gets another one. So the path of
+every guarded unit is remembered, in the runtime directory too, and guarded again at
+`cgroup_mkdir`, also by the next daemon.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST = 4096
 
 
 class Armed:
-    """Paths and the network namespaces (inodes) in which they shall be guarded.
+    """Paths and the network namespaces (inodes) in which they must be guarded.
 
     ``home`` are the namespaces of what was only configured and never seen; ``file`` keeps what
     was seen, None: nothing does.
@@ -42,7 +42,7 @@ class Armed:
         self._globs = tuple(re.compile(translate(glob)) for glob in globs if glob)
 
     def namespaces(self, path: str) -> frozenset[int]:
-        """Where a cgroup of this path shall be guarded; empty: nowhere."""
+        """The namespaces in which a cgroup of this path must be guarded."""
         if path == SLICE or any(
             glob.match(name) for glob in self._globs for name in (path, path.rpartition("/")[2])
         ):
@@ -56,7 +56,7 @@ class Armed:
         return {path: spaces for path, spaces in wanted.items() if spaces}
 
     def learn(self, guards: Mapping[int, frozenset[Guard]]) -> None:
-        """Remember the guards that stand, where their cgroups can come again."""
+        """Remember the active guards whose cgroups can be made again."""
         seen = dict(self._seen)
         for namespace, those in guards.items():
             for guard in those:

@@ -149,9 +149,9 @@ def _ports(entries: Iterable[WallEntry]) -> set[str]:
 
 def _guards(keeper: Reconciler) -> Iterator[tuple[str, str]]:
     for inode in keeper.walls.spaces:
-        standing = keeper.walls.actual(inode)
+        active = keeper.walls.actual(inode)
         paths = {one.id: one.path for one in keeper.guarding.guards.get(inode, ())}
-        for guard in standing.guards if standing else ():
+        for guard in active.guards if active else ():
             path = guard.path or paths.get(guard.id, "")
             yield keeper.observer.namespaces.name(inode), path or f"cgroup {guard.id}"
 
@@ -172,14 +172,14 @@ def _listeners(keeper: Reconciler) -> Iterator[tuple[_Place, _ListenerState]]:
             yield where, _ListenerState(workload.name, space, one.where, role.value, audience, why)
 
 
-def _is_ruled(standing: Wall | None, one: Listener) -> bool:
+def _is_ruled(active: Wall | None, one: Listener) -> bool:
     """Whether a rule for the port was read back that drops something."""
     return (
-        standing is not None
-        and standing.mode is Mode.ENFORCE
+        active is not None
+        and active.mode is Mode.ENFORCE
         and any(
             (entry.proto, entry.port) == (one.proto, one.port)
             and entry.address in (None, one.plain_address)
-            for entry in standing.entries
+            for entry in active.entries
         )
     )

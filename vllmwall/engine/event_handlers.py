@@ -2,7 +2,7 @@
 
 An event is a hint, and a wrong one can only close, for as long as the pass takes that comes next
 (DESIGN §3, invariant 7): a few milliseconds. So a port of a process that is known to be a
-workload's gets the audience of what nobody has recognized yet, and a cgroup of a path that was
+workload's gets the audience of an unrecognized listener, and a cgroup of a path that was
 guarded gets its guard before there is a process in it.
 """
 
@@ -29,7 +29,7 @@ from vllmwall.observe.events import (
 )
 
 _EXECS_AT_ONCE = 64
-_HASHED_SECONDS = 0.005  # until a listener that was told of can be found, mostly
+_HASHED_SECONDS = 0.005  # mostly enough until sock_diag finds a listener after its event
 _Listens = list[tuple[ListenEvent, int]]  # with the process
 _NOTE = f"{Role.UNKNOWN.value} new"
 
@@ -39,7 +39,7 @@ class Followed:
     """What events ask for: ``quick``, a quick pass now; ``full``, why a full one soon.
 
     ``reactions``: how long each port that was closed at once had been open, in seconds.
-    ``waiting``: what else listens now, and the process (a pass is needed to tell whose it is).
+    ``waiting``: the other new listeners, each with its process (a pass must recognize them).
     """
 
     quick: bool = False
@@ -83,7 +83,7 @@ def follow(
     why = "lost events" if lost else "processes without a name" if unnamed > searched else ""
     if early and not why:
         why = "a listener that was not there yet"
-    # What was closed for those that are not there yet stands until then: a pass would open it.
+    # Rules for listeners that are not found yet stay until then: a quick pass would remove them.
     quick = bool(len(listens) > len(early) or closed or begun or searched)
     return Followed(quick, why, tuple(reactions), tuple(waiting))
 
@@ -91,8 +91,8 @@ def follow(
 def _observed_in_vain(keeper: Reconciler, listens: _Listens) -> _Listens:
     """Read what listens; what is not there yet is looked for once more, and its backlog kept.
 
-    Linux tells of a listener before it can be found (``inet_csk_listen_start``: the state is stored
-    first, the socket hashed last), and whoever opens it may have lost its processor in between.
+    Linux reports a listener before it can be found (``inet_csk_listen_start``: the state is stored
+    first, the socket hashed last), and its process may have lost the processor in between.
     """
     early = _observe(keeper, listens)
     if early:
@@ -129,8 +129,8 @@ def late_reactions(keeper: Reconciler, followed: Followed) -> Iterator[float]:
     now = time.monotonic()
     for event, pid in followed.waiting:
         process = keeper.observer.process(pid) if pid in keeper.members else None
-        standing = keeper.walls.actual(process.namespace) if process else None
-        if standing and event.at and any(_closes(one, event) for one in standing.entries):
+        active = keeper.walls.actual(process.namespace) if process else None
+        if active and event.at and any(_closes(one, event) for one in active.entries):
             yield now - event.at
 
 
@@ -149,18 +149,18 @@ def close_port(keeper: Reconciler, event: ListenEvent, pid: int) -> bool:
     process = keeper.observer.process(pid)
     if process is None or pid not in keeper.members or event.address is None:
         return False
-    standing = keeper.walls.actual(process.namespace)
-    if standing is None or event.port in standing.failsafe or event.address.is_loopback:
+    active = keeper.walls.actual(process.namespace)
+    if active is None or event.port in active.failsafe or event.address.is_loopback:
         return False
-    entries = frozenset(_entries(standing, event.address, event.port))
-    with suppress(OSError, KeyError, EnforceError):  # the pass tries again, and tells
+    entries = frozenset(_entries(active, event.address, event.port))
+    with suppress(OSError, KeyError, EnforceError):  # the pass tries again, and reports
         keeper.walls.close(process.namespace, entries)
         return bool(entries)
     return False
 
 
 def close_cgroup(keeper: Reconciler, event: CgroupEvent) -> None:
-    """Close a cgroup that was just made, if one of its path shall be guarded."""
+    """Close a cgroup that was just made, if its path must be guarded."""
     path = keeper.observer.cgroup_path(event.path, event.id)
     spaces = keeper.armed.namespaces(path) if path else frozenset()
     if not path or not spaces or keeper.why_no_guards:
@@ -172,10 +172,10 @@ def close_cgroup(keeper: Reconciler, event: CgroupEvent) -> None:
             keeper.walls.close(inode, frozenset(), guard)
 
 
-def _entries(standing: Wall, address: Address, port: int) -> Iterator[WallEntry]:
+def _entries(active: Wall, address: Address, port: int) -> Iterator[WallEntry]:
     """What closes the port and is not there yet. ``[::]`` may take IPv4 too: the pass will know."""
-    listener = Listener(standing.namespace, Proto.TCP, port, address)
-    there = {(one.family, one.proto, one.port, one.address) for one in standing.entries}
+    listener = Listener(active.namespace, Proto.TCP, port, address)
+    there = {(one.family, one.proto, one.port, one.address) for one in active.entries}
     for to in listener.destinations:
         if (to.family, Proto.TCP, port, to.address) not in there:
-            yield WallEntry(to.family, Proto.TCP, port, standing.guard_audience, to.address, _NOTE)
+            yield WallEntry(to.family, Proto.TCP, port, active.guard_audience, to.address, _NOTE)

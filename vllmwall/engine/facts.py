@@ -20,7 +20,7 @@ class PassFacts:
 @dataclass(frozen=True)
 class ModificationFacts:
     """A commit of another program that modified our table. ``at`` is in seconds since the epoch;
-    ``what`` says what the commit did."""
+    ``what`` is what the commit did."""
 
     at: float
     namespace: str

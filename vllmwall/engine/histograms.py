@@ -67,7 +67,7 @@ class Histogram:
 @dataclass
 class Measures:
     """Since the daemon started. ``reaction``: from a listen event to the rule that closes the
-    port; ``repair``: from reading that others touched a wall to the wall that stands again."""
+    port; ``repair``: from the notice of another program's change to the repaired wall."""
 
     full: Histogram = field(default_factory=Histogram)
     quick: Histogram = field(default_factory=Histogram)

@@ -2,7 +2,7 @@
 
 `Reconciler` holds what a pass needs and what the last one found; the daemon calls it when
 something happens, the command line calls it once where no daemon runs. It owns no clock and no
-loop. What cannot be read changes nothing: the wall that stands stays.
+loop. What cannot be read changes nothing: the active wall stays.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from vllmwall.recognize import is_claimed, recognize
 
 @dataclass(frozen=True)
 class Asked:
-    """The answer to who asked for a guard on its cgroup. ``why_not`` is empty when it stands."""
+    """The answer to a request to guard a cgroup. ``why_not`` is empty when the guard is active."""
 
     cgroup: str
     namespace: int
@@ -86,7 +86,7 @@ class Reconciler:
         )
 
     def configure(self, config: Settings) -> None:
-        """Take another configuration; it counts from the next pass on."""
+        """Use another configuration from the next pass on."""
         self.config = config
         self.policy = config.policy
         self._definitions = config.definitions
@@ -96,7 +96,7 @@ class Reconciler:
         """Read everything, put every wall right, and read each of them back.
 
         ``catch_up`` is called once the node is read, to follow the events up to then: of a
-        listener that the kernel showed now, only its event tells the backlog that it asked for.
+        listener that the kernel showed now, only its event has the backlog that it asked for.
         Raises OSError when the node cannot be read; no wall was changed then.
         """
         self.observer.observe()
@@ -104,21 +104,21 @@ class Reconciler:
         self.armed.forget(self.observer.namespaces.inodes)
         catch_up()
         self._think(self.observer.node())
-        if self.blind and not self.walls.spaces:  # what stands is all that is known
+        if self.blind and not self.walls.spaces:  # the active walls are all that is known
             self.look_for_walls()
         if not self.down:
             for inode, wall in self._wanted().items():
                 self.walls.settle(inode, wall)
 
     def quick_pass(self) -> None:
-        """Put right what events told the observer, against the walls as last read back."""
+        """Apply what the observer learned from events, to the walls as last read back."""
         self._think(self.observer.node())
         if not self.down:
             for inode, wall in self._wanted().items():
                 self.walls.put(inode, wall)
 
     def renew(self) -> None:
-        """Put right what peers and bans changed, for the node as it was last read."""
+        """Apply changes of peers and bans, for the node as last read."""
         if not self.down:
             for inode, wall in self._wanted().items():
                 self.walls.put(inode, wall)
@@ -146,15 +146,19 @@ class Reconciler:
         self.quick_pass()
         numbers = self.observer.cgroup_numbers({job, SLICE})
         ids = {number for one, number in numbers.items() if is_within(job, one)}
-        standing = self.walls.actual(namespace)
-        if standing is None or ids.isdisjoint({guard.id for guard in standing.guards}):
-            return Asked(path, namespace, f"no guard stands on {job}; `vllmwall status` tells more")
+        active = self.walls.actual(namespace)
+        if active is None or ids.isdisjoint({guard.id for guard in active.guards}):
+            return Asked(
+                path,
+                namespace,
+                f"no guard is active on {job}. Run `vllmwall status` for the reason.",
+            )
         return Asked(path, namespace)
 
     def look_for_walls(self) -> None:
         """Find the walls that an earlier daemon left where no workload runs any more.
 
-        They are emptied by the next pass. Namespaces without one are let go of again.
+        They are emptied by the next pass. Namespaces without a wall are released again.
         """
         for inode in set(self.observer.namespaces.inodes) - self.walls.spaces.keys():
             if self.walls.read_back(inode).actual is None:
@@ -162,17 +166,17 @@ class Reconciler:
 
     @property
     def why_no_guards(self) -> str:
-        """Why no guard stands on this node, in words; empty: they do."""
+        """Why this node has no guards, in words; empty: it has them."""
         if not self.config.guards:
             return "guards are switched off in the configuration"
         return self.backend.why_no_guards
 
     def is_claimed(self, process: Process) -> bool:
-        """Whether a stack or a definition says that this process begins a workload. Cheap."""
+        """Whether this process begins a workload, by a stack or a definition. Cheap."""
         return is_claimed(process, self._definitions)
 
     def take_down(self) -> list[int]:
-        """Remove every wall of ours from every namespace; the inodes where one stood."""
+        """Remove every wall of ours from every namespace; the inodes that had one."""
         self.down = True
         self.walls.spaces.clear()
         return remove_everywhere(self.backend, self.only)
@@ -185,7 +189,7 @@ class Reconciler:
     ) -> tuple[NamespaceFacts, ...]:
         """The active walls, and those that this configuration would make; changes nothing.
 
-        For the node as it was last read and events told since. ``catch_up`` is called between
+        For the node as last read, and the events since. ``catch_up`` is called between
         namespaces, to follow the events that came meanwhile.
         """
         node = self.observer.node()
@@ -202,7 +206,7 @@ class Reconciler:
         return tuple(found)
 
     def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
-        """What stands, read back from the kernel now."""
+        """The state of everything, with the walls read back from the kernel now."""
         wanted = {} if self.down else self._wanted()
         spaces = tuple(self._namespace_facts(inode, wall) for inode, wall in wanted.items())
         spaces += tuple(self._unreadable())
@@ -281,7 +285,7 @@ class Reconciler:
         return guarding(found, node.processes, numbers, armed, policy)
 
     def _in_scope(self, found: Recognition, node: Node, policy: Policy) -> Recognition:
-        """Without the workloads that live outside the namespaces we were told to guard, and with
+        """Without the workloads outside the namespaces that we are to guard, and with
         the APIs that lockdown leaves."""
         found = restrained(found, node.processes, policy)
         if not self.only:
@@ -346,9 +350,9 @@ class Reconciler:
 
 
 def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> list[int]:
-    """Take away our table wherever it stands (in ``only``, if given); where it stood (inodes).
+    """Remove our table from every namespace (or only from ``only``); the inodes that had one.
 
-    A namespace that ends meanwhile is passed over; raises EnforceError when a wall stays.
+    Skips a namespace that ends meanwhile. Raises EnforceError when a wall stays.
     """
     removed, errors = [], []
     for inode, path in every_namespace().items():

@@ -1,9 +1,9 @@
 """A ledger of blocked sources, which keeps them longer than the kernel does. Pure.
 
 The kernel forgets a source an hour after its last packet, and all of them when the table is
-rebuilt (another mode, another version). `Ledger.take` is told what the kernel counts, again and
-again, and adds up what went on between. What came and was forgotten between two looks is lost,
-so every sum is a lower bound.
+rebuilt (another mode, another version). `Ledger.take` gets the kernel's counters again
+and again, and adds up the differences. A source that the kernel forgot between two calls is
+lost, so every sum is a lower bound.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ class Refused(Protocol):
 
     @property
     def source(self) -> Address:
-        """Who."""
+        """The sender."""
 
     @property
     def proto(self) -> Proto:
-        """By what."""
+        """The transport protocol."""
 
     @property
     def port(self) -> int:
-        """Where to."""
+        """The destination port."""
 
     @property
     def packets(self) -> int:
-        """How often."""
+        """The count of packets."""
 
     @property
     def bytes(self) -> int:
-        """How much."""
+        """Their bytes, headers included."""
 
     @property
     def seconds_ago(self) -> float:
-        """When last."""
+        """Seconds since the last packet."""
 
 
 class Counted(Protocol):
@@ -52,7 +52,7 @@ class Counted(Protocol):
 
     @property
     def packets(self) -> int:
-        """All that it refused."""
+        """All packets that it refused."""
 
     @property
     def bytes(self) -> int:
@@ -60,7 +60,7 @@ class Counted(Protocol):
 
     @property
     def refusals(self) -> Iterable[Refused]:
-        """Whom it remembers."""
+        """The sources that it remembers."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Purpose:
 
 
 @dataclass(frozen=True)
-class Knock:
-    """One source at one port. In another mode it is another knock."""
+class SourceAtPort:
+    """One source at one port, counted apart in each mode."""
 
     namespace: int
     mode: Mode
@@ -114,8 +114,8 @@ def _grown(now: int, before: int) -> int:
 
 @dataclass
 class Record:
-    """What is known of a knock. Times are seconds since the epoch; ``look`` is the newest one in
-    which the kernel remembered it."""
+    """What is known of a source at a port. Times are seconds since the epoch; ``look`` is the
+    newest one in which the kernel remembered it."""
 
     since: float
     last: float
@@ -125,7 +125,7 @@ class Record:
 
 
 class Ledger:
-    """Knocks by source and port. ``began``: seconds since the epoch.
+    """Refused packets by source and port. ``began``: seconds since the epoch.
 
     ``roles`` are counters by namespace (inode) and role, which a forgotten source does not lower;
     what no source is remembered for is `OTHER`.
@@ -133,7 +133,7 @@ class Ledger:
 
     def __init__(self, began: float) -> None:
         self.began = began
-        self.records: dict[Knock, Record] = {}
+        self.records: dict[SourceAtPort, Record] = {}
         self.totals: dict[tuple[int, Mode], Total] = {}
         self.roles: dict[tuple[int, str], Total] = {}
         self._looks = 0
@@ -151,40 +151,42 @@ class Ledger:
         )
         self._looks += 1
         for one in counters.refusals:
-            knock = Knock(*space, one.source, one.proto, one.port)
-            is_new = knock not in self.records
-            grown = self._take_one(knock, one, now - one.seconds_ago, purpose(one))
-            if is_new:  # or it was forgotten for want of room: it has not sent more than the total
+            key = SourceAtPort(*space, one.source, one.proto, one.port)
+            is_new = key not in self.records
+            grown = self._take_one(key, one, now - one.seconds_ago, purpose(one))
+            if (
+                is_new
+            ):  # or forgotten because there was no room: it has not sent more than the total
                 grown = min(grown[0], max(0, packets)), min(grown[1], max(0, bytes_))
-            role = self.records[knock].purpose.role or OTHER
+            role = self.records[key].purpose.role or OTHER
             self._role(space[0], role).add(*grown)
             packets, bytes_ = packets - grown[0], bytes_ - grown[1]
         # A source is read after the total, and may have sent more in between.
         self._role(space[0], OTHER).add(max(0, packets), max(0, bytes_))
-        for knock, record in self.records.items():
-            if record.look != self._looks and (knock.namespace, knock.mode) == space:
-                record.total.take(0, 0)  # the kernel begins anew when it comes again
+        for key, record in self.records.items():
+            if record.look != self._looks and (key.namespace, key.mode) == space:
+                record.total.take(0, 0)  # the kernel counts from zero when it comes again
 
-    def let_go(self, living: Collection[int], now: float) -> None:
-        """Forget other namespaces than these, what was long ago, and what is too much."""
+    def forget(self, living: Collection[int], now: float) -> None:
+        """Forget other namespaces than these, old sources, and the oldest beyond `MOST`."""
         self.totals = {key: one for key, one in self.totals.items() if key[0] in living}
         self.roles = {key: one for key, one in self.roles.items() if key[0] in living}
         self.records = {
-            knock: record
-            for knock, record in self.records.items()
-            if knock.namespace in living and record.last > now - KEPT_SECONDS
+            key: record
+            for key, record in self.records.items()
+            if key.namespace in living and record.last > now - KEPT_SECONDS
         }
         if len(self.records) > MOST:
             newest = sorted(self.records.items(), key=lambda one: -one[1].last)
             self.records = dict(newest[:MOST])
 
     def _take_one(
-        self, knock: Knock, one: Refused, last: float, purpose: Purpose
+        self, key: SourceAtPort, one: Refused, last: float, purpose: Purpose
     ) -> tuple[int, int]:
         """Take what the kernel shows of one source; by how much packets and bytes have grown."""
-        record = self.records.get(knock)
+        record = self.records.get(key)
         if record is None:
-            record = self.records[knock] = Record(last, last, purpose)
+            record = self.records[key] = Record(last, last, purpose)
         record.look = self._looks
         record.last = max(record.last, last)
         if purpose.role:  # a port that is closed by now was for what we last knew

@@ -32,20 +32,20 @@ class SavedWall:
         self._entries = remembered_in(self._text)
 
     def keep(self, keeper: Reconciler, *, fenced: bool) -> bool:
-        """Write the wall that a pass left standing; False: there is nothing new.
+        """Write the active wall; False: it is the same as in the file.
 
         ``fenced``: with a fence around the ephemeral range. A wall that is down, altered or not to
         be read leaves the file as it is. Raises OSError when it cannot be written: the old one
         stays, and the next call tries again.
         """
         home = min(keeper.only, default=keeper.observer.namespaces.own)
-        standing = keeper.walls.actual(home)
-        if standing is None or isinstance(standing, AlteredWall):
+        active = keeper.walls.actual(home)
+        if active is None or isinstance(active, AlteredWall):
             return False
         ephemeral = run_in(keeper.observer.namespaces.path(home), ephemeral_ports)
         others = [one for one in keeper.recognition.unclaimed if one.namespace == home]
         wall = lasting(
-            _without_passing_peers(standing, keeper),
+            _without_passing_peers(active, keeper),
             self._entries,
             {(one.proto, one.port) for one in others},
             ephemeral,

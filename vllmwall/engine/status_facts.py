@@ -20,17 +20,17 @@ from vllmwall.networks.sources import PeerSource
 class NamespaceFacts:
     """One network namespace: the wall we want there and the wall that was read back.
 
-    ``standing`` None with ``error`` None means that the kernel holds no wall of ours.
-    ``error`` says why the namespace could not be read or written; then ``standing`` is ignored.
-    ``differences`` say what somebody else changed in our table, one line each.
-    ``protection`` says what keeps other programs from changing it: ``owned``, ``watched: why``.
+    ``active`` is the wall that was read back. None with ``error`` None: the kernel has no wall of
+    ours. ``error`` is why the namespace could not be read or written; then ``active`` is ignored.
+    ``differences`` are the changes by other programs in our table, one line each.
+    ``protection`` is what keeps other programs from changing it: ``owned``, ``watched: why``.
     The counters are what the wall refused since it was put up; None: not known.
     """
 
     inode: int
     name: str
     wanted: Wall | None = None
-    standing: Wall | None = None
+    active: Wall | None = None
     error: str | None = None
     refused_packets: int | None = None
     refused_bytes: int | None = None
@@ -45,7 +45,7 @@ class StatusFacts:
     ``down`` is True after `vllmwall down`. ``problems`` are
     further lines for people (a pass that failed, a backend that had to rebuild).
     ``daemon`` is None when a one-shot command asks without a daemon. ``bans`` counts those in
-    force. ``blind`` says why there can be workloads that were not seen.
+    force. ``blind`` is why there can be workloads that were not seen.
     """
 
     host: str

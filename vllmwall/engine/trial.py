@@ -1,9 +1,9 @@
-"""A change that has to be confirmed: who changed something keeps it only by saying so in time.
+"""A change that has to be confirmed: it is rolled back unless somebody confirms it in time.
 
 The change is noted in the runtime directory before it is made, and a process of its own waits:
 a systemd timer, or where there is no systemd a child in a session of its own. Neither ends with
 the shell, the ssh connection or the daemon. When the time is over and the note is still there,
-it has what stood before come back.
+it restores the previous state.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ def noted(runtime_dir: Path) -> Unconfirmed | None:
         return Unconfirmed(**json.loads((runtime_dir / _FILE).read_text()))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):  # cut short by a crash: nobody can confirm it
+    except (ValueError, TypeError):  # cut short by a crash: it cannot be confirmed
         return Unconfirmed("", "", 0.0)
 
 
 def forget(runtime_dir: Path) -> None:
-    """The change was confirmed or taken back. Raises OSError."""
+    """The change was confirmed or rolled back. Raises OSError."""
     (runtime_dir / _FILE).unlink(missing_ok=True)
 
 
 def wait_apart(rollback: Sequence[str], seconds: float) -> str:
-    """Have vllmwall run with these arguments in ``seconds``, whatever happens to us; who does it.
+    """Have vllmwall run with these arguments in ``seconds``, whatever happens to us; what runs it.
 
-    Raises OSError when nobody can.
+    Raises OSError when neither can be started.
     """
     command = [*_as_we_were_started(), *rollback]
     if _SYSTEMD.is_dir():

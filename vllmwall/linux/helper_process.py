@@ -24,12 +24,12 @@ _MOST = 16 << 20  # bytes of an answer; a configuration with 100,000 networks ta
 _ARGUMENTS = (
     "import sys; at = int(sys.argv.pop(1)); sys.path[:] = sys.argv[at:]; del sys.argv[at:]\n"
 )
-# No plugin has a say in what is valid, and searching for plugins takes pydantic 30 ms.
+# No plugin may decide what is valid, and searching for plugins takes pydantic 30 ms.
 _ENVIRONMENT = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
 
 
 class HelperError(Exception):
-    """The process gave no usable answer. The text says why."""
+    """The process gave no usable answer. The text is the reason."""
 
 
 class OtherVersionError(HelperError):

@@ -147,8 +147,8 @@ class LoopServer:
 def listen_unix(path: Path, group: int | None) -> socket.socket:
     """A listening unix socket for root, and for ``group`` where one is given. Raises OSError.
 
-    It is bound under another name and renamed: nobody meets it before its mode is right. In its
-    place there may be another socket; any other file is left alone.
+    It is bound under another name and renamed: no client can connect before its mode is right. It
+    replaces another socket, but no other file.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):

@@ -224,8 +224,8 @@ class PeerList:
         return found
 
     def _refuse_everyone(self, new: tuple[Network, ...]) -> None:
-        standing = () if self._section.allow_everyone else self.networks()
-        for whole in everyone_in((*standing, *new)):
+        active = () if self._section.allow_everyone else self.networks()
+        for whole in everyone_in((*active, *new)):
             raise PeerError(
                 f"{whole} would admit every address. Only the configuration can allow that, "
                 "with peers.allow_everyone = true"

@@ -88,8 +88,8 @@ class Observer:
             return True
         self.namespaces.adopt(process)
         held = self._owners.look_into(pid)
-        standing = self.namespaces.listeners(process.namespace, port)
-        found = [one for one in standing if one.inode in held]
+        there = self.namespaces.listeners(process.namespace, port)
+        found = [one for one in there if one.inode in held]
         for listener in found:
             self._add(replace(listener, pids=(pid,)), backlog)
         self._table.count_threads((pid,))
@@ -108,8 +108,8 @@ class Observer:
         """Forget the listeners on ``port`` that are no longer there."""
         for key, listener in list(self._listeners.items()):
             if listener.port == port:
-                standing = self.namespaces.listeners(listener.namespace, port)
-                if listener.inode not in {other.inode for other in standing}:
+                there = self.namespaces.listeners(listener.namespace, port)
+                if listener.inode not in {other.inode for other in there}:
                     del self._listeners[key]
 
     def cgroup_numbers(self, paths: Iterable[str]) -> dict[str, int]:
@@ -169,7 +169,7 @@ class Observer:
         }
 
     def _backlog_of(self, listener: Listener) -> int | None:
-        """As its event told, or one without a name whose port and queue fit."""
+        """From its event, or from an event without a name whose port and queue length fit."""
         known = self._backlogs.get((listener.namespace, listener.inode))
         queue = listener.queue_limit
         nameless = queue is not None and (listener.port, queue) in self._nameless

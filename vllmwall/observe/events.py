@@ -64,7 +64,7 @@ class ListenEvent:
     """Thread ``tid`` put a socket into LISTEN on ``port``; ``backlog`` as it asked for it.
 
     ``tid`` is `UNNAMED` where the kernel's names are not ours.
-    ``at`` is when, on the clock of `time.monotonic`; None: the kernel did not say.
+    ``at`` is when, on the clock of `time.monotonic`; None: unknown.
     """
 
     tid: int
@@ -100,7 +100,7 @@ class CgroupEvent:
 
 @dataclass(frozen=True)
 class LostEvents:
-    """The kernel had to drop events: only a full pass tells what they were."""
+    """The kernel had to drop events: only a full pass finds what they were about."""
 
     count: int
 
@@ -109,7 +109,7 @@ Event = ListenEvent | CloseEvent | ExecEvent | CgroupEvent | LostEvents
 
 
 class EventsUnavailableError(Exception):
-    """Events cannot be had here; the text says why, for status and log."""
+    """No events are available here. The text is the reason, for status and log."""
 
 
 class TraceEvents:
@@ -123,7 +123,7 @@ class TraceEvents:
     def __init__(self, name: str) -> None:
         self._backlogs: dict[int, int] = {}
         self._rest = ""
-        self._says_when = False
+        self._has_times = False
         self._names_as_we_do = in_first_pid_namespace()
         self._folder, self._pipe = _open_first(_tracefs() / "instances" / name)
         try:
@@ -170,7 +170,7 @@ class TraceEvents:
         self._write("buffer_percent", "0")  # wake poll at the first event, not at half a buffer
         with suppress(OSError):  # only for what is measured
             self._write("trace_clock", "mono")
-            self._says_when = True
+            self._has_times = True
         with suppress(OSError):  # only a saving
             self._write("options/record-cmd", "0")
         for event, condition in _FILTERS.items():
@@ -230,7 +230,7 @@ class TraceEvents:
         if state != "TCP_LISTEN":
             return CloseEvent(self._named(task), int(port))
         address = _address(ipv6 if family == "AF_INET6" else ipv4)
-        at = float(when) if self._says_when else None
+        at = float(when) if self._has_times else None
         backlog = self._backlogs.pop(task, None)
         return ListenEvent(self._named(task), int(port), backlog, address, at)
 
@@ -239,12 +239,12 @@ class TraceEvents:
 
 
 def _open_first(folder: Path) -> tuple[Path, int]:
-    """An instance that nobody reads, and the pipe to read it."""
+    """An instance without a reader, and the pipe to read it."""
     names = [folder, *(folder.with_name(f"{folder.name}.{n}") for n in range(2, _DAEMONS + 1))]
     for one in names:
         try:
             one.mkdir(exist_ok=True)
-            # Only one may read (EBUSY), so this tells a living daemon's from a stale one.
+            # Only one may read (EBUSY), so a living daemon's instance differs from a stale one.
             return one, os.open(one / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno != errno.EBUSY or one is names[-1]:
@@ -273,7 +273,7 @@ def _unavailable(error: OSError) -> EventsUnavailableError:
 
 
 def _tracefs() -> Path:
-    """Where tracefs is mounted; mounted by us where the kernel has it and nobody did."""
+    """Where tracefs is mounted. Mounts it if the kernel has it and it is not mounted yet."""
     for mount in TRACEFS_MOUNTS:
         if (mount / "instances").is_dir():
             return mount

@@ -209,7 +209,7 @@ def read_threads(pid: int) -> Mapping[str, int]:
 
 
 def read_libraries(pid: int) -> frozenset[str] | None:
-    """Names of the tell-tale libraries that the process has mapped; None: not readable."""
+    """Names of the mapped libraries that identify a transport; None: not readable."""
     try:
         maps = Path(f"/proc/{pid}/maps").read_bytes().decode(errors="replace")
     except OSError:

@@ -28,10 +28,10 @@ class ApiCase:
     """The evidence that a listener of one owner is its server's API.
 
     ``ports`` maps the expected ports to how they are known (``flag``, ``config``,
-    ``default-port``); None: the command line does not tell. ``serves`` says why the tree makes
+    ``default-port``); None: the command line does not show it. ``serves`` is why the tree makes
     the owner an API server; empty: it does not. ``backlogs`` are those of its web server;
-    only uvicorn's 2048 is rare enough to be evidence. ``wide_v6`` is True when a server told
-    so would bind ``[::]``.
+    only uvicorn's 2048 is rare enough to be evidence. ``wide_v6`` is True when a server with
+    that option binds ``[::]``.
     """
 
     ports: Mapping[int, str] | None

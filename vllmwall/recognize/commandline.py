@@ -127,7 +127,7 @@ class Flags:
         """The value as a whole number; None when it is not there or not one."""
         return whole_number(self._values.get(name, "").strip())
 
-    def says(self, name: str) -> bool:
+    def is_on(self, name: str) -> bool:
         """The switch is on: it is there, and not followed by false, no, 0 or off."""
         value = self._values.get(name)
         return value is not None and value.lower() not in _NO

@@ -106,7 +106,7 @@ SAFE_FLAGS: frozenset[str] = SETTINGS_KEYS | {
 # Short flags whose numbers may leave the process (vLLM's).
 SAFE_SHORT_FLAGS: frozenset[str] = frozenset({"-asc", "-dp", "-dpl", "-dpm", "-dpp"})
 
-# A part of a path in /proc/PID/maps -> what it says about the process.
+# A part of a path in /proc/PID/maps -> what it shows about the process.
 LIBRARY_MARKS: Mapping[str, str] = MappingProxyType(
     {
         "libtorch_cpu.so": "torch",

@@ -133,7 +133,7 @@ def label_listener(context: ListenerContext) -> Label:
 
 
 def _metrics(context: ListenerContext, stack: Stack) -> Label | None:
-    """Prometheus of a store, unless the store itself was told to use that port."""
+    """Prometheus of a store, unless the store itself is configured to use that port."""
     command = context.tree.candidate(context.owner).command
     port = context.listener.port
     flags = read_flags(command.args, (*_METRICS_FLAGS, "port", "rpc-port", "http-port"))

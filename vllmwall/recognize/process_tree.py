@@ -70,9 +70,9 @@ def front_ends(
 ) -> dict[int, Claim]:
     """The unclaimed Python programs in whose name claimed children run: an offline ``LLM()``.
 
-    Only children that no command line explains have one. Nobody may pull another user's
-    process into a workload by naming himself like one of its children, nor a shell, an init or
-    a service manager: same user, Python, and signs that it forks such children itself.
+    Only children that no command line explains have one. No user may pull another user's
+    process, a shell, an init or a service manager into a workload by naming a process like one of
+    its children: same user, Python, and signs that it forks such children itself.
     """
     found: dict[int, Claim] = {}
     for pid in outermost(claims, parents, claims):

@@ -104,7 +104,7 @@ def name(tree: WorkloadTree) -> str:
     if tree.part_of(tree.root) in ("driver", "front"):
         return script_name((tree.candidate(tree.root).command.script,), "driver")
     parts = {claim.part for claim in tree.claims.values()}
-    starts_head = tree.once(_flags, tree.root).says("head")
+    starts_head = tree.once(_flags, tree.root).is_on("head")
     return "head" if "gcs" in parts or starts_head else "node"
 
 
@@ -135,17 +135,19 @@ def _gcs(context: ListenerContext) -> Label:
 
 
 def _raylet(context: ListenerContext) -> Label:
-    """Object manager and node manager: by flag, by what its children were told, by age."""
+    """Object manager and node manager: by flag, by its children's command lines, by age."""
     port, tree = context.listener.port, context.tree
     flags = tree.once(_flags, context.owner)
     if port == flags.number("object-manager-port"):
         return label(Role.RAY_OBJECT_MANAGER, 0.97, ("flag", f"object_manager_port {port}"))
     if port == flags.number("node-manager-port"):
         return label(Role.RAY_NODE_MANAGER, 0.97, ("flag", f"node_manager_port {port}"))
-    told = tree.once(_node_manager_ports, context.owner)
-    if port in told:
-        return label(Role.RAY_NODE_MANAGER, 0.97, ("tree", "its workers were told this port"))
-    first = next((one for one in context.siblings if one.address and one.port not in told), None)
+    named = tree.once(_node_manager_ports, context.owner)
+    if port in named:
+        return label(
+            Role.RAY_NODE_MANAGER, 0.97, ("tree", "its workers' command line names this port")
+        )
+    first = next((one for one in context.siblings if one.address and one.port not in named), None)
     if first == context.listener:
         return label(Role.RAY_OBJECT_MANAGER, 0.85, ("order", "the raylet's first listener"))
     return label(Role.RAY_NODE_MANAGER, 0.85, ("order", "the raylet's later listener"))
@@ -213,7 +215,7 @@ def _client_server(context: ListenerContext) -> Label:
 
 
 def _proxy(context: ListenerContext) -> Label:
-    """Serve's proxy: HTTP on 8000 unless its configuration says so; gRPC on 9000 if asked for.
+    """Serve's proxy: HTTP on 8000 unless configured otherwise; gRPC on 9000 if asked for.
 
     Its own core worker listens on a port of the raylet's range, which is never the API.
     """

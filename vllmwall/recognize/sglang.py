@@ -109,7 +109,7 @@ def _server(context: ListenerContext) -> Label | None:
     flags = _flags(tree, context.owner)
     if listener.port == _metrics_port(flags, context.part):
         return label(Role.METRICS, 0.9, ("default-port", f"metrics on {listener.port}"))
-    is_router, grpc = context.part == "router", flags.says("smg-grpc-mode")
+    is_router, grpc = context.part == "router", flags.is_on("smg-grpc-mode")
     backlogs = TOKIO if is_router else frozenset({GRPC_BACKLOG}) if grpc else HTTP | TOKIO
     wide_v6 = grpc or ":" in (flags.text("host") or "")
     case = ApiCase(_api_ports(tree, context.owner), _serves(context), backlogs, wide_v6)
@@ -125,7 +125,7 @@ def _serves(context: ListenerContext) -> str:
 def _metrics_port(flags: Flags, part: str) -> int:
     if part == "router":
         return flags.number("prometheus-port") or _METRICS_PORT
-    if flags.says("smg-grpc-mode"):
+    if flags.is_on("smg-grpc-mode"):
         return flags.number("smg-http-sidecar-port") or (flags.number("port") or 30000) + 1
     return 0
 
@@ -138,7 +138,7 @@ def _api_ports(tree: WorkloadTree, pid: int) -> dict[int, str] | None:
     own = read_flags(tree.candidate(pid).command.args, _KNOWN)
     kind = "flag" if own.text("port") else "config" if flags.text("port") else "default-port"
     first = port or _PORTS[tree.part_of(pid)]
-    return {first + 10000 if flags.says("smg-grpc-mode") else first: kind}
+    return {first + 10000 if flags.is_on("smg-grpc-mode") else first: kind}
 
 
 def _bootstrap(context: ListenerContext) -> Label | None:

@@ -104,7 +104,7 @@ class ServerFlags:
 
     @property
     def model(self) -> str:
-        """The model as given; empty where it cannot be told from a switch's neighbour."""
+        """The model as given; empty where it may be the value of a switch."""
         flag = self._flags.text("model")
         words = [word for word in self.args[:3] if not word.startswith("-")]
         if flag or not words or words[0] not in _SUBCOMMANDS:
@@ -125,12 +125,12 @@ class ServerFlags:
     @property
     def grpc(self) -> bool:
         """gRPC instead of HTTP."""
-        return self._flags.says("grpc")
+        return self._flags.is_on("grpc")
 
     @property
     def is_supervisor(self) -> bool:
         """It starts one server for each local rank and has only a health port itself."""
-        return self._flags.says("data-parallel-multi-port-external-lb")
+        return self._flags.is_on("data-parallel-multi-port-external-lb")
 
     @property
     def supervisor_port(self) -> int:
@@ -156,7 +156,7 @@ class ServerFlags:
     def api_ports(self, kind: str) -> Mapping[int, str] | None:
         """Where the API of a server of this kind listens; None: the command line hides it."""
         flags = self._flags
-        headless = flags.says("headless") or flags.number("api-server-count") == 0
+        headless = flags.is_on("headless") or flags.number("api-server-count") == 0
         if headless or self.uds:
             return {}
         port = flags.number("port")

@@ -45,8 +45,8 @@ def test_an_event_may_come_before_its_listener(lab: Lab, tmp_path: Path) -> None
         keeper.full_pass()
         (pid,) = keeper.members
         followed = follow(keeper, [ListenEvent(pid, 8000, 2048, ip_address("::"))])
-        standing = keeper.walls.actual(inode_of(lab.node.path))
-        assert standing and {8000, 9999} == {one.port for one in standing.entries}
+        active = keeper.walls.actual(inode_of(lab.node.path))
+        assert active and {8000, 9999} == {one.port for one in active.entries}
         assert (followed.quick, bool(followed.full)) == (False, True)
         server.open("tcp", "::", 8000)
         keeper.full_pass()

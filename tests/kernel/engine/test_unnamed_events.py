@@ -149,6 +149,6 @@ def test_another_boxs_cgroup_is_none_of_ours(node: Guarded, keeper: Reconciler) 
 
 
 def guards(keeper: Reconciler) -> set[Guard]:
-    standing = keeper.walls.actual(min(keeper.home))
-    assert standing
-    return set(standing.guards)
+    active = keeper.walls.actual(min(keeper.home))
+    assert active
+    return set(active.guards)

@@ -26,7 +26,7 @@ def test_what_stands_as_wanted_needs_nothing() -> None:
 
 def test_a_wall_that_is_not_there_is_created_whole() -> None:
     """Before `up`."""
-    found = planned(standing=None)
+    found = planned(active=None)
     entries = found["entries"]
     assert isinstance(entries, list)
     assert ("create", "down") == (found["action"], found["was_mode"])
@@ -40,8 +40,8 @@ def test_a_changed_audience_is_one_change_and_not_two() -> None:
     assert SPACE.wanted is not None
     entry = min(SPACE.wanted.entries, key=lambda one: one.port)
     other = replace(entry, audience=("node",))
-    standing = replace(SPACE.wanted, entries=SPACE.wanted.entries - {entry} | {other})
-    [change] = planned(standing=standing)["entries"]  # type: ignore[misc]
+    active = replace(SPACE.wanted, entries=SPACE.wanted.entries - {entry} | {other})
+    [change] = planned(active=active)["entries"]  # type: ignore[misc]
     assert ("change", ["node"], list(entry.audience)) == (
         change["change"],
         change["was"],
@@ -52,9 +52,9 @@ def test_a_changed_audience_is_one_change_and_not_two() -> None:
 def test_networks_that_come_and_go_are_named() -> None:
     """A changed peer list."""
     assert SPACE.wanted is not None
-    standing = replace(SPACE.wanted, networks={"peers": (ip_network("10.9.0.0/16"),)})
+    active = replace(SPACE.wanted, networks={"peers": (ip_network("10.9.0.0/16"),)})
     assert [{"audience": "peers", "add": ["10.0.0.0/24"], "remove": ["10.9.0.0/16"]}] == planned(
-        standing=standing
+        active=active
     )["networks"]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.answers import status_json
-from tests.support.nodes import POLICY, RECORDINGS, facts, with_standing
+from tests.support.nodes import POLICY, RECORDINGS, facts, with_active
 from vllmwall.api.status import is_safe, verdict
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem
 from vllmwall.model import Mode, Recognition
@@ -29,13 +29,13 @@ def test_a_node_without_a_workload_is_safe_and_says_so() -> None:
     found = facts(recognition=Recognition((), ()))
     assert (is_safe(found), verdict(found)) == (
         True,
-        "Safe: no workload runs here; the wall stands ready",
+        "Safe: no workload runs here; the wall is ready",
     )
 
 
 def test_a_missing_wall_is_not_safe() -> None:
     """Somebody deleted our table."""
-    found = with_standing(facts(), None)
+    found = with_active(facts(), None)
     assert is_safe(found) is False
     assert verdict(found).startswith("NOT safe")
     assert {"missing"} == {one["wall"] for one in status_json(found)["namespaces"]}
@@ -44,10 +44,10 @@ def test_a_missing_wall_is_not_safe() -> None:
 def test_a_wall_without_one_of_its_entries_is_not_safe_and_the_listener_says_missing() -> None:
     """Somebody deleted one element."""
     whole = facts()
-    wall = whole.namespaces[0].standing
+    wall = whole.namespaces[0].active
     assert wall is not None
     gone = next(entry for entry in wall.entries if entry.audience == ("peers",))
-    found = with_standing(whole, replace(wall, entries=wall.entries - {gone}))
+    found = with_active(whole, replace(wall, entries=wall.entries - {gone}))
     [workload] = status_json(found)["workloads"]
     rules = {one["port"]: one["rule"] for one in workload["listeners"] if one["proto"] == "tcp"}
     assert is_safe(found) is False

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from tests.support.answers import status_json
-from tests.support.nodes import RECORDINGS, facts, with_standing
+from tests.support.nodes import RECORDINGS, facts, with_active
 from tests.unit.cli.conftest import Daemon, Run
 from vllmwall.api.plan import plan_json
 from vllmwall.cli.peers import Duration
@@ -26,7 +26,7 @@ def test_status_opens_with_the_answer_and_exits_with_it(daemon: Daemon, run: Run
     done = run("status")
     assert done.stdout.startswith("Safe: 1 workload, 14 listeners")
     assert done.returncode == 0
-    daemon.answers("status", status_json(with_standing(facts(), None)))
+    daemon.answers("status", status_json(with_active(facts(), None)))
     done = run("status")
     assert done.stdout.startswith("NOT safe")
     assert done.returncode == 5
@@ -84,7 +84,7 @@ def test_a_users_name_cannot_write_to_the_terminal(daemon: Daemon, run: Run) -> 
 
 def test_a_plan_is_a_diff(daemon: Daemon, run: Run) -> None:
     """Plus and minus, and one line when there is nothing to do."""
-    spaces = with_standing(facts(), None).namespaces
+    spaces = with_active(facts(), None).namespaces
     daemon.answers("plan", dict(plan_json(spaces)))
     shown = run("plan").stdout
     assert "+ tcp 0.0.0.0:8000  public  (api tiny)" in shown

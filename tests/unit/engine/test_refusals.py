@@ -91,16 +91,16 @@ def test_audit_and_enforce_are_counted_apart() -> None:
     assert {Mode.AUDIT, Mode.ENFORCE} == {knock.mode for knock in ledger.records}
 
 
-def test_what_is_old_or_elsewhere_is_let_go() -> None:
+def test_what_is_old_or_elsewhere_is_forgotten() -> None:
     """A day after the last packet; at once when the namespace is gone."""
     ledger = Ledger(0.0)
     ledger.take(SPACE, counters(refusal(1)), 0.0, lambda _: NCCL)
-    ledger.let_go({1}, KEPT_SECONDS - 1)
+    ledger.forget({1}, KEPT_SECONDS - 1)
     assert ledger.records
-    ledger.let_go({1}, KEPT_SECONDS)
+    ledger.forget({1}, KEPT_SECONDS)
     assert not ledger.records
     ledger.take(SPACE, counters(refusal(1)), 0.0, lambda _: NCCL)
-    ledger.let_go({2}, 1.0)
+    ledger.forget({2}, 1.0)
     assert not ledger.records
     assert not ledger.totals
 
@@ -109,11 +109,11 @@ def test_it_does_not_grow_without_end() -> None:
     """The newest stay: 8,192 of them."""
     ledger = Ledger(0.0)
     for port in range(1, refusals.MOST + 11):
-        knock = refusals.Knock(*SPACE, SOURCE, Proto.TCP, port)
-        ledger.records[knock] = Record(0.0, float(port), NCCL)
-    ledger.let_go({1}, 1.0)
+        at = refusals.SourceAtPort(*SPACE, SOURCE, Proto.TCP, port)
+        ledger.records[at] = Record(0.0, float(port), NCCL)
+    ledger.forget({1}, 1.0)
     assert refusals.MOST == len(ledger.records)
-    assert 11 == min(knock.port for knock in ledger.records)
+    assert 11 == min(key.port for key in ledger.records)
 
 
 def take(ledger: Ledger, packets: int, *sources: tuple[int, int]) -> None:
@@ -166,5 +166,5 @@ def test_the_counters_of_an_ended_namespace_are_dropped() -> None:
     """Containers come and go, and their numbers are given again."""
     ledger = Ledger(0.0)
     take(ledger, 10, (29500, 10))
-    ledger.let_go({2}, 0.0)
+    ledger.forget({2}, 0.0)
     assert {} == ledger.roles

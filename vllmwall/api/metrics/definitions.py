@@ -137,7 +137,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "vllmwall_build_info",
         "info",
-        "Always 1; the version says which vllmwall runs.",
+        "Always 1; the version is that of the running vllmwall.",
         ("version",),
         lambda facts, status: [((facts.daemon.version,), 1)],
     ),
@@ -175,8 +175,8 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "vllmwall_wall_protection_info",
         "info",
-        "Always 1; owned (the kernel lets nobody else change the table) or watched (changes are "
-        "heard and put right).",
+        "Always 1; owned (the kernel lets no other program change the table) or watched (other "
+        "programs' changes are noticed and repaired).",
         ("netns", "protection"),
         _protection,
     ),
@@ -319,10 +319,10 @@ _HEAD = """\
 
 <!-- Written by `make docs`; edit vllmwall/api/metrics/definitions.py instead. -->
 
-What vllmwall tells Prometheus, once [metrics are switched on](../how-to/metrics-and-alerts.md).
+The metrics for Prometheus, once [metrics are switched on](../how-to/metrics-and-alerts.md).
 Labels that are no name of ours (`netns`, `source`) have as many values as the node has network
 namespaces with a wall, and the configuration sources of peers: no stranger and no port becomes a
-label, so nobody outside can make the number of time series grow.
+label, so no outsider can make the number of time series grow.
 """
 
 

@@ -126,10 +126,10 @@ def _drops(refused: BlockedFacts) -> dict[tuple[str, str], Drops]:
 
 def _sources(refused: BlockedFacts) -> Iterator[tuple[str, int]]:
     seen: dict[int, set[object]] = {inode: set() for inode in refused.names}
-    for knock, record in refused.ledger.records.items():
+    for key, record in refused.ledger.records.items():
         if record.last < refused.now - _HOUR:
             continue
-        seen.setdefault(knock.namespace, set()).add(knock.source)
+        seen.setdefault(key.namespace, set()).add(key.source)
     for inode, sources in seen.items():
         if inode in refused.names:
             yield refused.names[inode], len(sources)

@@ -19,7 +19,7 @@ from vllmwall.api.metrics.definitions import DEFINITIONS, MetricFacts, gathered
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class _Told(Collector):
+class _Facts(Collector):
     """Yields one set of facts."""
 
     def __init__(self, facts: MetricFacts) -> None:
@@ -43,5 +43,5 @@ class _Told(Collector):
 def exposition(facts: MetricFacts) -> bytes:
     """The page that Prometheus reads."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Told(facts))
+    registry.register(_Facts(facts))
     return generate_latest(registry)

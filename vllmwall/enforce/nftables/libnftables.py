@@ -120,7 +120,7 @@ class Libnftables:
         if code == 0:
             return printed
         refused = NotThereError if _MISSING in complaint else EnforceError
-        raise refused(_plain(complaint) or f"libnftables returned {code}, no more", script)
+        raise refused(_plain(complaint) or f"libnftables returned {code} without a message", script)
 
     @contextlib.contextmanager
     def _some_to_spare(self) -> Iterator[None]:

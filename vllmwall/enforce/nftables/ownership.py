@@ -49,7 +49,7 @@ class TableState:
 
     @property
     def is_orphan(self) -> bool:
-        """Whoever sends it with the same flags owns it (nft_table_is_orphan)."""
+        """A program that sends it with the same flags owns it (nft_table_is_orphan)."""
         return self.flags & (OWNER | PERSIST) == PERSIST
 
 

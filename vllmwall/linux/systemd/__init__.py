@@ -1,4 +1,4 @@
-"""Systemd's Python bindings, and what we need of them by ourselves where they are not installed.
+"""Systemd's Python bindings, with replacements for installations that lack them.
 
 They have no wheels and are compiled for one interpreter, so not every installation has them. Ours
 take plain sockets and no library: what is sent is documented at sd_notify(3) and
@@ -14,7 +14,7 @@ from types import ModuleType
 
 
 def notify(text: str) -> None:
-    """Tell who started us (sd_notify(3)); where nobody listens, nothing happens."""
+    """Notify the service manager (sd_notify(3)); without one nothing happens."""
     _module("sd_notify").notify(text)
 
 

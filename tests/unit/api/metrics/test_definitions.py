@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.nodes import facts, with_standing
+from tests.support.nodes import facts, with_active
 from vllmwall.api.metrics.definitions import DEFINITIONS, MetricFacts
 from vllmwall.api.metrics.exposition import exposition
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts
@@ -50,12 +50,12 @@ def test_what_was_not_read_back_as_wanted_is_not_up(how: str) -> None:
     good = facts()
     spaces = good.namespaces
     if how == "missing":
-        bad = with_standing(good, None)
+        bad = with_active(good, None)
     elif how == "unreadable":
         bad = replace(good, namespaces=tuple(replace(one, error="EPERM") for one in spaces))
     else:
-        assert spaces[0].standing is not None
-        bad = with_standing(good, replace(spaces[0].standing, mode=Mode.AUDIT))
+        assert spaces[0].active is not None
+        bad = with_active(good, replace(spaces[0].active, mode=Mode.AUDIT))
     found = told(bad)
     assert {0.0} == {v for (n, _), v in found.items() if n in ("vllmwall_wall_up", "vllmwall_safe")}
 

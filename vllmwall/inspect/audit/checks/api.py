@@ -115,7 +115,7 @@ def tls(rule: Rule, subject: Subject) -> CheckResult:
     if not places or not subject.public:
         return None
     flags = subject.command.flags
-    if flags.text("ssl-certfile") or flags.says("ssl"):
+    if flags.text("ssl-certfile") or flags.is_on("ssl"):
         return None
     if not subject.command.complete:
         return Unclear(HIDDEN_ARGUMENTS)
@@ -133,14 +133,14 @@ def around_proxy(rule: Rule, subject: Subject) -> CheckResult:
 def grpc(rule: Rule, subject: Subject) -> CheckResult:
     """gRPC is on and can be reached from other hosts."""
     flags = subject.command.flags
-    if not flags.says("grpc") and flags.number("grpc-port") is None:
+    if not flags.is_on("grpc") and flags.number("grpc-port") is None:
         return unclear(rule, subject)
     places = tuple(
         place
         for place in subject.places
         if not place.listener.is_loopback and place.role in (Role.API, Role.UNKNOWN)
     )
-    what = "--grpc" if flags.says("grpc") else "--grpc-port"
+    what = "--grpc" if flags.is_on("grpc") else "--grpc-port"
     return Match(f"{what} is given; {_where(places)}", places) if places else None
 
 

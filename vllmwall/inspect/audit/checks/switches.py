@@ -19,7 +19,7 @@ _SHOWN = 60
 
 def is_on(rule: Rule, subject: Subject) -> CheckResult:
     """One of the flags or variables is switched on."""
-    found = [f"--{name} is given" for name in rule.flags if subject.command.flags.says(name)]
+    found = [f"--{name} is given" for name in rule.flags if subject.command.flags.is_on(name)]
     values = subject.environment.values
     found += [f"{name} is on" for name in rule.variables if not _is_off(values.get(name, ""))]
     return Match(", ".join(found)) if found else unclear(rule, subject)

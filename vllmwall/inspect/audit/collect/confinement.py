@@ -1,4 +1,4 @@
-"""How a process is confined, from ``/proc``: user, capabilities, mounts, namespaces.
+"""The confinement of a process, from ``/proc``: user, capabilities, mounts, namespaces.
 
 Sources: proc(5), linux/capability.h. Reading needs root.
 """
