@@ -29,15 +29,15 @@ def main() -> None:
 def _daemon() -> None:
     """Run the daemon and end with it. Return where the command line needs an answer in words, or
     the other process fails: then this one parses it."""
-    from vllmwall.config.wire import decoded
     from vllmwall.linux.helper_process import HelperError, HelperProcess
+    from vllmwall.linux.wire import Fit, decode
 
     try:
         process = HelperProcess(_CODE, *sys.argv[1:])
         from vllmwall.daemon.loop import run  # while it reads
         from vllmwall.engine.options import Start
 
-        start = decoded(Start, process.wait())
+        start = decode(Start, process.wait(), Fit.WHOLE)
     except (HelperError, ValueError):
         return
     sys.exit(run(start.options, start.reading.usable))
@@ -51,9 +51,9 @@ def answer_with(arguments: list[str]) -> None:
     from vllmwall.cli import command
     from vllmwall.cli.command_line import CommandLine
     from vllmwall.config.reading import read
-    from vllmwall.config.wire import encoded
     from vllmwall.engine.options import Start
     from vllmwall.linux.helper_process import answer
+    from vllmwall.linux.wire import encode
 
     found: Options | None = None
 
@@ -65,7 +65,7 @@ def answer_with(arguments: list[str]) -> None:
         command(arguments, standalone_mode=False, obj=CommandLine(begin=begin))
     if found is None:
         sys.exit(1)
-    answer(encoded(Start(found, read(found.config))))
+    answer(encode(Start(found, read(found.config))))
 
 
 if __name__ == "__main__":

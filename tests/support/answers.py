@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 from vllmwall.api.status import status_of
-from vllmwall.api.wire import encode
 from vllmwall.engine.status_facts import StatusFacts
+from vllmwall.linux.wire import encode
 
 Json = dict[str, Any]
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from vllmwall.api.errors import ControlError
+from vllmwall.api.errors import ControlError, NoArguments
 from vllmwall.api.networks import NetworksRequest, networks_of
-from vllmwall.api.wire import NoArguments
 from vllmwall.decide.bannable import InUse, why_never, why_not
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.linux import netlink

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllmwall.api.bans import BanRequest, Bans
     from vllmwall.api.blocked import Blocked, BlockedRequest
     from vllmwall.api.connections import Connections
-    from vllmwall.api.errors import Json
+    from vllmwall.api.errors import Json, NoArguments
     from vllmwall.api.events import Events, EventsRequest
     from vllmwall.api.explain.answer import Explanation
     from vllmwall.api.explain.targets import Question
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from vllmwall.api.networks import NetworksRequest
     from vllmwall.api.peers import AddRequest, PeersAnswer, RemoveRequest
     from vllmwall.api.status import Status
-    from vllmwall.api.wire import NoArguments
     from vllmwall.engine.state import State
 
 Q = TypeVar("Q")
@@ -76,7 +75,7 @@ def _named(where: str) -> object:
     return getattr(import_module(f"vllmwall.api.{module}"), name)
 
 
-_NOTHING = "wire:NoArguments"
+_NOTHING = "errors:NoArguments"
 _READER, _ROOT = Access.READER, Access.ROOT
 
 STATUS: Command[NoArguments, Status] = Command(

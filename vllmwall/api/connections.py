@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from vllmwall.api.wire import NoArguments
+from vllmwall.api.errors import NoArguments
 from vllmwall.linux import netlink
 from vllmwall.linux.connections import Established, established, is_here
 from vllmwall.linux.netns import run_in

@@ -1,10 +1,17 @@
-"""A request that did not succeed, as server, client and handlers know it."""
+"""A request without arguments, and one that did not succeed, as server, client and handlers know
+them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 Json = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class NoArguments:
+    """The request of a command that takes no arguments."""
 
 
 class ControlError(Exception):

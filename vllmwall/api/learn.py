@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vllmwall.api.blocked import Blocked, BlockedRequest, blocked
 from vllmwall.api.connections import Connections, connections
-from vllmwall.api.wire import NoArguments
+from vllmwall.api.errors import NoArguments
 from vllmwall.linux.places import DROP_INS
 from vllmwall.model import Network
 

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vllmwall.api.errors import ControlError
+from vllmwall.api.errors import ControlError, NoArguments
 from vllmwall.api.networks import networks_of
-from vllmwall.api.wire import NoArguments
 from vllmwall.model import Network
 from vllmwall.networks.sources import PeerError, PeerSource
 

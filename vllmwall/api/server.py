@@ -18,11 +18,11 @@ from typing import TypeVar
 from vllmwall.api.commands import COMMANDS, Access, Command
 from vllmwall.api.errors import ControlError, Json
 from vllmwall.api.later import Later
-from vllmwall.api.wire import decode, encode
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.state import State
 from vllmwall.linux.loop_server import Bounds, Client, LoopServer, listen_unix
+from vllmwall.linux.wire import Fit, decode, encode
 
 _REQUEST_LIMIT = 64 * 1024
 _CONNECTIONS = 32
@@ -99,7 +99,7 @@ def allowed(line: bytes, pid: int, uid: int) -> tuple[Command[object, object], o
     if command.about_asker:
         asked["pid"] = pid
     try:
-        return command, decode(command.request_type, asked, strict=True)
+        return command, decode(command.request_type, asked, Fit.REQUEST)
     except ValueError as error:
         raise ControlError("bad-request", str(error)) from error
 

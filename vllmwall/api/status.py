@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from vllmwall.api.errors import NoArguments
 from vllmwall.api.peers import Peers
 from vllmwall.api.units import count
-from vllmwall.api.wire import NoArguments
 from vllmwall.engine.facts import BackendFacts, ConfigProblem, DaemonFacts
 from vllmwall.linux.users import user_name
 from vllmwall.model import PUBLIC, Evidence, Limits, Proto

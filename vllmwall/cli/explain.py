@@ -70,7 +70,7 @@ def explain(
     Exits with 0 when all is open, 8 when something is closed, 9 when that depends or is unknown.
     """
     from vllmwall.api.explain.targets import Question
-    from vllmwall.api.wire import encode
+    from vllmwall.linux.wire import encode
 
     sources = (source,) if source in _WORDS else _addresses(source)
     to_address = _address(to) if to else None
@@ -106,7 +106,7 @@ def _explanation(config: str, only: tuple[str, ...], question: Question) -> Expl
 def _part(config: str, only: tuple[str, ...], question: Question) -> Explanation:
     """An answer of the daemon; without one, from the table in the kernel and a look at the node."""
     from vllmwall.api.explain.answer import Explanation
-    from vllmwall.api.wire import decode, encode
+    from vllmwall.linux.wire import decode, encode
 
     answer = ask_if_running("explain", cast("dict[str, object]", encode(question)))
     if answer is None:
@@ -231,7 +231,7 @@ def _without_daemon(config: str, only: tuple[str, ...], question: Question) -> d
     from pathlib import Path
 
     from vllmwall.api.explain.question import explain_once
-    from vllmwall.api.wire import encode
+    from vllmwall.linux.wire import encode
 
     if os.geteuid() != 0:
         fail("no daemon answers", "denied", "Run this as root: only root can read the table.")

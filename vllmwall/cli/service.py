@@ -111,8 +111,8 @@ def up(config: str, only_namespace: tuple[str, ...], confirm: float | None, forc
     with on_trial("up", confirm, only_namespace) as trial:
         answer = ask_if_running("up", {**trial, **asker})
         if answer is None:
-            from vllmwall.api.wire import encode
             from vllmwall.api.without_daemon import up_once
+            from vllmwall.linux.wire import encode
 
             with failing_in_words():
                 made = up_once(Path(config), runtime_dir(), only_namespace, asker)

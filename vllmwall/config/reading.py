@@ -13,8 +13,8 @@ from pathlib import Path
 
 from vllmwall.config import ConfigError, Problem, load
 from vllmwall.config.settings import Settings
-from vllmwall.config.wire import decoded, encoded
 from vllmwall.linux.helper_process import HelperError, HelperProcess, OtherVersionError, answer
+from vllmwall.linux.wire import Fit, decode, encode
 
 _CODE = "import sys\nfrom vllmwall.config import reading\nreading.answer_with(sys.argv[1])"
 _RESTART = "Restart the daemon: systemctl restart vllmwall."
@@ -85,7 +85,7 @@ class ConfigReader:
         try:
             if not self._process.ended():
                 return
-            found = decoded(Reading, self._process.result())
+            found = decode(Reading, self._process.result(), Fit.WHOLE)
         except (HelperError, ValueError) as error:
             found = self._failure(error)
         self._finish(found)
@@ -131,4 +131,4 @@ def read(path: Path) -> Reading:
 def answer_with(path: str) -> None:
     """The helper process: answer with the configuration in ``path``, and end."""
     gc.disable()  # it ends before there is anything to collect
-    answer(encoded(read(Path(path))))
+    answer(encode(read(Path(path))))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vllmwall.config.wire import decoded, encoded
 from vllmwall.linux.files import read_trusted
+from vllmwall.linux.wire import Fit, decode, encode
 
 VERSION = 1
 
@@ -58,7 +58,7 @@ def parsed(kind: type[_FileT], text: str) -> _FileT:
     try:
         value = json.loads(text)
         _text(value)  # NaN, and half a character, could not be written again
-        found = decoded(kind, value)
+        found = decode(kind, value, Fit.WHOLE)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if found.version != VERSION:
@@ -68,7 +68,7 @@ def parsed(kind: type[_FileT], text: str) -> _FileT:
 
 def text_of(file: VersionedFile) -> str:
     """The text of a file."""
-    return _text(encoded(file)) + "\n"
+    return _text(encode(file)) + "\n"
 
 
 def _text(value: object) -> str:

@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from vllmwall.api.commands import COMMANDS
 from vllmwall.api.errors import ControlError
 from vllmwall.api.server import allowed
-from vllmwall.api.wire import decode
 from vllmwall.cli import command, terminal
+from vllmwall.linux.wire import Fit, decode
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Daemon:
 
     def answers(self, command: str, result: Mapping[str, object]) -> None:
         """Answer ``command`` with ``result``, which must be an answer of that command."""
-        decode(COMMANDS[command].answer_type, result, strict=True)
+        decode(COMMANDS[command].answer_type, result, Fit.REQUEST)
         self.replies[command] = {"result": result}
 
     def refuses(self, command: str, code: str, message: str, hint: str = "") -> None:

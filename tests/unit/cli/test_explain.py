@@ -23,8 +23,8 @@ from vllmwall.api.explain.answer import (
     worst,
 )
 from vllmwall.api.explain.targets import Question
-from vllmwall.api.wire import decode, encode
 from vllmwall.enforce.evaluator import Step
+from vllmwall.linux.wire import Fit, decode, encode
 from vllmwall.model import Evidence, Mode, Proto
 
 SOCKET = ReachedSocket(Proto.TCP, "0.0.0.0", 29500, 7, (42,), "python3", "ada", "/x")
@@ -89,7 +89,7 @@ def wire(answer: Explanation) -> Mapping[str, object]:
 def test_the_answer_is_the_same_after_the_socket() -> None:
     """Nothing of it is lost, and it fits its published schema."""
     there = json.loads(json.dumps(wire(explanation())))
-    assert explanation() == decode(Explanation, there, strict=True)
+    assert explanation() == decode(Explanation, there, Fit.REQUEST)
     assert explanation() == TypeAdapter(Explanation).validate_python(there)
 
 
@@ -157,7 +157,7 @@ def test_the_question_carries_what_was_asked(daemon: Daemon, run: Run) -> None:
     run("explain", "localhost", "80", "--namespace", "pod")
     run("explain", "peer", "80")
     questions = [
-        decode(Question, {key: one for key, one in asked.items() if key != "command"}, strict=True)
+        decode(Question, {key: one for key, one in asked.items() if key != "command"}, Fit.REQUEST)
         for asked in daemon.asked
     ]
     first = Question(("2001:db8::9",), "llama", proto="tcp", to=ip_address("192.0.2.1"))

@@ -9,15 +9,16 @@ import pytest
 
 from tests.unit.conftest import Write
 from vllmwall.config.reading import Reading, read
-from vllmwall.config.wire import decoded, encoded
 from vllmwall.engine.options import Options
+from vllmwall.linux.wire import Fit, decode, encode
 
 
 def test_options_come_back_equal() -> None:
     """Paths, optional ones and tuples."""
     options = Options(Path("/etc/x"), only_namespaces=("a", "b"), state_file=Path("/var/x"))
-    assert options == decoded(Options, json.loads(json.dumps(encoded(options))))
-    assert Options() == decoded(Options, encoded(Options()))
+    there = json.loads(json.dumps(encode(options)))
+    assert options == decode(Options, there, Fit.WHOLE)
+    assert Options() == decode(Options, encode(Options()), Fit.WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +39,11 @@ def test_options_come_back_equal() -> None:
 )
 def test_a_value_of_another_type_is_refused(write: Write, key: str, value: object) -> None:
     """With the place where it was found."""
-    good = json.loads(json.dumps(encoded(read(write("")))))
-    assert decoded(Reading, good).settings is not None
+    good = json.loads(json.dumps(encode(read(write("")))))
+    assert decode(Reading, good, Fit.WHOLE).settings is not None
     good["settings"][key] = value
     with pytest.raises(ValueError, match="settings"):
-        decoded(Reading, good)
+        decode(Reading, good, Fit.WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +52,13 @@ def test_a_value_of_another_type_is_refused(write: Write, key: str, value: objec
 def test_garbage_is_refused(garbage: object) -> None:
     """A value is taken whole or not at all."""
     with pytest.raises(ValueError, match="Reading"):
-        decoded(Reading, garbage)
+        decode(Reading, garbage, Fit.WHOLE)
 
 
 @pytest.mark.parametrize("field", ["mode", "failsafe", "groups", "audiences"])
 def test_a_policy_without_a_field_is_refused(write: Write, field: str) -> None:
     """A default in its place could open what was closed."""
-    good = json.loads(json.dumps(encoded(read(write("")))))
+    good = json.loads(json.dumps(encode(read(write("")))))
     del good["settings"]["policy"][field]
-    with pytest.raises(ValueError, match="fits no type"):
-        decoded(Reading, good)
+    with pytest.raises(ValueError, match=rf"Reading\.settings\.policy\.{field}: a value is needed"):
+        decode(Reading, good, Fit.WHOLE)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from vllmwall.api.wire import decode, encode
+from vllmwall.linux.wire import Fit, decode, encode
 from vllmwall.model import Address, Network
 
 
@@ -66,7 +66,7 @@ JSON: dict[str, object] = {
 def test_a_value_comes_back_as_it_was() -> None:
     """Enums, addresses and networks keep their types."""
     assert JSON == encode(VALUE)
-    found = decode(Outer, JSON, strict=True)
+    found = decode(Outer, JSON, Fit.REQUEST)
     assert VALUE == found
     assert isinstance(found.inner[0].network, IPv6Network)
     assert isinstance(found.inner[0].address, IPv4Address)
@@ -104,4 +104,4 @@ def test_an_unknown_field_is_refused_in_a_request_only() -> None:
     """A daemon must not ignore what it was asked; a reader may ignore what it was told."""
     assert VALUE == decode(Outer, {**JSON, "more": 1})
     with pytest.raises(ValueError, match="more: there is no such field"):
-        decode(Outer, {**JSON, "more": 1}, strict=True)
+        decode(Outer, {**JSON, "more": 1}, Fit.REQUEST)
