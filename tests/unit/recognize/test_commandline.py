@@ -100,7 +100,7 @@ def test_values() -> None:
     )
     flags = read_flags(line, NAMES)
     assert (flags.number("port"), flags.number("size"), flags.number("x")) == (None, 12, None)
-    assert (flags.is_on("fast"), flags.says("host"), flags.says("x")) == (False, True, False)
+    assert (flags.is_on("fast"), flags.is_on("host"), flags.is_on("x")) == (False, True, False)
     assert flags.object("kv-config") == {"a": 1, "b": "2"}
     assert flags.object("size") == {}
     assert flags.object("host") == {}

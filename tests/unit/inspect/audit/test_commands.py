@@ -67,7 +67,7 @@ def test_flags_of_a_real_process_are_read(start: Start) -> None:
     process = start("serve", "m", "--api-key", CANARY, "--trust-remote-code", "--host=0.0.0.0")
     found = command_line(process, Stack.VLLM)
     assert found.complete
-    assert found.flags.says("trust-remote-code")
+    assert found.flags.is_on("trust-remote-code")
     assert found.flags.text("host") == "0.0.0.0"
     assert found.flags.text("api-key") == SET
     assert found.secrets == ("--api-key",)
@@ -92,8 +92,8 @@ def test_a_settings_file_counts_like_the_command_line(start: Start, tmp_path: Pa
     assert found.complete
     assert found.secrets == ()
     assert found.flags.text("api-key") == SET
-    assert found.flags.says("trust-remote-code")
-    assert not found.flags.says("enable-prompt-embeds")
+    assert found.flags.is_on("trust-remote-code")
+    assert not found.flags.is_on("enable-prompt-embeds")
     assert found.flags.text("allowed-origins") == '["*"]'
 
 
