@@ -15,7 +15,7 @@ from vllmwall.engine.state import ReloadRequest, State
 def reload(state: State, arguments: Json) -> Later[Status]:
     """Read the configuration again; its status. With ``unconfirmed`` it is on trial."""
     later: Later[Status] = Later()
-    before = state.reconciler.config
+    earlier = state.on_trial
 
     def check(config: Settings) -> None:
         if arguments.get("ssh"):
@@ -24,11 +24,14 @@ def reload(state: State, arguments: Json) -> Later[Status]:
             refuse_lockout(arguments, planned_walls(state, config), state.reconciler)
 
     def done(error: Exception | None) -> None:
-        if error is None and arguments.get("unconfirmed"):
-            state.on_trial = state.on_trial or before
+        if error is not None:
+            state.on_trial = earlier
         later.settle(lambda: _reloaded(state, error))
 
+    if arguments.get("unconfirmed"):  # from now on: its time can end before the files are read
+        state.on_trial = earlier or state.reconciler.config
     if not state.loop.reload(ReloadRequest(done, check, later.is_wanted)):
+        state.on_trial = earlier
         raise TOO_MANY_REQUESTS
     return later
 

@@ -1,20 +1,25 @@
-"""Nobody is locked out: what is not confirmed takes itself back, and `down` always works."""
+"""No operator is locked out: an unconfirmed change is rolled back, and `down` always works."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from tests.support.guarded import PEERS, Guarded, eventually, guarded
+from tests.support.guarded import PATIENCE, PEERS, Guarded, eventually, guarded
 from tests.support.lab import Lab
 from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.trial import note
 
 PORT = 29500
 STRANGERS_TOO = "[peers]\ncidrs = ['192.0.2.0/24', '198.51.100.0/24', '203.0.113.0/24']\n"
@@ -68,10 +73,10 @@ def test_an_unconfirmed_reload_is_taken_back(node: Guarded) -> None:
 def test_a_confirmed_reload_stays(node: Guarded) -> None:
     """Also when its time is over."""
     without_peers(node)
-    vllmwall(node, "reload", "--confirm", "2s")
+    vllmwall(node, "reload", "--confirm", "60s")
     done = vllmwall(node, "confirm")
     assert "reload stays" in done.stdout
-    eventually(lambda: not rollbacks(node), "the time is over")
+    end_the_time(node)
     assert "timeout" == peer(node)
     done = vllmwall(node, "confirm")
     assert (1, True) == (done.returncode, "no change is waiting" in done.stderr)
@@ -80,10 +85,23 @@ def test_a_confirmed_reload_stays(node: Guarded) -> None:
 def test_a_refused_reload_leaves_nothing_to_take_back(node: Guarded) -> None:
     """The configuration in force was never left."""
     node.configure("nonsense = 1\n")
-    assert 1 == vllmwall(node, "reload", "--confirm", "1s").returncode
-    eventually(lambda: not rollbacks(node), "the time is over")
+    assert 1 == vllmwall(node, "reload", "--confirm", "60s").returncode
+    end_the_time(node)
     assert ("timeout", "open") == (stranger(node), peer(node))
     assert [] == node.logged(EventKey.CHANGE_ROLLED_BACK)
+
+
+def test_a_rollback_during_its_reload_restores_the_configuration(node: Guarded) -> None:
+    """The time ends while the daemon still reads the files: the walls stay, as they were."""
+    without_peers(node)
+    token = note(node.runtime, "reload", time.time()).token
+    node.signal(signal.SIGSTOP)
+    with sent(node, "reload", unconfirmed=token) as reload:
+        with sent(node, "rollback", token=token) as rollback:
+            node.signal(signal.SIGCONT)
+            assert '"rolled_back": "reload"' in rollback.readline()
+        assert '"result"' in reload.readline()
+    assert ("timeout", "open") == (stranger(node), peer(node))
 
 
 def test_the_shell_that_asked_may_die(node: Guarded) -> None:
@@ -123,9 +141,21 @@ def test_down_works_where_the_daemon_hangs(node: Guarded) -> None:
     assert -signal.SIGKILL == node.process.wait(timeout=10)
 
 
-def rollbacks(node: Guarded) -> list[str]:
-    """The processes that wait to take something back on this node."""
-    found = subprocess.run(
-        ["pgrep", "-f", f"{node.runtime}.* rollback"], check=False, capture_output=True
-    )
-    return found.stdout.decode().split()
+def end_the_time(node: Guarded) -> None:
+    """Have the process that waits for the end of the trial run now."""
+    found = ["pgrep", "-f", f"{node.runtime}.* rollback .*--after"]
+    [pid] = subprocess.run(found, check=True, capture_output=True, text=True).stdout.split()
+    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(node.lab.node.command(words[: words.index("--after")]), check=True)
+
+
+@contextmanager
+def sent(node: Guarded, command: str, **arguments: str) -> Iterator[TextIO]:
+    """The daemon's side of the control socket, after a request."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(str(node.runtime / "control.sock"))
+        connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        with connection.makefile() as answers:
+            yield answers
