@@ -80,7 +80,7 @@ docs: $(PRODUCT) ## regenerate the generated pages, figures and samples
 	@$(BIN)/python -m vllmwall.cli.reference >.cache/page && cp .cache/page docs/reference/cli.md
 	@$(BIN)/python -m vllmwall.cli.schemas docs/reference/schemas
 	@$(BIN)/python -m vllmwall.api.metrics.definitions >.cache/page && cp .cache/page docs/reference/metrics.md
-	@$(BIN)/python -m vllmwall.inspect.audit.docs >.cache/page && cp .cache/page docs/reference/findings.md
+	@$(BIN)/python packaging/findings.py >.cache/page && cp .cache/page docs/reference/findings.md
 	@$(BIN)/python -m tests.bench.figures docs/reference/bench.json $$(grep -rl '<!-- figure' README.md docs)
 
 .PHONY: man

@@ -35,22 +35,32 @@ def settings_of(pid: int, argv: Sequence[str]) -> Mapping[str, str]:
 
 
 def _settings_path(argv: Sequence[str]) -> str | None:
-    if "--config" not in argv or not any(map(_READS_SETTINGS.search, argv)):
+    return config_path(argv) if any(map(_READS_SETTINGS.search, argv)) else None
+
+
+def config_path(argv: Sequence[str]) -> str | None:
+    """The word after the last ``--config``; None: there is none."""
+    if "--config" not in argv:
         return None
     position = len(argv) - 1 - list(reversed(argv)).index("--config")
     return argv[position + 1] if position + 1 < len(argv) else None
 
 
-def _known_keys(text: str) -> Mapping[str, str]:
+def yaml_of(text: str) -> Mapping[str, object] | None:
+    """The settings in a YAML file, by the names of their flags; None: it holds no mapping."""
     import yaml
 
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
+        return None
     if not isinstance(content, dict):
-        return {}
-    settings = {str(key).replace("_", "-"): value for key, value in content.items()}
+        return None
+    return {str(key).replace("_", "-"): value for key, value in content.items()}
+
+
+def _known_keys(text: str) -> Mapping[str, str]:
+    settings = yaml_of(text) or {}
     return {
         key: str(value)
         for key, value in settings.items()

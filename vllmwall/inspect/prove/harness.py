@@ -24,7 +24,6 @@ from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
 
-from vllmwall.inspect.prove.errors import ProveError
 from vllmwall.inspect.prove.plan import Source
 from vllmwall.linux.netns import held, run_in, run_in_new
 from vllmwall.model import Address
@@ -44,6 +43,10 @@ _OLDEST = (4, 17)  # Linux: rules for ports, silently ignored by older kernels
 _NO_LINK_LOCAL = 1  # IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 _STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+class ProveError(Exception):
+    """No probes could be sent; the message says why."""
 
 
 @contextlib.contextmanager

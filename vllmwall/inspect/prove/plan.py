@@ -6,7 +6,7 @@ The policy for a listener's role decides what is expected, not the table: a miss
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from ipaddress import ip_address, ip_network
@@ -201,19 +201,18 @@ def _targets(one: ListenerJson, workload: WorkloadJson, view: NamespaceView) -> 
         return
     live = [each for each in view.at(proto, one["port"]) if each.address_text == one["addr"]]
     listener = live[0] if live else _listener(one)
-    template = Target(
-        address=ip_address(0),
-        proto=proto,
-        port=one["port"],
-        bound=one["addr"],
-        role=one["role"],
-        workload=workload["name"],
-        root_pid=workload["root_pid"],
-        audience=tuple(one["audience"]),
-        note=one["reason"],
-    )
     for address in _destinations(listener, view):
-        yield replace(template, address=address)
+        yield Target(
+            address=address,
+            proto=proto,
+            port=one["port"],
+            bound=one["addr"],
+            role=one["role"],
+            workload=workload["name"],
+            root_pid=workload["root_pid"],
+            audience=tuple(one["audience"]),
+            note=one["reason"],
+        )
 
 
 def _listener(one: ListenerJson) -> Listener:

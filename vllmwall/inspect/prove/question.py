@@ -15,20 +15,19 @@ from vllmwall.model import PEERS, PUBLIC, Address, Network, Policy, Proto, Role
 if TYPE_CHECKING:
     from vllmwall.api.shapes import StatusJson
 
-PATIENCE = 1.0  # seconds; a SYN is sent three times in it
-
 
 @dataclass(frozen=True)
 class Question:
     """What to prove. ``networks`` are those of each audience; ``failsafe`` ports must not be closed
-    by us; ``problems`` are what may spoil the result."""
+    by us; a SYN is sent three times in ``patience`` seconds; ``problems`` are what may spoil the
+    result."""
 
     status: StatusJson
     networks: Mapping[str, Collection[Network]]
     failsafe: Collection[tuple[Proto, int]]
-    peers: tuple[Address, ...] = ()
-    patience: float = PATIENCE
-    problems: tuple[str, ...] = ()
+    peers: tuple[Address, ...]
+    patience: float
+    problems: tuple[str, ...]
 
 
 def question_of(status: StatusJson, peers: tuple[Address, ...], patience: float) -> Question:

@@ -13,23 +13,13 @@ from vllmwall import __version__
 from vllmwall.api.units import count
 from vllmwall.cidr import host_port
 from vllmwall.inspect.prove.plan import Expected, Skipped, Way
-from vllmwall.inspect.prove.run import NamespaceResult
+from vllmwall.inspect.prove.run import NamespaceResult, ProvedNamespace
 from vllmwall.inspect.prove.verdicts import ProbeOutcome, ProbeResult
 
 if TYPE_CHECKING:
     from vllmwall.api.shapes import StatusJson
 
 _BAD = frozenset({ProbeOutcome.DIFFERENT, ProbeOutcome.UNPROVEN})
-
-
-@dataclass(frozen=True)
-class ProvedNamespace:
-    """One network namespace. ``surroundings`` are other firewalls and kernel settings that may drop
-    packets."""
-
-    inode: int
-    name: str
-    surroundings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -97,9 +87,11 @@ def proof_of(
         kernel=platform.release(),
         vllmwall=__version__,
         mode=status["mode"],
-        namespaces=tuple(ProvedNamespace(one.inode, one.name, one.surroundings) for one in found),
+        namespaces=tuple(one.namespace for one in found),
         probes=probes,
-        skipped=tuple(replace(each, namespace=one.name) for one in found for each in one.skipped),
+        skipped=tuple(
+            replace(each, namespace=one.namespace.name) for one in found for each in one.skipped
+        ),
         problems=(*problems, *(problem for one in found for problem in one.problems)),
     )
 
@@ -118,7 +110,7 @@ def summary(proof: Proof) -> str:
 def _probe(found: NamespaceResult, result: ProbeResult) -> ProbeReport:
     probe, target = result.probe, result.probe.target
     return ProbeReport(
-        namespace=found.name,
+        namespace=found.namespace.name,
         workload=target.workload,
         root_pid=target.root_pid,
         role=target.role,

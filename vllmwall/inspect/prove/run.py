@@ -14,9 +14,7 @@ from pyroute2 import IPRoute
 
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.inspect.prove import plan
-from vllmwall.inspect.prove.errors import ProveError
-from vllmwall.inspect.prove.harness import locked, staged, sweep
-from vllmwall.inspect.prove.other_tables import surroundings
+from vllmwall.inspect.prove.harness import ProveError, locked, staged, sweep
 from vllmwall.inspect.prove.plan import NamespaceView, Probe, Skipped, Source
 from vllmwall.inspect.prove.probes import ProbeRun
 from vllmwall.inspect.prove.question import Question
@@ -29,20 +27,29 @@ from vllmwall.inspect.prove.verdicts import (
     newly_counted,
 )
 from vllmwall.linux.listeners import SocketDump
-from vllmwall.linux.netns import OWN, run_in
+from vllmwall.linux.netns import run_in
 from vllmwall.model import Mode, Network
+from vllmwall.observe.namespaces import every_namespace
+from vllmwall.observe.other_firewalls import other_chains
 
-_NAMED = Path("/run/netns")
+_SETTINGS = ("ipv4/conf/all/rp_filter", "ipv4/ip_forward", "ipv6/conf/all/forwarding")
+
+
+@dataclass(frozen=True)
+class ProvedNamespace:
+    """One network namespace. ``surroundings`` are other firewalls and kernel settings that may drop
+    packets."""
+
+    inode: int
+    name: str
+    surroundings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class NamespaceResult:
     """The results of one network namespace."""
 
-    inode: int
-    name: str
-    sources: tuple[Source, ...] = ()
-    surroundings: tuple[str, ...] = ()
+    namespace: ProvedNamespace
     results: tuple[ProbeResult, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[str, ...] = ()
@@ -55,24 +62,19 @@ def prove(question: Question) -> list[NamespaceResult]:
     """
     backend = Nftables(why_not_owned="prove only reads")
     names = {one["inode"]: one["name"] for one in question.status["namespaces"]}
-    pids: dict[int, list[int]] = {inode: [] for inode in names}
     for workload in question.status["workloads"]:
         for one in workload["listeners"]:
-            pids.setdefault(one["namespace"], []).extend(one["pids"])
-    return [
-        _result(question, inode, names.get(inode, f"net:{inode}"), members, backend)
-        for inode, members in pids.items()
-    ]
+            names.setdefault(one["namespace"], f"net:{one['namespace']}")
+    return [_result(question, inode, name, backend) for inode, name in names.items()]
 
 
-def _result(
-    question: Question, inode: int, name: str, pids: Collection[int], backend: Nftables
-) -> NamespaceResult:
+def _result(question: Question, inode: int, name: str, backend: Nftables) -> NamespaceResult:
     with contextlib.ExitStack() as stack:
         try:
-            path = stack.enter_context(_entered(inode, pids))
+            path = stack.enter_context(_entered(inode))
         except FileNotFoundError:
-            return NamespaceResult(inode, name, problems=(f"{name}: the namespace is gone",))
+            gone = f"{name}: the namespace is gone"
+            return NamespaceResult(ProvedNamespace(inode, name), problems=(gone,))
         stack.enter_context(locked(path))
         sweep(path)
         view = run_in(path, _view)
@@ -82,10 +84,7 @@ def _result(
         probes = plan.probes_of(targets, sources, question.networks)
         results = _probed(probes, view, path, question.patience, backend)
         return NamespaceResult(
-            inode,
-            name,
-            tuple(sources),
-            tuple(run_in(path, surroundings)),
+            ProvedNamespace(inode, name, tuple(run_in(path, _surroundings))),
             tuple(results),
             tuple(skipped),
             tuple(f"{name}: {problem}" for problem in problems),
@@ -174,28 +173,30 @@ def _mode(backend: Nftables, path: str) -> Mode | None:
 
 
 @contextlib.contextmanager
-def _entered(inode: int, pids: Collection[int]) -> Iterator[str]:
-    """A path to a namespace that stays valid: ours, one of its processes' or its name."""
-    for path in _ways_in(pids):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            if os.fstat(descriptor).st_ino == inode:
-                yield f"/proc/{os.getpid()}/fd/{descriptor}"
-                return
-        finally:
-            os.close(descriptor)
-    raise FileNotFoundError(inode)
+def _entered(inode: int) -> Iterator[str]:
+    """A path to a namespace that stays valid. Raises FileNotFoundError when it is gone."""
+    path = every_namespace().get(inode, "")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_ino != inode:
+            raise FileNotFoundError(inode)
+        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
-def _ways_in(pids: Collection[int]) -> Iterator[str]:
-    yield OWN
-    yield "/proc/1/ns/net"
-    yield from (f"/proc/{pid}/ns/net" for pid in dict.fromkeys(pids))
-    with contextlib.suppress(OSError):
-        yield from map(str, _NAMED.iterdir())
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            yield f"/proc/{entry.name}/ns/net"
+def _surroundings() -> list[str]:
+    """For the namespace of the calling thread, a line each. Empty: there is nothing else."""
+    chains = other_chains()
+    names = sorted({f"{one.table} {one.name} ({one.hook})" for one in chains.found})
+    lines = [f"other firewalls: {', '.join(names)}"] if names else []
+    settings = ", ".join(_settings())
+    return [*lines, *chains.problems, *([f"kernel: {settings}"] if settings else [])]
+
+
+def _settings() -> Iterator[str]:
+    for name in _SETTINGS:
+        with contextlib.suppress(OSError):
+            value = Path("/proc/sys/net", name).read_text().strip()
+            if value != "0":
+                yield f"{name.replace('/', '.')}={value}"

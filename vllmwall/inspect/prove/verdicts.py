@@ -96,9 +96,7 @@ def judge(one: Probe, witness: Witness) -> ProbeResult:
         return _result(one, "closed", "refused, closed by an unknown program", True)
     if witness.has_way(one):
         return _result(one, "closed", "by an unknown program", True)
-    return ProbeResult(
-        one, "no answer", "no packet arrived at that address: inconclusive", ProbeOutcome.UNPROVEN
-    )
+    return _unproven(one)
 
 
 def _counted(one: Probe, seen: Reply, witness: Witness) -> ProbeResult:
@@ -117,13 +115,13 @@ def _datagram(one: Probe, seen: Reply, witness: Witness) -> ProbeResult:
     if seen is Reply.REFUSED:
         return _result(one, "closed", _others(seen), one.expected is not Expected.OPEN)
     if not witness.has_way(one):
-        return ProbeResult(
-            one,
-            "no answer",
-            "no packet arrived at that address: inconclusive",
-            ProbeOutcome.UNPROVEN,
-        )
+        return _unproven(one)
     return _result(one, "open", "not dropped by vllmwall", one.expected is not Expected.CLOSED)
+
+
+def _unproven(one: Probe) -> ProbeResult:
+    why = "no packet arrived at that address: inconclusive"
+    return ProbeResult(one, "no answer", why, ProbeOutcome.UNPROVEN)
 
 
 def _others(seen: Reply) -> str:

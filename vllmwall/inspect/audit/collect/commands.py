@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 from vllmwall.inspect.audit.rules import knobs
 from vllmwall.inspect.audit.types import SET, CommandLine, Environment
 from vllmwall.model import Process, Stack
-from vllmwall.observe.files import read_as
+from vllmwall.observe.files import config_path, read_as, yaml_of
 from vllmwall.observe.processes import read
 from vllmwall.recognize.commandline import read_command, read_flags
 
@@ -90,27 +90,15 @@ def _settings(
     """
     if "--config" not in args:
         return {}, True
-    position = len(args) - 1 - list(reversed(args)).index("--config")
-    text = read_as(process.pid, args[position + 1]) if position + 1 < len(args) else ""
-    content = _yaml(text)
+    path = config_path(args)
+    content = yaml_of(read_as(process.pid, path)) if path is not None else None
     if content is None:
         return {}, False
     return dict(_values(content, known)), True
 
 
-def _yaml(text: str) -> Mapping[object, object] | None:
-    import yaml
-
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _values(content: Mapping[object, object], known: Collection[str]) -> Iterator[tuple[str, str]]:
-    for key, value in content.items():
-        name = str(key).replace("_", "-")
+def _values(content: Mapping[str, object], known: Collection[str]) -> Iterator[tuple[str, str]]:
+    for name, value in content.items():
         if name not in known or value is None:
             continue
         if name in knobs().secret.flags:

@@ -1,4 +1,4 @@
-"""``python -m vllmwall.inspect.audit.docs``: the reference page of findings, from the tables."""
+"""The reference page of findings, from the tables: ``python packaging/findings.py``."""
 
 from __future__ import annotations
 
