@@ -15,8 +15,9 @@ from pydantic import TypeAdapter
 from tests.scenario.test_refused_clients import PRIVATE, command, listen, other_rank, run
 from tests.support.guarded import Guarded, eventually
 from tests.support.lab import Lab
+from vllmwall.api.learn import LearnFacts
 from vllmwall.inspect.learn.proposal import Proposal
-from vllmwall.inspect.learn.shape import LearnFactsJson
+from vllmwall.linux.wire import Fit, decode
 
 PORT = 29500
 RACK = [f"10.7.0.{last}" for last in (4, 5, 6)]
@@ -181,7 +182,7 @@ def test_both_namespaces_are_learned_from(lab: Lab, tmp_path: Path, held: ExitSt
         node.stands(2)
         dialled(node, held, PRIVATE[0])
         held.enter_context(lab.stranger.dial("2001:db8::50", PORT, source=PRIVATE[1]))
-        TypeAdapter(LearnFactsJson).validate_python(node.ask("learn"))
+        decode(LearnFacts, node.ask("learn"), Fit.REQUEST)
         assert [f"{PRIVATE[0]}/32", f"{PRIVATE[1]}/128"] == proposed(learned(node, "--now"))
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from vllmwall.api.learn import LearnFacts
     from vllmwall.inspect.learn.proposal import LearnedSource, Proposal, Watching
-    from vllmwall.inspect.learn.shape import LearnFactsJson
     from vllmwall.model import Network
 
 _ROWS = 40
@@ -49,7 +49,7 @@ def learn(seconds: float, now: bool, exact: bool, file: str | None) -> None:
     blocked. The proposal is printed as a diff; nothing is applied.
     """
     watching, facts, watched = _watch(0.0 if now else seconds)
-    place = Path(file) if file else Path(facts["conf_d"]) / _file_name()
+    place = Path(file) if file else Path(facts.conf_d) / _file_name()
     old, text = _present(place, must_be_readable=file is not None)
     answer = watching.answer(old, text, str(place), watched, exact=exact)
     if file and answer.text:
@@ -63,18 +63,20 @@ def _file_name() -> str:
     return FILE_NAME
 
 
-def _watch(seconds: float) -> tuple[Watching, LearnFactsJson, float]:
+def _watch(seconds: float) -> tuple[Watching, LearnFacts, float]:
     """Ask each second. Ctrl-C ends the watch early; what was seen counts."""
+    from vllmwall.api.learn import LearnFacts
     from vllmwall.inspect.learn.proposal import Watching
+    from vllmwall.linux.wire import decode
 
     watching, begun = Watching(), time.monotonic()
-    facts = cast("LearnFactsJson", ask("learn"))
+    facts = decode(LearnFacts, ask("learn"))
     watching.take(facts)
     if seconds and sys.stderr.isatty():
         click.echo(f"Watching for {how_long(seconds)}. Press Ctrl-C to stop early.", err=True)
     try:
         for _ in ticks() if seconds else ():
-            facts = cast("LearnFactsJson", ask("learn"))
+            facts = decode(LearnFacts, ask("learn"))
             watching.take(facts)
             if time.monotonic() - begun >= seconds:
                 break

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from tests.support.answers import Json
+from tests.support.answers import Json, as_json
 from tests.unit.api.test_blocked import answer as blocked_answer
 from tests.unit.cli.conftest import Daemon, Run
 from tests.unit.inspect.learn.test_proposal import client, facts, refused
@@ -40,7 +40,7 @@ def crowd() -> dict[str, object]:
         ),
         knocks=(refused("10.0.0.2", "audit"),),
     )
-    return cast("dict[str, object]", look)
+    return as_json(look)
 
 
 @pytest.mark.parametrize("width", [80, 120])

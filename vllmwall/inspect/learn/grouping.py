@@ -62,8 +62,3 @@ def _is_sensible(network: Network, seen: int, outside: Sequence[int]) -> bool:
 def _within(network: Network, numbers: Sequence[int]) -> Sequence[int]:
     first, last = int(network.network_address), int(network.broadcast_address)
     return numbers[bisect_left(numbers, first) : bisect_left(numbers, last + 1)]
-
-
-def has_public(network: Network) -> bool:
-    """Whether the network contains public addresses."""
-    return not is_private(network.network_address)

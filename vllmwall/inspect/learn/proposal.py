@@ -14,19 +14,17 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
-from vllmwall.api.blocked import is_private
-from vllmwall.api.blocked_shapes import RefusedJson
-from vllmwall.api.connections_shapes import ClientJson
+from vllmwall.api.blocked import BlockedSource, is_private
+from vllmwall.api.connections import Client
+from vllmwall.api.learn import LearnFacts
 from vllmwall.cidr import NetworkSet, merged
-from vllmwall.inspect.learn.grouping import exactly, has_public, sensibly
-from vllmwall.inspect.learn.shape import LearnFactsJson
-from vllmwall.model import PEERS, PUBLIC, Address, Network, Role
+from vllmwall.inspect.learn.grouping import exactly, sensibly
+from vllmwall.model import PEERS, PUBLIC, Address, Mode, Network, Role
 
 FILE_NAME = "50-learned.toml"
 MARK = "# Proposed by `vllmwall learn`"
 
-
-Mode = Literal["enforce", "audit", "down"]
+WallMode = Literal["enforce", "audit", "down"]
 Decision = Literal["proposed", "peer", "left out"]
 
 
@@ -68,7 +66,7 @@ class Proposal:
     version: int
     time: float
     seconds: float
-    mode: Mode
+    mode: WallMode
     sources: tuple[LearnedSource, ...]
     networks: tuple[LearnedNetwork, ...]
     file: str
@@ -95,24 +93,24 @@ class Watching:
     def __init__(self) -> None:
         self._sources: dict[Address, _Source] = {}
         self._peers = NetworkSet(())
-        self._mode: Mode = "enforce"
+        self._mode: WallMode = "enforce"
         self._notes: dict[str, None] = {}
 
-    def take(self, facts: LearnFactsJson) -> None:
+    def take(self, facts: LearnFacts) -> None:
         """Add one answer."""
-        self._peers = NetworkSet(ip_network(text) for text in facts["peers"])
+        self._peers = NetworkSet(facts.peers)
         self._mode = _mode_of(facts)
         now: dict[Address, int] = {}
-        for client in facts["connections"]["clients"]:
-            if not client["here"]:
-                address = ip_address(client["client"])
+        for client in facts.connections.clients:
+            if not client.here:
+                address = ip_address(client.client)
                 now[address] = now.get(address, 0) + self._take_client(address, client)
         for address, number in now.items():
             source = self._sources[address]
             source.connections = max(source.connections, number)
         packets: dict[Address, int] = {}
-        for one in facts["blocked"]["sources"]:
-            address = ip_address(one["source"])
+        for one in facts.blocked.sources:
+            address = ip_address(one.source)
             packets[address] = packets.get(address, 0) + self._take_refused(address, one)
         for address, number in packets.items():
             self._sources[address].packets = number
@@ -142,30 +140,28 @@ class Watching:
             notes=(*self._notes, *self._warnings(listed)),
         )
 
-    def _take_client(self, address: Address, client: ClientJson) -> int:
+    def _take_client(self, address: Address, client: Client) -> int:
         source = self._sources.setdefault(address, _Source())
         if not _is_internal(client):
             return 0
         _note_use(source, client)
-        return client["connections"] if PEERS in client["audience"] else 0
+        return client.connections if PEERS in client.audience else 0
 
-    def _take_refused(self, address: Address, one: RefusedJson) -> int:
+    def _take_refused(self, address: Address, one: BlockedSource) -> int:
         source = self._sources.setdefault(address, _Source())
-        if one["mode"] == "enforce":
-            source.refused = max(source.refused, one["packets"])
+        if one.mode is Mode.ENFORCE:
+            source.refused = max(source.refused, one.packets)
             return 0
         if not _is_internal(one):
             return 0
         _note_use(source, one)
-        return one["packets"] if PEERS in one["audience"] else 0
+        return one.packets if PEERS in one.audience else 0
 
-    def _note_problems(self, facts: LearnFactsJson) -> None:
-        notes = list(facts["connections"]["problems"])
-        if not facts["connections"]["complete"]:
+    def _note_problems(self, facts: LearnFacts) -> None:
+        notes = list(facts.connections.problems)
+        if not facts.connections.complete:
             notes.append("there were too many connections to read all: some may be missing")
-        if facts["blocked"]["more"] or any(
-            space["full"] for space in facts["blocked"]["namespaces"]
-        ):
+        if facts.blocked.more or any(space.full for space in facts.blocked.namespaces):
             notes.append("there were too many blocked sources to list all: some may be missing")
         self._notes.update(dict.fromkeys(notes))
 
@@ -205,7 +201,7 @@ class Watching:
             network=str(network),
             seen=len(inside),
             addresses=network.num_addresses,
-            public=has_public(network),
+            public=not is_private(network.network_address),
             roles=tuple(sorted({role for one in inside for role in self._sources[one].roles})),
         )
 
@@ -223,23 +219,23 @@ class Watching:
         return notes
 
 
-def _note_use(source: _Source, use: ClientJson | RefusedJson) -> None:
-    source.roles |= {use["role"]} - {""}
-    source.workloads |= {use["workload"]} - {""}
-    if PEERS not in use["audience"]:
-        source.groups |= set(use["audience"])
+def _note_use(source: _Source, use: Client | BlockedSource) -> None:
+    source.roles |= {use.role} - {""}
+    source.workloads |= {use.workload} - {""}
+    if PEERS not in use.audience:
+        source.groups |= set(use.audience)
 
 
-def _is_internal(use: ClientJson | RefusedJson) -> bool:
+def _is_internal(use: Client | BlockedSource) -> bool:
     """Sources that use the API are clients, not peers."""
-    return PUBLIC not in use["audience"] and use["role"] != Role.API.value
+    return PUBLIC not in use.audience and use.role != Role.API.value
 
 
-def _mode_of(facts: LearnFactsJson) -> Mode:
-    if facts["blocked"]["down"]:
+def _mode_of(facts: LearnFacts) -> WallMode:
+    if facts.blocked.down:
         return "down"
-    modes = {space["mode"] for space in facts["blocked"]["namespaces"]}
-    return "audit" if "audit" in modes else "enforce"
+    is_audit = any(space.mode is Mode.AUDIT for space in facts.blocked.namespaces)
+    return "audit" if is_audit else "enforce"
 
 
 def _text(

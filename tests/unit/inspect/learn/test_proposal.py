@@ -2,105 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Literal
 
 import pytest
 
-from vllmwall.api.blocked_shapes import RefusedJson
-from vllmwall.api.connections_shapes import ClientJson
+from vllmwall.api.blocked import Blocked, BlockedNamespace, BlockedSource
+from vllmwall.api.connections import Client, Connections
+from vllmwall.api.learn import LearnFacts
 from vllmwall.config.toml import loads
 from vllmwall.inspect.learn.proposal import LearnedSource, Proposal, Watching
-from vllmwall.inspect.learn.shape import LearnFactsJson
+from vllmwall.model import Mode, Proto
 
 Kind = Literal["enforce", "audit"]
 
 
-def client(address: str, role: str = "nccl", audience: str = "peers", **more: object) -> ClientJson:
+def client(address: str, role: str = "nccl", audience: str = "peers", **more: object) -> Client:
     """A client with one connection."""
-    made = {
-        "client": address,
-        "client_ports": [40000],
-        "namespace": "host",
-        "addr": "::",
-        "port": 29500,
-        "role": role,
-        "workload": "tiny",
-        "stack": "torch",
-        "audience": [audience],
-        "state": "established",
-        "connections": 1,
-        "bytes_received": 0,
-        "bytes_sent": 0,
-        "here": False,
-    }
-    return {**made, **more}  # type: ignore[typeddict-item]
+    made = Client(
+        client=address,
+        client_ports=(40000,),
+        namespace="host",
+        addr="::",
+        port=29500,
+        role=role,
+        workload="tiny",
+        stack="torch",
+        audience=(audience,),
+        state="established",
+        connections=1,
+        bytes_received=0,
+        bytes_sent=0,
+        here=False,
+    )
+    return replace(made, **more)  # type: ignore[arg-type]
 
 
-def refused(address: str, mode: Kind, role: str = "nccl", audience: str = "peers") -> RefusedJson:
+def refused(address: str, mode: Kind, role: str = "nccl", audience: str = "peers") -> BlockedSource:
     """Five packets."""
-    return {
-        "source": address,
-        "name": "",
-        "namespace": "host",
-        "mode": mode,
-        "proto": "tcp",
-        "port": 29500,
-        "role": role,
-        "workload": "tiny",
-        "audience": [audience],
-        "packets": 5,
-        "bytes": 300,
-        "since": 0.0,
-        "last": 0.0,
-        "hint": "",
-        "command": "",
-    }
+    return BlockedSource(
+        source=address,
+        name="",
+        namespace="host",
+        mode=Mode(mode),
+        proto=Proto.TCP,
+        port=29500,
+        role=role,
+        workload="tiny",
+        audience=(audience,),
+        packets=5,
+        bytes=300,
+        since=0.0,
+        last=0.0,
+        hint="",
+        command="",
+    )
 
 
 def facts(
-    *clients: ClientJson,
-    knocks: tuple[RefusedJson, ...] = (),
+    *clients: Client,
+    knocks: tuple[BlockedSource, ...] = (),
     mode: Kind = "audit",
     peers: tuple[str, ...] = (),
-) -> LearnFactsJson:
+    conf_d: str = "/etc/vllmwall/conf.d",
+) -> LearnFacts:
     """One look."""
-    return {
-        "version": 1,
-        "connections": {
-            "version": 1,
-            "time": 0.0,
-            "complete": True,
-            "workloads": ["tiny"],
-            "clients": list(clients),
-            "problems": [],
-        },
-        "blocked": {
-            "version": 1,
-            "time": 0.0,
-            "since": 0.0,
-            "down": False,
-            "namespaces": [
-                {
-                    "inode": 1,
-                    "name": "host",
-                    "mode": mode,
-                    "packets": 0,
-                    "bytes": 0,
-                    "unnamed_packets": 0,
-                    "full": False,
-                    "error": None,
-                }
-            ],
-            "sources": list(knocks),
-            "more": 0,
-        },
-        "peers": list(peers),
-        "conf_d": "/etc/vllmwall/conf.d",
-    }
+    space = BlockedNamespace(1, "host", Mode(mode), 0, 0, 0, full=False, error=None)
+    return LearnFacts(
+        connections=Connections(
+            time=0.0, complete=True, workloads=("tiny",), clients=clients, problems=()
+        ),
+        blocked=Blocked(
+            time=0.0, since=0.0, down=False, namespaces=(space,), sources=knocks, more=0
+        ),
+        peers=tuple(map(ip_network, peers)),
+        conf_d=conf_d,
+    )
 
 
-def learned(*looks: LearnFactsJson, old: str = "", text: str = "") -> Proposal:
+def learned(*looks: LearnFacts, old: str = "", text: str = "") -> Proposal:
     """The proposal after these looks."""
     watching = Watching()
     for look in looks:
@@ -138,7 +119,7 @@ def test_who_was_connected_to_an_internal_port_is_proposed() -> None:
         (client("10.0.0.2", "metrics", "monitoring"), "only monitoring may connect"),
     ],
 )
-def test_who_needs_no_entry_gets_none(use: ClientJson, why: str) -> None:
+def test_who_needs_no_entry_gets_none(use: Client, why: str) -> None:
     """The api's clients above all, however few may use it; and an entry that would not help."""
     answer = learned(facts(use))
     assert [] == proposed(answer)
