@@ -182,7 +182,7 @@ def test_both_namespaces_are_learned_from(lab: Lab, tmp_path: Path, held: ExitSt
         node.stands(2)
         dialled(node, held, PRIVATE[0])
         held.enter_context(lab.stranger.dial("2001:db8::50", PORT, source=PRIVATE[1]))
-        decode(LearnFacts, node.ask("learn"), Fit.REQUEST)
+        decode(LearnFacts, node.ask("learn"), Fit.WHOLE)
         assert [f"{PRIVATE[0]}/32", f"{PRIVATE[1]}/128"] == proposed(learned(node, "--now"))
 
 

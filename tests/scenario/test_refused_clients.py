@@ -10,14 +10,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import pytest
-from pydantic import TypeAdapter
 
+from tests.support.answers import Json
 from tests.support.guarded import PATIENCE, PEERS, Guarded, eventually, guarded
 from tests.support.lab import Lab
-from vllmwall.api.blocked_shapes import BlockedJson, NewRefusalJson, RefusedJson
+from vllmwall.api.blocked import Blocked
+from vllmwall.cli.blocked import NewlyBlocked
+from vllmwall.linux.wire import Fit, decode
 
 PORT = 29500
 PRIVATE = ("10.9.9.9", "fd00:9::9")
@@ -37,14 +38,14 @@ def listen(node: Guarded) -> None:
     node.stands(1)
 
 
-def asked(node: Guarded) -> BlockedJson:
+def asked(node: Guarded) -> Json:
     """The daemon's answer, in its published shape."""
     answer = node.ask("blocked")
-    TypeAdapter(BlockedJson).validate_python(answer)
-    return cast("BlockedJson", answer)
+    decode(Blocked, answer, Fit.WHOLE)
+    return answer
 
 
-def of(node: Guarded, source: str) -> RefusedJson:
+def of(node: Guarded, source: str) -> Json:
     """What is told of one source."""
     (found,) = (one for one in asked(node)["sources"] if one["source"] == source)
     return found
@@ -213,12 +214,12 @@ def test_follow_prints_what_is_new_as_it_comes(node: Guarded) -> None:
     with following(node, "blocked", "--follow", "--json") as process:
         assert process.stdout is not None
         knock(node, node.lab.stranger.ipv6, 2)
-        lines: list[NewRefusalJson] = []
+        lines: list[Json] = []
         while sum(one["more_packets"] for one in lines) < 2:
             lines.append(json.loads(process.stdout.readline()))
     assert 2 == sum(one["more_packets"] for one in lines)
     for line in lines:
-        TypeAdapter(NewRefusalJson).validate_python(line)
+        decode(NewlyBlocked, line, Fit.WHOLE)
         assert node.lab.stranger.ipv6 == line["refused"]["source"]
         assert line["more_bytes"] == 80 * line["more_packets"]
 

@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 if TYPE_CHECKING:
     from vllmwall.api.bans import BanRequest, Bans
     from vllmwall.api.blocked import Blocked, BlockedRequest
+    from vllmwall.api.changes import (
+        ChangeRequest,
+        Confirmed,
+        RemovedWalls,
+        RollbackRequest,
+        RolledBack,
+    )
     from vllmwall.api.connections import Connections
-    from vllmwall.api.errors import Json, NoArguments
+    from vllmwall.api.errors import NoArguments
     from vllmwall.api.events import Events, EventsRequest
     from vllmwall.api.explain.answer import Explanation
     from vllmwall.api.explain.targets import Question
@@ -26,7 +33,9 @@ if TYPE_CHECKING:
     from vllmwall.api.learn import LearnFacts
     from vllmwall.api.networks import NetworksRequest
     from vllmwall.api.peers import AddRequest, PeersAnswer, RemoveRequest
-    from vllmwall.api.status import Status
+    from vllmwall.api.plan_answer import Plan, PlanRequest
+    from vllmwall.api.snapshot import NodeSnapshot
+    from vllmwall.api.status_answer import Status
     from vllmwall.engine.state import State
 
 Q = TypeVar("Q")
@@ -43,7 +52,7 @@ class Access(Enum):
 @dataclass(frozen=True)
 class Command(Generic[Q, A]):
     """One row. The types of request and answer and the handler are ``module:name`` below
-    `vllmwall.api`; a type that is not given is any JSON object.
+    `vllmwall.api`.
 
     ``about_asker``: the kernel's word on the asking process becomes the argument ``pid``.
     """
@@ -51,8 +60,8 @@ class Command(Generic[Q, A]):
     name: str
     access: Access
     handler: str
-    request: str = "errors:Json"
-    answer: str = "errors:Json"
+    request: str
+    answer: str
     about_asker: bool = False
 
     def load(self) -> Callable[[State, Q], A | Later[A]]:
@@ -79,9 +88,11 @@ _NOTHING = "errors:NoArguments"
 _READER, _ROOT = Access.READER, Access.ROOT
 
 STATUS: Command[NoArguments, Status] = Command(
-    "status", _READER, "status:status", _NOTHING, "status:Status"
+    "status", _READER, "status:status", _NOTHING, "status_answer:Status"
 )
-PLAN: Command[Json, Json] = Command("plan", _READER, "plan:plan")
+PLAN: Command[PlanRequest, Plan] = Command(
+    "plan", _READER, "plan:plan", "plan_answer:PlanRequest", "plan_answer:Plan"
+)
 EXPLAIN: Command[Question, Explanation] = Command(
     "explain",
     _READER,
@@ -119,15 +130,27 @@ ADD_BANS: Command[BanRequest, Bans] = Command(
 REMOVE_BANS: Command[NetworksRequest, Bans] = Command(
     "bans.remove", _ROOT, "bans:unban", "networks:NetworksRequest", "bans:Bans"
 )
-RELOAD: Command[Json, Status] = Command("reload", _ROOT, "service:reload", answer="status:Status")
-UP: Command[Json, Status] = Command("up", _ROOT, "service:up", answer="status:Status")
-DOWN: Command[Json, Json] = Command("down", _ROOT, "service:down")
-CONFIRM: Command[Json, Json] = Command("confirm", _ROOT, "confirm:confirm")
-ROLLBACK: Command[Json, Json] = Command("rollback", _ROOT, "confirm:rollback")
+RELOAD: Command[ChangeRequest, Status] = Command(
+    "reload", _ROOT, "service:reload", "changes:ChangeRequest", "status_answer:Status"
+)
+UP: Command[ChangeRequest, Status] = Command(
+    "up", _ROOT, "service:up", "changes:ChangeRequest", "status_answer:Status"
+)
+DOWN: Command[NoArguments, RemovedWalls] = Command(
+    "down", _ROOT, "service:down", _NOTHING, "changes:RemovedWalls"
+)
+CONFIRM: Command[NoArguments, Confirmed] = Command(
+    "confirm", _ROOT, "confirm:confirm", _NOTHING, "changes:Confirmed"
+)
+ROLLBACK: Command[RollbackRequest, RolledBack] = Command(
+    "rollback", _ROOT, "confirm:rollback", "changes:RollbackRequest", "changes:RolledBack"
+)
 GUARD: Command[GuardRequest, Guarded] = Command(
     "guard", _READER, "guard:guard", "guard:GuardRequest", "guard:Guarded", about_asker=True
 )
-SNAPSHOT: Command[Json, Json] = Command("snapshot", _READER, "snapshot:snapshot")
+SNAPSHOT: Command[NoArguments, NodeSnapshot] = Command(
+    "snapshot", _READER, "snapshot:snapshot", _NOTHING, "snapshot:NodeSnapshot"
+)
 
 _ROWS = (
     *(STATUS, PLAN, EXPLAIN, LIST_PEERS, ADD_PEERS, REMOVE_PEERS, BLOCKED, CONNECTIONS, LEARN),

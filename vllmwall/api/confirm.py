@@ -1,10 +1,11 @@
-"""Changes that hold only if they are confirmed: reload, up, confirm, rollback."""
+"""`vllmwall confirm` and the rollback of changes that are not confirmed in time."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.changes import Confirmed, RollbackRequest, RolledBack
+from vllmwall.api.errors import ControlError, NoArguments
 from vllmwall.api.later import Later
 from vllmwall.api.plan import TOO_MANY_REQUESTS
 from vllmwall.engine.event_keys import EventKey
@@ -13,7 +14,7 @@ from vllmwall.engine.state import ReloadRequest, State
 from vllmwall.engine.trial import forget, noted
 
 
-def confirm(state: State, _: Json) -> Json:
+def confirm(state: State, _: NoArguments) -> Confirmed:
     """Keep the change that was made on trial."""
     waiting = noted(state.options.runtime_dir)
     if waiting is None:
@@ -21,23 +22,23 @@ def confirm(state: State, _: Json) -> Json:
     forget(state.options.runtime_dir)
     state.on_trial = None
     state.log(EventKey.CHANGE_CONFIRMED, change=waiting.what)
-    return {"version": 1, "confirmed": waiting.what}
+    return Confirmed(confirmed=waiting.what)
 
 
-def rollback(state: State, arguments: Json) -> Json | Later[Json]:
-    """Take back the change with this token, if nobody has confirmed it."""
+def rollback(state: State, request: RollbackRequest) -> RolledBack | Later[RolledBack]:
+    """Undo the change on trial, if it is not confirmed."""
     waiting = noted(state.options.runtime_dir)
-    if waiting is None or waiting.token != arguments.get("token"):
-        return {"version": 1, "rolled_back": ""}
+    if waiting is None or waiting.token != request.token:
+        return RolledBack(rolled_back="")
     before, state.on_trial = state.on_trial, None
     forget(state.options.runtime_dir)
     if waiting.what != "reload" or before is None:
         state.set_down(is_down=True)
         return _rolled_back(state, waiting.what)
-    later: Later[Json] = Later()
+    later: Later[RolledBack] = Later()
 
     def done(_: Exception | None) -> None:
-        file, why = str(state.options.config), "taken back: nobody confirmed it in time"
+        file, why = str(state.options.config), "undone, because it was not confirmed in time"
         problem = ConfigProblem(file, "", f"{why}; the previous configuration is active")
         state.config = replace(state.config, problems=(problem,))
         later.settle(lambda: _rolled_back(state, "reload"))
@@ -47,6 +48,6 @@ def rollback(state: State, arguments: Json) -> Json | Later[Json]:
     return later
 
 
-def _rolled_back(state: State, what: str) -> Json:
+def _rolled_back(state: State, what: str) -> RolledBack:
     state.log(EventKey.CHANGE_ROLLED_BACK, change=what)
-    return {"version": 1, "rolled_back": what}
+    return RolledBack(rolled_back=what)

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vllmwall.api.errors import ControlError
-from vllmwall.cidr import parse_network
-from vllmwall.model import Network
+from vllmwall.cidr import Network, parse_network
 
 
 @dataclass(frozen=True)

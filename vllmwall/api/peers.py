@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from vllmwall.api.errors import ControlError, NoArguments
 from vllmwall.api.networks import networks_of
-from vllmwall.model import Network
-from vllmwall.networks.sources import PeerError, PeerSource
+from vllmwall.api.status_answer import Peers
+from vllmwall.cidr import Network
+from vllmwall.networks.sources import PeerError
 
 if TYPE_CHECKING:
     from vllmwall.engine.state import State
@@ -30,14 +31,6 @@ class RemoveRequest:
 
     networks: tuple[str, ...]
     save: bool = False
-
-
-@dataclass(frozen=True)
-class Peers:
-    """The peers after merging, and where they come from."""
-
-    networks: tuple[Network, ...]
-    sources: tuple[PeerSource, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
 
-from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.errors import ControlError
 from vllmwall.api.later import Later
-from vllmwall.api.shapes import (
-    PLAN_VERSION,
-    EntryChangeJson,
-    NamespacePlanJson,
-    NetworkChangeJson,
-    PlanJson,
+from vllmwall.api.plan_answer import (
+    EntryChange,
+    NamespacePlan,
+    NetworkChange,
+    Plan,
+    PlanRequest,
+    WallAction,
 )
 from vllmwall.config import DROP_INS, ConfigError
 from vllmwall.config.reading import Reading
@@ -30,32 +30,32 @@ TOO_MANY_REQUESTS = ControlError(
 _Key = tuple[int, Proto, int, Address | None]
 
 
-def plan(state: State, arguments: Json) -> Later[Json]:
+def plan(state: State, request: PlanRequest) -> Later[Plan]:
     """What `reload` would change; with ``ssh`` also whether it would end that connection."""
-    later: Later[Json] = Later()
+    later: Later[Plan] = Later()
 
     def done(reading: Reading) -> None:
         if later.is_wanted():
-            later.settle(lambda: _planned(state, reading, arguments))
+            later.settle(lambda: _planned(state, reading, request))
 
     if not state.loop.read_config(done, later.is_wanted):
         raise TOO_MANY_REQUESTS
     return later
 
 
-def _planned(state: State, reading: Reading, arguments: Json) -> PlanJson:
+def _planned(state: State, reading: Reading, request: PlanRequest) -> Plan:
     try:
         spaces = planned_walls(state, reading.usable())
     except ConfigError as error:
         raise unusable(error) from error
     problems = ["the walls are down on request: this is what `vllmwall up` would do"]
     problems = problems if state.reconciler.down else []
-    if arguments.get("ssh"):
+    if request.ssh:
         from vllmwall.api.ssh_check import would_lock_out
 
-        if why := would_lock_out(arguments, spaces, state.reconciler):
+        if why := would_lock_out(request.ssh, spaces, state.reconciler):
             problems.append(why)
-    return plan_json(spaces, problems)
+    return plan_of(spaces, problems)
 
 
 def planned_walls(state: State, config: Settings) -> tuple[NamespaceFacts, ...]:
@@ -67,43 +67,40 @@ def planned_walls(state: State, config: Settings) -> tuple[NamespaceFacts, ...]:
 
 def unusable(error: ConfigError) -> ControlError:
     """The failure of a request whose configuration cannot be used."""
-    return ControlError("failed", str(error), "The configuration in force stays.")
+    return ControlError("failed", str(error), "The active configuration is unchanged.")
 
 
-def plan_json(spaces: Iterable[NamespaceFacts], problems: Iterable[str] = ()) -> PlanJson:
-    """The difference between the active and the planned wall, in every namespace."""
-    found = [_space_json(space) for space in spaces if space.error is None]
-    errors = [f"{space.name}: {space.error}" for space in spaces if space.error is not None]
-    return {
-        "version": PLAN_VERSION,
-        "changes": any(one["action"] != "none" for one in found),
-        "namespaces": found,
-        "problems": [*problems, *errors],
-    }
+def plan_of(spaces: Iterable[NamespaceFacts], problems: Iterable[str] = ()) -> Plan:
+    """The difference between the active and the wanted wall of every namespace."""
+    found = tuple(_namespace(space) for space in spaces if space.error is None)
+    errors = (f"{space.name}: {space.error}" for space in spaces if space.error is not None)
+    return Plan(
+        changes=any(one.action != "none" for one in found),
+        namespaces=found,
+        problems=(*problems, *errors),
+    )
 
 
-def _space_json(space: NamespaceFacts) -> NamespacePlanJson:
-    wanted, active = space.wanted, space.active
-    return {
-        "inode": space.inode,
-        "name": space.name,
-        "action": _action(wanted, active),
-        "mode": wanted.mode.value if wanted else "down",
-        "was_mode": active.mode.value if active else "down",
-        "entries": _entries_json(_by_key(active), _by_key(wanted)),
-        "networks": _networks_json(_networks(active), _networks(wanted)),
-        "orders": _orders_json(_orders(active), _orders(wanted)),
-    }
+def _namespace(space: NamespaceFacts) -> NamespacePlan:
+    wanted, actual = space.wanted, space.active
+    return NamespacePlan(
+        inode=space.inode,
+        name=space.name,
+        action=_action(wanted, actual),
+        mode=wanted.mode.value if wanted else "down",
+        was_mode=actual.mode.value if actual else "down",
+        entries=tuple(_entry_changes(_by_key(actual), _by_key(wanted))),
+        networks=tuple(_network_changes(_networks(actual), _networks(wanted))),
+        orders=tuple(_rule_changes(_rules(actual), _rules(wanted))),
+    )
 
 
-def _action(
-    wanted: Wall | None, active: Wall | None
-) -> Literal["create", "change", "remove", "none"]:
+def _action(wanted: Wall | None, actual: Wall | None) -> WallAction:
     if wanted is None:
-        return "none" if active is None else "remove"
-    if active is None:
+        return "none" if actual is None else "remove"
+    if actual is None:
         return "create"
-    return "none" if wanted == active else "change"
+    return "none" if wanted == actual else "change"
 
 
 def _by_key(wall: Wall | None) -> Mapping[_Key, WallEntry]:
@@ -115,8 +112,8 @@ def _networks(wall: Wall | None) -> Mapping[str, tuple[Network, ...]]:
     return {**wall.networks, BANNED: wall.banned} if wall else {}
 
 
-def _orders(wall: Wall | None) -> Mapping[str, str]:
-    """What was ordered beside entries and networks, in words."""
+def _rules(wall: Wall | None) -> Mapping[str, str]:
+    """The operator's rules beside entries and networks, in words."""
     if wall is None:
         return {}
     limits, log = wall.limits, wall.log
@@ -130,57 +127,47 @@ def _orders(wall: Wall | None) -> Mapping[str, str]:
     }
 
 
-def _orders_json(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    return [
-        f"{name} {before.get(name) or 'off'} → {after.get(name) or 'off'}"
-        for name in (after or before)
-        if (before.get(name) or "") != (after.get(name) or "")
-    ]
+def _rule_changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    for name in after or before:
+        old, new = before.get(name) or "off", after.get(name) or "off"
+        if old != new:
+            yield f"{name} {old} → {new}"
 
 
-def _entries_json(
+def _entry_changes(
     before: Mapping[_Key, WallEntry], after: Mapping[_Key, WallEntry]
-) -> list[EntryChangeJson]:
-    found = []
+) -> Iterator[EntryChange]:
     for key in sorted(before.keys() | after.keys(), key=repr):
         old, new = before.get(key), after.get(key)
         if not _is_same(old, new) and (one := new or old) is not None:
-            found.append(_entry_json(one, old, new))
-    return found
+            yield _entry_change(one, old, new)
 
 
 def _is_same(old: WallEntry | None, new: WallEntry | None) -> bool:
-    """Limits are said once and not with each entry."""
+    """Whether they differ in nothing but limits, which are reported once and not by entry."""
     return old == new or (
         old is not None and new is not None and replace(old, limited=new.limited) == new
     )
 
 
-def _entry_json(one: WallEntry, old: WallEntry | None, new: WallEntry | None) -> EntryChangeJson:
+def _entry_change(one: WallEntry, old: WallEntry | None, new: WallEntry | None) -> EntryChange:
     anywhere = "0.0.0.0" if one.family == 4 else "::"
-    return {
-        "change": "add" if old is None else "remove" if new is None else "change",
-        "proto": one.proto.value,
-        "addr": anywhere if one.address is None else str(one.address),
-        "port": one.port,
-        "audience": list(new.audience) if new else [],
-        "was": list(old.audience) if old else [],
-        "note": one.note,
-    }
+    return EntryChange(
+        change="add" if old is None else "remove" if new is None else "change",
+        proto=one.proto.value,
+        addr=anywhere if one.address is None else str(one.address),
+        port=one.port,
+        audience=new.audience if new else (),
+        was=old.audience if old else (),
+        note=one.note,
+    )
 
 
-def _networks_json(
+def _network_changes(
     before: Mapping[str, tuple[Network, ...]], after: Mapping[str, tuple[Network, ...]]
-) -> list[NetworkChangeJson]:
-    found: list[NetworkChangeJson] = []
+) -> Iterator[NetworkChange]:
     for name in sorted(before.keys() | after.keys()):
         old, new = set(before.get(name, ())), set(after.get(name, ()))
         if old != new:
-            found.append(
-                {
-                    "audience": name,
-                    "add": sorted(str(one) for one in new - old),
-                    "remove": sorted(str(one) for one in old - new),
-                }
-            )
-    return found
+            added, removed = sorted(new - old, key=str), sorted(old - new, key=str)
+            yield NetworkChange(name, tuple(added), tuple(removed))

@@ -1,97 +1,96 @@
-"""A recognition as JSON for machines: `vllmwall recognize FILE --json`.
-
-Imports nothing of ours but the model.
-"""
+"""The answer to `vllmwall recognize`: a recognition, with each role's audience by policy."""
 
 from __future__ import annotations
 
-from vllmwall.api.typed import TypedDict
-from vllmwall.model import LabelledListener, Listener, Policy, Recognition, Workload
+from dataclasses import dataclass
+
+from vllmwall.model import Evidence, LabelledListener, Listener, Policy, Recognition, Workload
 
 
-class EvidenceOut(TypedDict):
-    """One reason for a role."""
-
-    kind: str
-    detail: str
-
-
-class UnclaimedOut(TypedDict):
+@dataclass(frozen=True)
+class UnclaimedListener:
     """A listener of no workload. ``addr`` is as the kernel wrote it; unix: the path."""
 
     proto: str
     addr: str
     port: int
     namespace: int
-    pids: list[int]
+    pids: tuple[int, ...]
 
 
-class ListenerOut(UnclaimedOut):
+@dataclass(frozen=True)
+class RecognizedListener(UnclaimedListener):
     """A listener of a workload; ``audience`` is who may connect by policy."""
 
     role: str
-    audience: list[str]
+    audience: tuple[str, ...]
     confidence: float
-    evidence: list[EvidenceOut]
+    evidence: tuple[Evidence, ...]
 
 
-class WorkloadOut(TypedDict):
-    """One workload."""
+@dataclass(frozen=True)
+class RecognizedWorkload:
+    """One workload. ``namespace`` None: it listens in none or in several."""
 
     stack: str
     name: str
     root_pid: int
-    pids: list[int]
+    pids: tuple[int, ...]
     namespace: int | None
-    listeners: list[ListenerOut]
+    listeners: tuple[RecognizedListener, ...]
 
 
-class RecognitionOut(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class RecognitionAnswer:
     """The whole answer."""
 
-    version: int
-    workloads: list[WorkloadOut]
-    unclaimed: list[UnclaimedOut]
+    version: int = 1
+    workloads: tuple[RecognizedWorkload, ...]
+    unclaimed: tuple[UnclaimedListener, ...]
 
 
-def recognition_json(recognition: Recognition, policy: Policy) -> RecognitionOut:
-    """The recognition in plain values, with each role's audience by ``policy``."""
-    return RecognitionOut(
-        version=1,
-        workloads=[_workload(one, policy) for one in recognition.workloads],
-        unclaimed=[_place(one) for one in recognition.unclaimed],
+def recognition_answer(recognition: Recognition, policy: Policy) -> RecognitionAnswer:
+    """The answer that a recognition makes, with each role's audience by ``policy``."""
+    return RecognitionAnswer(
+        workloads=tuple(_workload(one, policy) for one in recognition.workloads),
+        unclaimed=tuple(map(_unclaimed, recognition.unclaimed)),
     )
 
 
-def _workload(workload: Workload, policy: Policy) -> WorkloadOut:
-    listeners = [_listener(one, policy) for one in workload.listeners]
-    namespaces = {one["namespace"] for one in listeners}
-    return WorkloadOut(
+def _workload(workload: Workload, policy: Policy) -> RecognizedWorkload:
+    listeners = tuple(_listener(one, policy) for one in workload.listeners)
+    namespaces = {one.namespace for one in listeners}
+    return RecognizedWorkload(
         stack=workload.stack.value,
         name=workload.name,
         root_pid=workload.id.root_pid,
-        pids=sorted(workload.pids),
+        pids=tuple(sorted(workload.pids)),
         namespace=namespaces.pop() if len(namespaces) == 1 else None,
         listeners=listeners,
     )
 
 
-def _listener(labelled: LabelledListener, policy: Policy) -> ListenerOut:
-    label = labelled.label
-    return ListenerOut(
-        **_place(labelled.listener),
-        role=label.role.value,
-        audience=list(policy.audience_of(label.role)),
-        confidence=label.confidence,
-        evidence=[EvidenceOut(kind=one.kind, detail=one.detail) for one in label.evidence],
-    )
-
-
-def _place(listener: Listener) -> UnclaimedOut:
-    return UnclaimedOut(
+def _listener(labelled: LabelledListener, policy: Policy) -> RecognizedListener:
+    listener, label = labelled.listener, labelled.label
+    return RecognizedListener(
         proto=listener.proto.value,
-        addr=listener.address_text or listener.path,
+        addr=_address(listener),
         port=listener.port,
         namespace=listener.namespace,
-        pids=list(listener.pids),
+        pids=listener.pids,
+        role=label.role.value,
+        audience=policy.audience_of(label.role),
+        confidence=label.confidence,
+        evidence=label.evidence,
     )
+
+
+def _unclaimed(listener: Listener) -> UnclaimedListener:
+    address = _address(listener)
+    return UnclaimedListener(
+        listener.proto.value, address, listener.port, listener.namespace, listener.pids
+    )
+
+
+def _address(listener: Listener) -> str:
+    return listener.address_text or listener.path

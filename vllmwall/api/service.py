@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from vllmwall.api.change_shapes import CHANGES_VERSION
-from vllmwall.api.errors import Json
+from vllmwall.api.changes import ChangeRequest, RemovedWalls
+from vllmwall.api.errors import NoArguments
 from vllmwall.api.later import Later
 from vllmwall.api.plan import TOO_MANY_REQUESTS, planned_walls, unusable
-from vllmwall.api.status import Status, status_of
+from vllmwall.api.status import status_of
+from vllmwall.api.status_answer import Status
 from vllmwall.config import ConfigError
 from vllmwall.config.settings import Settings
 from vllmwall.engine.state import ReloadRequest, State
 
 
-def reload(state: State, arguments: Json) -> Later[Status]:
-    """Read the configuration again; its status. With ``unconfirmed`` it is on trial."""
+def reload(state: State, request: ChangeRequest) -> Later[Status]:
+    """Read the configuration again and apply it; the status after that."""
     later: Later[Status] = Later()
     earlier = state.on_trial
 
     def check(config: Settings) -> None:
-        if arguments.get("ssh"):
+        if request.ssh:
             from vllmwall.api.ssh_check import refuse_lockout
 
-            refuse_lockout(arguments, planned_walls(state, config), state.reconciler)
+            refuse_lockout(request, planned_walls(state, config), state.reconciler)
 
     def done(error: Exception | None) -> None:
         if error is not None:
             state.on_trial = earlier
         later.settle(lambda: _reloaded(state, error))
 
-    if arguments.get("unconfirmed"):  # from now on: its time can end before the files are read
+    if request.unconfirmed:  # from now on: its time can end before the files are read
         state.on_trial = earlier or state.reconciler.config
     if not state.loop.reload(ReloadRequest(done, check, later.is_wanted)):
         state.on_trial = earlier
@@ -44,18 +45,18 @@ def _reloaded(state: State, error: Exception | None) -> Status:
     return status_of(state.status())
 
 
-def up(state: State, arguments: Json) -> Status:
+def up(state: State, request: ChangeRequest) -> Status:
     """Put the walls up again; the status."""
     reconciler = state.reconciler
-    if arguments.get("ssh"):
+    if request.ssh:
         from vllmwall.api.ssh_check import refuse_lockout
 
         spaces = reconciler.plan(reconciler.config, reconciler.peers.networks())
-        refuse_lockout(arguments, spaces, reconciler)
+        refuse_lockout(request, spaces, reconciler)
     state.set_down(is_down=False)
     return status_of(state.status())
 
 
-def down(state: State, _: Json) -> Json:
-    """Remove every wall and keep them removed; the namespaces (inodes) that had one."""
-    return {"version": CHANGES_VERSION, "removed": state.set_down(is_down=True)}
+def down(state: State, _: NoArguments) -> RemovedWalls:
+    """Remove every wall and keep them removed."""
+    return RemovedWalls(removed=tuple(state.set_down(is_down=True)))

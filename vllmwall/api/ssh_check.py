@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-from vllmwall.api.errors import ControlError, Json
+from vllmwall.api.changes import ChangeRequest
+from vllmwall.api.errors import ControlError
 from vllmwall.enforce.evaluator import (
     NotUnderstoodError,
     Packet,
@@ -40,35 +41,38 @@ class SshConnection:
 
 
 def refuse_lockout(
-    arguments: Json, spaces: Iterable[NamespaceFacts], reconciler: Reconciler
+    request: ChangeRequest, spaces: Iterable[NamespaceFacts], reconciler: Reconciler
 ) -> None:
-    """Raise ControlError where these walls would end the asker's ssh connection."""
-    if not arguments.get("force") and (why := would_lock_out(arguments, spaces, reconciler)):
+    """Raise ControlError where these walls would end the asking user's ssh connection."""
+    if not request.force and (why := would_lock_out(request.ssh, spaces, reconciler)):
         raise ControlError("failed", why, _HINT)
 
 
 def would_lock_out(
-    arguments: Json, spaces: Iterable[NamespaceFacts], reconciler: Reconciler
+    connection: str, spaces: Iterable[NamespaceFacts], reconciler: Reconciler
 ) -> str:
-    """How these walls would end the asker's ssh connection; empty: they would not."""
+    """How these walls would end the asking user's ssh connection; empty: they would not.
+
+    ``connection`` is SSH_CONNECTION (sshd(8)).
+    """
     own = reconciler.observer.namespaces.own  # the network namespace that ssh comes to
-    ssh = parsed(arguments.get("ssh"))
+    ssh = parsed(connection)
     wall = next((one.wanted for one in spaces if one.inode == own), None)
     if ssh is None or wall is None:
         return ""
     try:
         rules = locked_out(wall, ssh)
     except NotUnderstoodError as error:
-        return f"whether your ssh connection would go on cannot be told: {error}"
+        return f"it is not known whether your ssh connection would end: {error}"
     if not rules:
         return ""
     return f"your ssh connection from {ssh.client} to port {ssh.port} would end: {rules}"
 
 
-def parsed(text: object) -> SshConnection | None:
+def parsed(text: str) -> SshConnection | None:
     """From the words of ``SSH_CONNECTION`` (sshd(8)); None: it has not that form."""
     try:
-        client, client_port, address, port = str(text).split()
+        client, client_port, address, port = text.split()
         return SshConnection(_plain(client), int(client_port), _plain(address), int(port))
     except ValueError:
         return None

@@ -6,129 +6,34 @@ What was not read back from the kernel is unknown, and unknown is never safe.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vllmwall.api.errors import NoArguments
-from vllmwall.api.peers import Peers
+from vllmwall.api.status_answer import (
+    ClientLimits,
+    ConfigStatus,
+    GuardStatus,
+    ListenerStatus,
+    NamespaceStatus,
+    OperatorRules,
+    Peers,
+    RoleEvidence,
+    RuleState,
+    Status,
+    WallState,
+    WorkloadStatus,
+)
 from vllmwall.api.units import count
-from vllmwall.engine.facts import BackendFacts, ConfigProblem, DaemonFacts
 from vllmwall.linux.users import user_name
-from vllmwall.model import PUBLIC, Evidence, Limits, Proto
+from vllmwall.model import PUBLIC, Proto
 
 if TYPE_CHECKING:
     from vllmwall.engine.state import State
     from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
     from vllmwall.model import Guard, Label, LabelledListener, Listener, Workload
 
-WallState = Literal["active", "missing", "differs", "unknown"]
-RuleState = Literal["active", "missing", "none", "unknown"]
 _PUBLIC_SHOWN = 6
 _DIFFERENCES_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class NamespaceStatus:
-    """One network namespace and the wall in it, as read back from the kernel just now.
-
-    ``protection`` says what keeps other programs from changing it (``owned``, or ``watched`` and
-    why). ``guarded`` are the cgroups whose guard is active in it. The counters are what the wall
-    refused since it was created; None: not known.
-    """
-
-    inode: int
-    name: str
-    wall: WallState
-    error: str | None
-    protection: str
-    guarded: tuple[str, ...]
-    refused_packets: int | None
-    refused_bytes: int | None
-
-
-@dataclass(frozen=True)
-class ListenerStatus:
-    """One listener: what it is for, who may connect, and whether its rule is active.
-
-    ``path`` is a unix socket's. ``reason`` says why it has no rule, or is not open.
-    """
-
-    proto: str
-    addr: str
-    port: int
-    path: str
-    namespace: int
-    role: str
-    audience: tuple[str, ...]
-    confidence: float
-    evidence: tuple[Evidence, ...]
-    rule: RuleState
-    reason: str
-    pids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class GuardStatus:
-    """Whether a workload's ports were closed before they existed: ``none`` has a ``reason``."""
-
-    state: RuleState
-    cgroups: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True)
-class WorkloadStatus:
-    """One workload with its listeners."""
-
-    stack: str
-    name: str
-    root_pid: int
-    user: str
-    cgroup: str
-    guard: GuardStatus
-    listeners: tuple[ListenerStatus, ...]
-
-
-@dataclass(frozen=True)
-class ConfigStatus:
-    """The active configuration. ``loaded`` is in seconds since the epoch; ``error`` is what is
-    wrong with a newer one; None: nothing."""
-
-    files: tuple[str, ...]
-    loaded: float
-    error: tuple[ConfigProblem, ...] | None
-
-
-@dataclass(frozen=True)
-class OperatorRules:
-    """What was ordered beside workloads: how many bans, lockdown and its open ports, the limits at
-    public API ports (None: none), and the NFLOG group of refused packets (None: no log)."""
-
-    bans: int
-    lockdown: bool
-    opened: tuple[str, ...]
-    limits: Limits | None
-    log_group: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """The answer to `vllmwall status`. ``safe`` None means that it is not known."""
-
-    version: int = 1
-    host: str
-    time: float
-    mode: Literal["enforce", "audit", "down"]
-    safe: bool | None
-    verdict: str
-    problems: tuple[str, ...]
-    daemon: DaemonFacts | None
-    backend: BackendFacts
-    peers: Peers
-    namespaces: tuple[NamespaceStatus, ...]
-    workloads: tuple[WorkloadStatus, ...]
-    config: ConfigStatus
-    orders: OperatorRules
 
 
 def status(state: State, _: NoArguments) -> Status:
@@ -269,12 +174,14 @@ def _rule(listener: Listener, facts: StatusFacts) -> RuleState:
 
 
 def _operator_rules(facts: StatusFacts) -> OperatorRules:
-    policy = facts.policy
+    policy, limits = facts.policy, facts.policy.limits
     return OperatorRules(
         bans=facts.bans,
         lockdown=policy.lockdown,
         opened=tuple(sorted(f"{proto.value}/{port}" for proto, port in policy.opened)),
-        limits=policy.limits,
+        limits=ClientLimits(limits.new_per_second, limits.burst, limits.connections)
+        if limits
+        else None,
         log_group=policy.log.group if policy.log else None,
     )
 
@@ -335,7 +242,7 @@ def _listener(one: LabelledListener, facts: StatusFacts) -> ListenerStatus:
         role=label.role.value,
         audience=facts.policy.audience_of(label.role),
         confidence=label.confidence,
-        evidence=label.evidence,
+        evidence=tuple(RoleEvidence(each.kind, each.detail) for each in label.evidence),
         rule=_rule(listener, facts),
         reason=facts.skip_reason(listener) or _why_no_api(label),
         pids=listener.pids,

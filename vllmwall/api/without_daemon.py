@@ -1,57 +1,59 @@
-"""The walls put up or taken down once, where no daemon runs."""
+"""The walls applied or removed once, where no daemon runs."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import MappingProxyType
 
-from vllmwall.api.errors import Json
-from vllmwall.api.plan import plan_json
-from vllmwall.api.shapes import PlanJson
+from vllmwall.api.changes import ChangeRequest
+from vllmwall.api.plan import plan_of
+from vllmwall.api.plan_answer import Plan
 from vllmwall.api.ssh_check import refuse_lockout
-from vllmwall.api.status import Status, status_of
-from vllmwall.config import DROP_INS, load
+from vllmwall.api.status import status_of
+from vllmwall.api.status_answer import Status
+from vllmwall.config import load
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.engine.options import DOWN_MARKER
+from vllmwall.engine.building import reconciler_for
+from vllmwall.engine.options import DOWN_MARKER, Options
 from vllmwall.engine.reconciler import Reconciler, remove_everywhere
 from vllmwall.linux.netns import OWN
 from vllmwall.model import Wall
-from vllmwall.networks.banlist import FILE_NAME, BanList
-from vllmwall.networks.peerlist import PeerList
 from vllmwall.observe.namespaces import inode_of_name
 
-NOBODY: Json = MappingProxyType({})
+
+def _reconciler(config_path: Path, runtime_dir: Path, only: tuple[str, ...]) -> Reconciler:
+    config = load(config_path).settings()
+    return reconciler_for(Options(config_path, runtime_dir, only), config)
 
 
 def up_once(
-    config_path: Path, runtime_dir: Path, only: tuple[str, ...] = (), arguments: Json = NOBODY
+    config_path: Path,
+    runtime_dir: Path,
+    only: tuple[str, ...] = (),
+    request: ChangeRequest = ChangeRequest(),  # noqa: B008 (frozen)
 ) -> Status:
     """One full pass; its status. Raises ConfigError, OSError, EnforceError, and ControlError
-    where it would end the ssh connection that ``arguments`` name."""
-    config = load(config_path).settings()
+    where it would end the ssh connection of the request."""
     runtime_dir.mkdir(parents=True, exist_ok=True)
-    peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
+    reconciler = _reconciler(config_path, runtime_dir, only)
+    peers = reconciler.peers
     peers.refresh(peers.now())
-    bans = BanList(runtime_dir / FILE_NAME)
-    keeper = Reconciler(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
-    if arguments.get("ssh"):
-        keeper.observer.observe()
-        spaces = keeper.plan(config, peers.networks())
-        refuse_lockout(arguments, spaces, keeper)
+    if request.ssh:
+        reconciler.observer.observe()
+        spaces = reconciler.plan(reconciler.config, peers.networks())
+        refuse_lockout(request, spaces, reconciler)
     (runtime_dir / DOWN_MARKER).unlink(missing_ok=True)
-    keeper.full_pass()
-    return status_of(keeper.status(time.time(), ["no daemon runs: new ports stay open"]))
+    reconciler.down = False
+    reconciler.full_pass()
+    return status_of(reconciler.status(time.time(), ["no daemon runs: new ports stay open"]))
 
 
-def plan_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) -> PlanJson:
+def plan_once(config_path: Path, runtime_dir: Path, only: tuple[str, ...] = ()) -> Plan:
     """What `up_once` would change. Raises ConfigError and OSError."""
-    config = load(config_path).settings()
-    peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
-    bans = BanList(runtime_dir / FILE_NAME)
-    keeper = Reconciler(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
-    keeper.observer.observe()
-    return plan_json(keeper.plan(config, peers.networks()), ["no daemon runs"])
+    reconciler = _reconciler(config_path, runtime_dir, only)
+    reconciler.observer.observe()
+    spaces = reconciler.plan(reconciler.config, reconciler.peers.networks())
+    return plan_of(spaces, ["no daemon runs"])
 
 
 def standing_here() -> Wall | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.api.commands import STATUS
+from vllmwall.api.errors import NoArguments
 from vllmwall.api.units import count
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command
@@ -76,7 +78,7 @@ def _audit(fail_on: str, config: str, only: tuple[str, ...]) -> AuditAnswer:
     from vllmwall.config import load
     from vllmwall.inspect.audit.run import audit_node
 
-    status = ask_if_running("status")
+    status = ask_if_running(STATUS, NoArguments())
     with failing_in_words():
         return audit_node(load(Path(config)), only, status, fail_on)
 

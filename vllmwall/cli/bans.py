@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from vllmwall.api.commands import ADD_BANS, LIST_BANS, REMOVE_BANS
+from vllmwall.api.errors import NoArguments
+from vllmwall.api.networks import NetworksRequest
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
 from vllmwall.cli.parameters import Duration, cidrs_argument
@@ -16,7 +19,8 @@ from vllmwall.cli.terminal import Column, print_answer, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.api.bans_shapes import BanJson, BansJson
+    from vllmwall.api.bans import Bans
+    from vllmwall.networks.banlist import Ban
 
 
 @click.command(cls=Command)
@@ -31,33 +35,30 @@ def ban(cidrs: tuple[str, ...], seconds: float | None, reason: str, force: bool)
     loopback or of everyone is refused; a ban of a peer or of a client connected over SSH needs
     --force.
     """
-    arguments = {"networks": list(cidrs), "seconds": seconds, "reason": reason, "force": force}
-    _print(ask("bans.add", {**arguments, "ssh_client": ssh_client()}))
+    from vllmwall.api.bans import BanRequest
+
+    print_answer(ask(ADD_BANS, BanRequest(cidrs, ssh_client(), seconds, reason, force)), _draw)
 
 
 @click.command(cls=Command)
 @cidrs_argument
 def unban(cidrs: tuple[str, ...]) -> None:
     """Remove the bans on CIDRS."""
-    _print(ask("bans.remove", {"networks": list(cidrs)}))
+    print_answer(ask(REMOVE_BANS, NetworksRequest(cidrs)), _draw)
 
 
 @click.command(cls=Command)
 def bans() -> None:
     """List the bans, with their ends and reasons."""
-    _print(ask("bans.list"))
+    print_answer(ask(LIST_BANS, NoArguments()), _draw)
 
 
-def _print(found: dict[str, object]) -> None:
-    print_answer(cast("BansJson", found), _draw)
-
-
-def _draw(out: Console, answer: BansJson) -> None:
-    for problem in answer["problems"]:
+def _draw(out: Console, answer: Bans) -> None:
+    for problem in answer.problems:
         out.print(f"! {problem}", style="yellow")
-    if answer["severed"]:
-        out.print(f"connections reset: {answer['severed']}")
-    if not answer["bans"]:
+    if answer.severed:
+        out.print(f"connections reset: {answer.severed}")
+    if not answer.bans:
         out.print("no bans", style="dim")
         return
     columns = (
@@ -66,16 +67,16 @@ def _draw(out: Console, answer: BansJson) -> None:
         Column("UNTIL", "whole"),
         Column("REASON"),
     )
-    out.print(table(columns, map(_row, answer["bans"])))
+    out.print(table(columns, map(_row, answer.bans)))
 
 
-def _row(one: BanJson) -> tuple[str, ...]:
-    return one["network"], _when(one["since"]), _until(one), one["reason"]
+def _row(one: Ban) -> tuple[str, ...]:
+    return str(one.network), _when(one.since), _until(one), one.reason
 
 
 def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def _until(one: BanJson) -> str:
-    return "forever" if one["expires"] is None else _when(one["expires"])
+def _until(one: Ban) -> str:
+    return "forever" if one.expires is None else _when(one.expires)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vllmwall.api.change_shapes import CHANGES_VERSION
 from vllmwall.cli.command_line import Command, Group
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.parameters import CONFIG
 from vllmwall.cli.terminal import print_answer, print_json, problem_line
+from vllmwall.engine.facts import ConfigProblem
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.api.change_shapes import CheckJson
-    from vllmwall.api.shapes import ConfigProblemJson
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigCheck:
+    """The answer to `check`: the files that were read, or what is wrong in them."""
+
+    version: int = 1
+    ok: bool
+    files: tuple[str, ...]
+    problems: tuple[ConfigProblem, ...]
 
 
 @click.command(cls=Command)
@@ -31,30 +39,24 @@ def check(path: str) -> None:
     """
     from vllmwall.config import ConfigError, load
 
-    files: list[str] = []
-    problems: list[ConfigProblemJson] = []
+    files: tuple[str, ...] = ()
+    problems: tuple[ConfigProblem, ...] = ()
     try:
-        files = [str(file) for file in load(Path(path)).files]
+        files = tuple(map(str, load(Path(path)).files))
     except ConfigError as error:
-        problems = [
-            {"file": one.file, "line": one.line, "key": one.key, "message": one.message}
-            for one in error.problems
-        ]
-    answer: CheckJson = {
-        "version": CHANGES_VERSION,
-        "ok": not problems,
-        "files": files,
-        "problems": problems,
-    }
+        problems = tuple(
+            ConfigProblem(str(one.file), one.key, one.message, one.line) for one in error.problems
+        )
+    answer = ConfigCheck(ok=not problems, files=files, problems=problems)
     print_answer(answer, lambda out, found: _draw(out, found, path))
-    sys.exit(Exit.OK if answer["ok"] else Exit.BAD_CONFIG)
+    sys.exit(Exit.OK if answer.ok else Exit.BAD_CONFIG)
 
 
-def _draw(out: Console, answer: CheckJson, path: str) -> None:
-    for one in answer["problems"]:
+def _draw(out: Console, answer: ConfigCheck, path: str) -> None:
+    for one in answer.problems:
         out.print(problem_line(one), style="red")
-    if answer["ok"]:
-        files = ", ".join(answer["files"])
+    if answer.ok:
+        files = ", ".join(answer.files)
         out.print(f"Valid: {files}" if files else f"Valid: {path} does not exist; defaults apply")
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import select
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
+from vllmwall.api.changes import Confirmed
 from vllmwall.api.client import request
-from vllmwall.api.errors import ControlError
+from vllmwall.api.commands import CONFIRM, ROLLBACK
+from vllmwall.api.errors import ControlError, NoArguments
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command, common
 from vllmwall.cli.failures import fail
@@ -28,15 +30,14 @@ _PATIENCE_SECONDS = 3.0
 
 
 @contextmanager
-def on_trial(
-    what: str, seconds: float | None, only: tuple[str, ...] = ()
-) -> Iterator[Mapping[str, object]]:
+def on_trial(what: str, seconds: float | None, only: tuple[str, ...] = ()) -> Iterator[str]:
     """Undo the change inside after ``seconds`` unless it is confirmed; None: never.
 
-    The process that undoes it waits before the change is made.
+    Gives the token of the change; empty: it is not on trial. The process that undoes it is
+    started before the change is made.
     """
     if seconds is None:
-        yield {}
+        yield ""
         return
     directory = runtime_dir()
     with failing_in_words():
@@ -45,7 +46,7 @@ def on_trial(
         command += [word for one in only for word in ("--only-namespace", one)]
         waiter = wait_apart(command, seconds)
     try:
-        yield {"unconfirmed": made.token}
+        yield made.token
     except BaseException:  # refused: nothing was changed, so there is nothing to undo
         forget(directory)
         raise
@@ -59,11 +60,11 @@ def confirm() -> None:
 
     Without this, `reload --confirm` and `up --confirm` are undone when their time is over.
     """
-    print_answer(ask_if_running("confirm") or _confirm_here(), _draw)
+    print_answer(ask_if_running(CONFIRM, NoArguments()) or _confirm_here(), _draw)
 
 
-def _draw(out: Console, answer: Mapping[str, object]) -> None:
-    out.print(f"Confirmed: {answer['confirmed']} stays.", style="green")
+def _draw(out: Console, answer: Confirmed) -> None:
+    out.print(f"Confirmed: {answer.confirmed} stays.", style="green")
 
 
 @click.command(cls=Command, hidden=True)
@@ -77,7 +78,7 @@ def rollback(token: str, after: float, only_namespace: tuple[str, ...]) -> None:
     if waiting is None or waiting.token not in (token, ""):
         return
     try:
-        request("rollback", {"token": waiting.token}, common().socket, _PATIENCE_SECONDS)
+        request(ROLLBACK.name, {"token": waiting.token}, common().socket, _PATIENCE_SECONDS)
     except ControlError:  # no daemon, or one that hangs: open is better than locked out
         forget(runtime_dir())
         print_json(take_down(only_namespace))
@@ -94,16 +95,16 @@ def _ask_to_confirm(made: Unconfirmed, waiter: str) -> None:
         return
     click.echo("Or press Enter here to keep it: ", err=True, nl=False)
     if select.select([sys.stdin], [], [], max(0.0, left))[0] and sys.stdin.readline():
-        answer = ask_if_running("confirm") or _confirm_here()
-        click.echo(f"Confirmed: {answer['confirmed']} stays.", err=True)
+        answer = ask_if_running(CONFIRM, NoArguments()) or _confirm_here()
+        click.echo(f"Confirmed: {answer.confirmed} stays.", err=True)
     else:
         click.echo("\nNot confirmed: the change is undone.", err=True)
 
 
-def _confirm_here() -> dict[str, object]:
+def _confirm_here() -> Confirmed:
     with failing_in_words():
         waiting = noted(runtime_dir())
         if waiting is None:
             fail("no change is waiting: it was confirmed, or its time is over")
         forget(runtime_dir())
-        return {"version": 1, "confirmed": waiting.what}
+        return Confirmed(confirmed=waiting.what)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
+from vllmwall.api.commands import ADD_BANS, CONNECTIONS
+from vllmwall.api.errors import NoArguments
 from vllmwall.api.units import count, how_much
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
@@ -17,7 +20,7 @@ from vllmwall.cli.terminal import Column, print_answer, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.api.connections_shapes import ClientJson, ConnectionsJson
+    from vllmwall.api.connections import Client, Connections
 
 _WIDE = 110
 
@@ -29,7 +32,9 @@ _WIDE = 110
 def connections(which: str | None, local: bool, ban: str | None) -> None:
     """List the clients connected to workloads, with their traffic."""
     if ban is not None:
-        answer = ask("bans.add", {"networks": [ban], "ssh_client": ssh_client()})
+        from vllmwall.api.bans import BanRequest
+
+        answer = ask(ADD_BANS, BanRequest((ban,), ssh_client()))
         print_answer(answer, lambda out, _: _draw_ban(out, ban))
     else:
         print_answer(_listed(which, local=local), _draw)
@@ -39,17 +44,16 @@ def _draw_ban(out: Console, address: str) -> None:
     out.print(f"{address} is banned. List bans: vllmwall bans. Undo: vllmwall unban {address}")
 
 
-def _listed(which: str | None, *, local: bool) -> ConnectionsJson:
-    answer = cast("ConnectionsJson", ask("connections"))
+def _listed(which: str | None, *, local: bool) -> Connections:
+    answer = ask(CONNECTIONS, NoArguments())
     if which is not None:
-        _check(which, answer["workloads"])
-    answer["clients"] = [
+        _check(which, answer.workloads)
+    clients = (
         one
-        for one in answer["clients"]
-        if (local or not one["here"])
-        and which in (None, one["workload"], one["role"], one["stack"])
-    ]
-    return answer
+        for one in answer.clients
+        if (local or not one.here) and which in (None, one.workload, one.role, one.stack)
+    )
+    return replace(answer, clients=tuple(clients))
 
 
 def _check(which: str, workloads: Iterable[str]) -> None:
@@ -62,14 +66,14 @@ def _check(which: str, workloads: Iterable[str]) -> None:
         fail(f"{which!r} is no workload and no role", "usage", f"Workloads: {names}")
 
 
-def _draw(out: Console, answer: ConnectionsJson) -> None:
-    for problem in answer["problems"]:
+def _draw(out: Console, answer: Connections) -> None:
+    for problem in answer.problems:
         out.print(f"! {problem}", style="red")
-    clients = answer["clients"]
-    total = count(sum(one["connections"] for one in clients), "connection")
-    who = count(len({one["client"] for one in clients}), "client")
+    clients = answer.clients
+    total = count(sum(one.connections for one in clients), "connection")
+    who = count(len({one.client for one in clients}), "client")
     out.print(f"{total} of {who}" if clients else "No client is connected.", style="bold")
-    if not answer["complete"]:
+    if not answer.complete:
         out.print("! there are more connections than could be read", style="yellow")
     wide = out.width >= _WIDE
     columns = [
@@ -84,15 +88,15 @@ def _draw(out: Console, answer: ConnectionsJson) -> None:
         out.print(table(columns, (_row(one, wide=wide) for one in clients)))
 
 
-def _row(one: ClientJson, *, wide: bool) -> list[str]:
-    state = "" if one["state"] == "established" else f"\n  {one['state']}"
+def _row(one: Client, *, wide: bool) -> list[str]:
+    state = "" if one.state == "established" else f"\n  {one.state}"
     return [
-        f"{one['client']}{' (here)' if one['here'] else ''}{state}",
-        str(one["port"]),
-        one["role"],
-        one["workload"],
-        str(one["connections"]),
-        how_much(one["bytes_received"]),
-        how_much(one["bytes_sent"]),
-        *((one["state"], one["namespace"]) if wide else ()),
+        f"{one.client}{' (here)' if one.here else ''}{state}",
+        str(one.port),
+        one.role,
+        one.workload,
+        str(one.connections),
+        how_much(one.bytes_received),
+        how_much(one.bytes_sent),
+        *((one.state, one.namespace) if wide else ()),
     ]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vllmwall.api.errors import ControlError
+from vllmwall.api.commands import STATUS
+from vllmwall.api.errors import ControlError, NoArguments
 from vllmwall.api.units import count
 from vllmwall.cli.ask import put
 from vllmwall.cli.command_line import Command, common
@@ -16,6 +17,7 @@ from vllmwall.cli.parameters import config_option
 from vllmwall.cli.terminal import console, print_json, printable
 
 if TYPE_CHECKING:
+    from vllmwall.api.status_answer import Status
     from vllmwall.inspect.doctor import Diagnosis
 
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red")}
@@ -51,9 +53,9 @@ def doctor(config: str, everything: bool) -> None:
     sys.exit(Exit.NOT_SAFE if failed else Exit.OK)
 
 
-def _status() -> tuple[dict[str, object] | None, str]:
+def _status() -> tuple[Status | None, str]:
     try:
-        return put("status"), ""
+        return put(STATUS, NoArguments()), ""
     except ControlError as error:
         return None, str(error)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from vllmwall.api.commands import EVENTS
 from vllmwall.api.errors import ControlError
+from vllmwall.api.events import Event, EventsRequest
 from vllmwall.api.units import count
 from vllmwall.cli.ask import ask, put
 from vllmwall.cli.command_line import Command, common
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from vllmwall.api.events_shapes import EventJson, EventsJson
+    from vllmwall.api.events import Events
 
 _EVERY_SECONDS = 0.5
 _STYLES = {"debug": "dim", "warning": "yellow", "error": "bold red", "critical": "bold red"}
@@ -43,19 +45,19 @@ def events(follow: bool, last: int) -> None:
     With --json, each line is an object. The daemon keeps its newest 2,000 events while it runs; the
     journal keeps more.
     """
-    answer = cast("EventsJson", ask("events", {"most": last}))
+    answer = ask(EVENTS, EventsRequest(most=last))
     with until_enough():
-        _print(answer["events"])
+        _print(answer.events)
         if follow:
             _follow(answer)
 
 
-def _follow(answer: EventsJson) -> None:
+def _follow(answer: Events) -> None:
     """Print a line of its own when the daemon ends, and when another one answers."""
-    epoch, after, is_there = answer["epoch"], answer["next"], True
+    epoch, after, is_there = answer.epoch, answer.next, True
     for _ in ticks(_EVERY_SECONDS):
         try:
-            found = cast("EventsJson", put("events", {"after": after, "epoch": epoch}))
+            found = put(EVENTS, EventsRequest(after=after, epoch=epoch))
         except ControlError as error:
             if error.code == "denied":
                 fail_as(error)
@@ -63,40 +65,31 @@ def _follow(answer: EventsJson) -> None:
                 _print([_own("daemon_gone", f"{error}; trying again")])
             is_there = False
             continue
-        if not is_there or found["epoch"] != epoch:
-            words = "the same as before" if found["epoch"] == epoch else "it has restarted"
+        if not is_there or found.epoch != epoch:
+            words = "the same as before" if found.epoch == epoch else "it has restarted"
             _print([_own("daemon_back", f"a daemon answers: {words}")])
         is_there = True
-        if found["lost"]:
-            words = f"{count(found['lost'], 'event')} dropped before the follower asked"
+        if found.lost:
+            words = f"{count(found.lost, 'event')} dropped before the follower asked"
             _print([_own("gap", words)])
-        _print(found["events"])
-        epoch, after = found["epoch"], found["next"]
+        _print(found.events)
+        epoch, after = found.epoch, found.next
 
 
-def _own(kind: str, detail: str) -> EventJson:
+def _own(kind: str, detail: str) -> Event:
     """An event that the follower itself reports."""
-    return {
-        "version": 1,
-        "number": 0,
-        "time": time.time(),
-        "kind": kind,
-        "level": "warning",
-        "namespace": "",
-        "workload": "",
-        "detail": detail,
-    }
+    return Event(number=0, time=time.time(), kind=kind, level="warning", detail=detail)
 
 
-def _line(one: EventJson) -> Text:
+def _line(one: Event) -> Text:
     """An event in one line for a person."""
     from rich.text import Text
 
-    text = Text(time.strftime("%H:%M:%S ", time.localtime(one["time"])), style="dim")
-    text.append(f"{_words(one['kind'])} ", style=_STYLES.get(one["level"], "bold"))
-    where = " ".join(filter(None, (one["namespace"], one["workload"])))
+    text = Text(time.strftime("%H:%M:%S ", time.localtime(one.time)), style="dim")
+    text.append(f"{_words(one.kind)} ", style=_STYLES.get(one.level, "bold"))
+    where = " ".join(filter(None, (one.namespace, one.workload)))
     text.append(f"{where} " if where else "", style="cyan")
-    return text.append(one["detail"], style="dim" if one["level"] == "debug" else "")
+    return text.append(one.detail, style="dim" if one.level == "debug" else "")
 
 
 def _words(kind: str) -> str:
@@ -107,7 +100,7 @@ def _words(kind: str) -> str:
     return known.words if known else kind.replace("_", " ")
 
 
-def _print(events: Iterable[EventJson]) -> None:
+def _print(events: Iterable[Event]) -> None:
     if common().as_json:
         for one in events:
             print_line(one)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
+from vllmwall.api.commands import EXPLAIN
 from vllmwall.cidr import host_port
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command, common
@@ -70,14 +71,13 @@ def explain(
     Exits with 0 when all is open, 8 when something is closed, 9 when that depends or is unknown.
     """
     from vllmwall.api.explain.targets import Question
-    from vllmwall.linux.wire import encode
 
     sources = (source,) if source in _WORDS else _addresses(source)
     to_address = _address(to) if to else None
     question = Question(sources, target, namespace, proto or "", to_address)
     found = _explanation(config, only_namespace, question)
     if common().as_json:
-        print_json(encode(found))
+        print_json(found)
     else:
         _draw(console(), found, way=way)
     sys.exit(_EXITS.get(found.verdict, Exit.UNDECIDED))
@@ -105,13 +105,7 @@ def _explanation(config: str, only: tuple[str, ...], question: Question) -> Expl
 
 def _part(config: str, only: tuple[str, ...], question: Question) -> Explanation:
     """An answer of the daemon; without one, from the table in the kernel and a look at the node."""
-    from vllmwall.api.explain.answer import Explanation
-    from vllmwall.linux.wire import decode, encode
-
-    answer = ask_if_running("explain", cast("dict[str, object]", encode(question)))
-    if answer is None:
-        answer = _without_daemon(config, only, question)
-    return decode(Explanation, answer)
+    return ask_if_running(EXPLAIN, question) or _without_daemon(config, only, question)
 
 
 def _draw(out: Console, answer: Explanation, *, way: bool) -> None:
@@ -227,14 +221,13 @@ def _address(text: str) -> IPv4Address | IPv6Address:
         fail(f"--to {text}: not an IP address", "usage", "Use an address of this node.")
 
 
-def _without_daemon(config: str, only: tuple[str, ...], question: Question) -> dict[str, object]:
+def _without_daemon(config: str, only: tuple[str, ...], question: Question) -> Explanation:
     from pathlib import Path
 
     from vllmwall.api.explain.question import explain_once
-    from vllmwall.linux.wire import encode
 
     if os.geteuid() != 0:
         fail("no daemon answers", "denied", "Run this as root: only root can read the table.")
     with failing_in_words():
         found = explain_once(Path(config), runtime_dir(), only, question)
-    return cast("dict[str, object]", printable(encode(found)))
+    return cast("Explanation", printable(found))

@@ -1,4 +1,4 @@
-"""Commands that ask again and again until Ctrl-C."""
+"""Commands that ask repeatedly until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+
+from vllmwall.linux.wire import encode
 
 SECONDS = 1.0
 
@@ -24,13 +26,13 @@ def ticks(seconds: float = SECONDS) -> Iterator[float]:
 
 
 def report_start() -> None:
-    """Tell a person that the first answer is there: every change from now on is printed."""
+    """Print that the first answer has come: every change after it is printed."""
     click.echo("Watching. Press Ctrl-C to stop.", err=True)
 
 
 def print_line(value: object) -> None:
     """One JSON object in a line, flushed."""
-    click.echo(json.dumps(value))
+    click.echo(json.dumps(encode(value)))
     sys.stdout.flush()
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vllmwall.api.commands import LEARN
+from vllmwall.api.errors import NoArguments
 from vllmwall.api.units import count, how_long
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
@@ -65,18 +67,16 @@ def _file_name() -> str:
 
 def _watch(seconds: float) -> tuple[Watching, LearnFacts, float]:
     """Ask each second. Ctrl-C ends the watch early; what was seen counts."""
-    from vllmwall.api.learn import LearnFacts
     from vllmwall.inspect.learn.proposal import Watching
-    from vllmwall.linux.wire import decode
 
     watching, begun = Watching(), time.monotonic()
-    facts = decode(LearnFacts, ask("learn"))
+    facts = ask(LEARN, NoArguments())
     watching.take(facts)
     if seconds and sys.stderr.isatty():
         click.echo(f"Watching for {how_long(seconds)}. Press Ctrl-C to stop early.", err=True)
     try:
         for _ in ticks() if seconds else ():
-            facts = decode(LearnFacts, ask("learn"))
+            facts = ask(LEARN, NoArguments())
             watching.take(facts)
             if time.monotonic() - begun >= seconds:
                 break

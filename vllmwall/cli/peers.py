@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from vllmwall.api.commands import ADD_PEERS, LIST_PEERS, REMOVE_PEERS
+from vllmwall.api.errors import NoArguments
+from vllmwall.api.peers import AddRequest, PeersAnswer, RemoveRequest
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Group
 from vllmwall.cli.parameters import Duration, cidrs_argument
@@ -15,7 +18,7 @@ from vllmwall.cli.terminal import Column, print_answer, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.api.shapes import PeersJson, PeerSourceJson
+    from vllmwall.networks.sources import PeerSource
 
 
 @click.group(cls=Group)
@@ -26,7 +29,7 @@ def peers() -> None:
 @peers.command("list")
 def list_() -> None:
     """List the trusted peers and where each comes from."""
-    _print(ask("peers.list"))
+    print_answer(ask(LIST_PEERS, NoArguments()), _draw)
 
 
 @peers.command()
@@ -37,8 +40,7 @@ def add(cidrs: tuple[str, ...], seconds: float | None, save: bool) -> None:
     """Trust CIDRS from now on."""
     if seconds is not None and save:
         raise click.UsageError("--for and --save cannot be combined: a saved peer does not expire")
-    arguments = {"networks": list(cidrs), "seconds": seconds, "save": save}
-    _print(ask("peers.add", arguments))
+    print_answer(ask(ADD_PEERS, AddRequest(cidrs, seconds, save)), _draw)
 
 
 @peers.command()
@@ -46,35 +48,31 @@ def add(cidrs: tuple[str, ...], seconds: float | None, save: bool) -> None:
 @click.option("--save", is_flag=True, help="Also remove CIDRS from the file of `add --save`.")
 def remove(cidrs: tuple[str, ...], save: bool) -> None:
     """Stop trusting CIDRS."""
-    _print(ask("peers.remove", {"networks": list(cidrs), "save": save}))
+    print_answer(ask(REMOVE_PEERS, RemoveRequest(cidrs, save)), _draw)
 
 
-def _print(answer: dict[str, object]) -> None:
-    print_answer(cast("PeersJson", answer), _draw)
-
-
-def _draw(out: Console, found: PeersJson) -> None:
-    if not found["networks"]:
+def _draw(out: Console, found: PeersAnswer) -> None:
+    if not found.networks:
         out.print("No peers: internal ports are closed to every other host.", style="yellow")
         out.print("Add a network: vllmwall peers add 10.0.0.0/24 --save")
     rows = [
-        ("\n".join(source["networks"]) or "-", _origin(source), _until(source))
-        for source in found["sources"]
+        ("\n".join(map(str, source.networks)) or "-", _origin(source), _until(source))
+        for source in found.sources
     ]
     if rows:
         out.print(table([Column("PEERS"), Column("FROM"), Column("UNTIL")], rows))
-    for source in found["sources"]:
-        if source["error"]:
-            out.print(f"! {source['name']}: {source['error']}", style="red")
+    for source in found.sources:
+        if source.error:
+            out.print(f"! {source.name}: {source.error}", style="red")
 
 
-def _origin(source: PeerSourceJson) -> str:
-    kind, name = source["kind"], source["name"]
+def _origin(source: PeerSource) -> str:
+    kind, name = source.kind, source.name
     return name if kind in ("static", "file") or kind == name else f"{kind} {name}"
 
 
-def _until(source: PeerSourceJson) -> str:
-    expires = source["expires"]
+def _until(source: PeerSource) -> str:
+    expires = source.expires
     if expires is None:
         return ""
     left = max(0, int(expires - time.time()))

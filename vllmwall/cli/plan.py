@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from vllmwall.api.commands import PLAN
+from vllmwall.api.plan_answer import EntryChange, Plan, PlanRequest
 from vllmwall.cidr import host_port
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command
@@ -17,8 +19,6 @@ from vllmwall.cli.without_daemon import failing_in_words, runtime_dir
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from vllmwall.api.shapes import EntryChangeJson, PlanJson
 
 _MARKS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow")}
 
@@ -31,40 +31,40 @@ def plan(config: str, only_namespace: tuple[str, ...]) -> None:
 
     Prints a diff from the active walls; changes nothing.
     """
-    answer = ask_if_running("plan", {"ssh": ssh_connection()})
+    answer = ask_if_running(PLAN, PlanRequest(ssh_connection()))
     if answer is None:
         from vllmwall.api.without_daemon import plan_once
 
         with failing_in_words():
-            answer = dict(plan_once(Path(config), runtime_dir(), only_namespace))
-    print_answer(cast("PlanJson", answer), _draw)
+            answer = plan_once(Path(config), runtime_dir(), only_namespace)
+    print_answer(answer, _draw)
 
 
-def _draw(out: Console, answer: PlanJson) -> None:
-    for problem in answer["problems"]:
+def _draw(out: Console, answer: Plan) -> None:
+    for problem in answer.problems:
         out.print(f"! {problem}", style="red")
-    if not answer["changes"]:
+    if not answer.changes:
         out.print("Nothing to change: the active walls are as configured.")
-    for space in answer["namespaces"]:
-        if space["action"] == "none":
+    for space in answer.namespaces:
+        if space.action == "none":
             continue
-        out.print(f"{space['name']}: {space['action']} the wall", style="bold")
-        if space["mode"] != space["was_mode"]:
-            out.print(f"  ~ mode {space['was_mode']} → {space['mode']}", style="yellow")
-        for order in space["orders"]:
+        out.print(f"{space.name}: {space.action} the wall", style="bold")
+        if space.mode != space.was_mode:
+            out.print(f"  ~ mode {space.was_mode} → {space.mode}", style="yellow")
+        for order in space.orders:
             out.print(f"  ~ {order}", style="yellow")
-        for entry in space["entries"]:
-            mark, colour = _MARKS[entry["change"]]
+        for entry in space.entries:
+            mark, colour = _MARKS[entry.change]
             out.print(f"  {mark} {_entry(entry)}", style=colour)
-        for change in space["networks"]:
-            for network in change["add"]:
-                out.print(f"  + {network} in {change['audience']}", style="green")
-            for network in change["remove"]:
-                out.print(f"  - {network} in {change['audience']}", style="red")
+        for change in space.networks:
+            for network in change.add:
+                out.print(f"  + {network} in {change.audience}", style="green")
+            for network in change.remove:
+                out.print(f"  - {network} in {change.audience}", style="red")
 
 
-def _entry(entry: EntryChangeJson) -> str:
-    now, was = ", ".join(entry["audience"]), ", ".join(entry["was"])
-    audience = f"{was} → {now}" if entry["change"] == "change" else now or was
-    place = host_port(entry["addr"], entry["port"])
-    return f"{entry['proto']} {place}  {audience}  ({entry['note']})"
+def _entry(entry: EntryChange) -> str:
+    now, was = ", ".join(entry.audience), ", ".join(entry.was)
+    audience = f"{was} → {now}" if entry.change == "change" else now or was
+    place = host_port(entry.addr, entry.port)
+    return f"{entry.proto} {place}  {audience}  ({entry.note})"

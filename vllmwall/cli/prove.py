@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
+from vllmwall.api.commands import STATUS
+from vllmwall.api.errors import NoArguments
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
 from vllmwall.cli.exit_codes import Exit
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vllmwall.api.shapes import StatusJson
+    from vllmwall.api.status_answer import Status
     from vllmwall.inspect.prove import ProbeReport, Proof
     from vllmwall.model import Address
 
@@ -72,7 +74,7 @@ def prove(peer: tuple[str, ...], patience: float) -> None:
     if os.geteuid() != 0:
         fail("prove creates a network namespace and raw packets", "denied", "Run this as root.")
     peers = _addresses(peer)
-    status = cast("StatusJson", ask("status"))
+    status = ask(STATUS, NoArguments())
     with _ending_in_order():
         answer = cast("Proof", printable(_proof(status, peers, patience)))
     print_answer(answer, _draw)
@@ -155,7 +157,7 @@ def _addresses(texts: Collection[str]) -> tuple[Address, ...]:
         raise click.BadParameter(f"--peer: {error}") from error
 
 
-def _proof(status: StatusJson, peers: tuple[Address, ...], patience: float) -> Proof:
+def _proof(status: Status, peers: tuple[Address, ...], patience: float) -> Proof:
     from vllmwall.enforce.backend import EnforceError
     from vllmwall.inspect.prove import ProveError, proof_of, question_of
     from vllmwall.inspect.prove import prove as proved

@@ -15,15 +15,16 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from vllmwall.api.bans import Bans
 from vllmwall.api.blocked import Blocked
-from vllmwall.api.blocked_shapes import NewRefusalJson
-from vllmwall.api.change_shapes import CheckJson, ConfirmJson, DownJson
+from vllmwall.api.changes import Confirmed, RemovedWalls
 from vllmwall.api.connections import Connections
 from vllmwall.api.events import Event
 from vllmwall.api.explain.answer import Explanation
 from vllmwall.api.peers import PeersAnswer
-from vllmwall.api.recognition import RecognitionOut
-from vllmwall.api.shapes import PlanJson
-from vllmwall.api.status import Status
+from vllmwall.api.plan_answer import Plan
+from vllmwall.api.recognition import RecognitionAnswer
+from vllmwall.api.status_answer import Status
+from vllmwall.cli.blocked import NewlyBlocked
+from vllmwall.cli.config import ConfigCheck
 from vllmwall.cli.failures import ErrorAnswer
 from vllmwall.inspect.audit.types import AuditAnswer
 from vllmwall.inspect.doctor import Examination
@@ -36,20 +37,20 @@ SHAPES: Mapping[str, type] = {
     "audit": AuditAnswer,
     "bans": Bans,
     "blocked": Blocked,
-    "blocked-follow": NewRefusalJson,
-    "check": CheckJson,
-    "confirm": ConfirmJson,
+    "blocked-follow": NewlyBlocked,
+    "check": ConfigCheck,
+    "confirm": Confirmed,
     "connections": Connections,
     "doctor": Examination,
-    "down": DownJson,
+    "down": RemovedWalls,
     "error": ErrorAnswer,
     "events": Event,
     "explain": Explanation,
     "learn": Proposal,
     "peers": PeersAnswer,
-    "plan": PlanJson,
+    "plan": Plan,
     "prove": Proof,
-    "recognize": RecognitionOut,
+    "recognize": RecognitionAnswer,
     "status": Status,
 }
 """By the command whose ``--json`` has that shape; ``error`` is that of every failure. `reload` and

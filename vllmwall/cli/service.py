@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from vllmwall.api.changes import ChangeRequest, RemovedWalls
+from vllmwall.api.commands import RELOAD, UP
 from vllmwall.api.units import count
 from vllmwall.cli.ask import ask, ask_if_running
 from vllmwall.cli.command_line import Command, CommandLine
@@ -22,8 +24,7 @@ from vllmwall.linux.places import RUNTIME_DIRECTORY, STATE_DIRECTORY
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.api.change_shapes import DownJson
-    from vllmwall.api.shapes import StatusJson
+    from vllmwall.api.status_answer import Status
     from vllmwall.engine.options import Options
 
 
@@ -89,12 +90,11 @@ def _run(options: Options) -> None:
 def reload(confirm: float | None, force: bool) -> None:
     """Reload the configuration.
 
-    If it is invalid, the current one stays in force.
+    If it is invalid, the active one is unchanged.
     """
-    asker = {"ssh": ssh_connection(), "force": force}
-    with on_trial("reload", confirm) as trial:
-        answer = ask("reload", {**trial, **asker})
-    _print_verdict(cast("StatusJson", answer))
+    with on_trial("reload", confirm) as token:
+        answer = ask(RELOAD, ChangeRequest(ssh_connection(), force, token))
+    _print_verdict(answer)
 
 
 @click.command(cls=Command)
@@ -107,17 +107,15 @@ def up(config: str, only_namespace: tuple[str, ...], confirm: float | None, forc
 
     Where no daemon runs, the walls are put up once, from the configuration file.
     """
-    asker = {"ssh": ssh_connection(), "force": force}
-    with on_trial("up", confirm, only_namespace) as trial:
-        answer = ask_if_running("up", {**trial, **asker})
+    with on_trial("up", confirm, only_namespace) as token:
+        request = ChangeRequest(ssh_connection(), force, token)
+        answer = ask_if_running(UP, request)
         if answer is None:
             from vllmwall.api.without_daemon import up_once
-            from vllmwall.linux.wire import encode
 
             with failing_in_words():
-                made = up_once(Path(config), runtime_dir(), only_namespace, asker)
-                answer = cast("dict[str, object]", encode(made))
-    _print_verdict(cast("StatusJson", answer))
+                answer = up_once(Path(config), runtime_dir(), only_namespace, request)
+    _print_verdict(answer)
 
 
 @click.command(cls=Command)
@@ -127,19 +125,19 @@ def down(only_namespace: tuple[str, ...]) -> None:
 
     Works without a daemon, with one that hangs, and with an invalid configuration.
     """
-    print_answer(cast("DownJson", take_down(only_namespace)), _draw_removed)
+    print_answer(take_down(only_namespace), _draw_removed)
 
 
-def _draw_removed(out: Console, answer: DownJson) -> None:
-    removed = len(answer["removed"])
+def _draw_removed(out: Console, answer: RemovedWalls) -> None:
+    removed = len(answer.removed)
     what = f"Removed the wall in {count(removed, 'network namespace')}."
     out.print(what if removed else "No wall was active.", style="yellow")
 
 
-def _print_verdict(answer: StatusJson) -> None:
+def _print_verdict(answer: Status) -> None:
     print_answer(answer, _draw_verdict)
-    sys.exit(Exit.OK if answer["safe"] else Exit.NOT_SAFE)
+    sys.exit(Exit.OK if answer.safe else Exit.NOT_SAFE)
 
 
-def _draw_verdict(out: Console, answer: StatusJson) -> None:
-    out.print(answer["verdict"], style="green" if answer["safe"] else "bold red")
+def _draw_verdict(out: Console, answer: Status) -> None:
+    out.print(answer.verdict, style="green" if answer.safe else "bold red")

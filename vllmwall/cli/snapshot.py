@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from vllmwall.api.commands import SNAPSHOT
+from vllmwall.api.errors import NoArguments
 from vllmwall.api.units import count
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
@@ -17,7 +19,7 @@ from vllmwall.cli.terminal import Column, print_answer, printable, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vllmwall.api.recognition import ListenerOut, RecognitionOut
+    from vllmwall.api.recognition import RecognitionAnswer, RecognizedListener
 
 _COLUMNS = tuple(map(Column, ("LISTENER", "ROLE", "AUDIENCE", "CONFIDENCE", "EVIDENCE")))
 
@@ -29,7 +31,7 @@ def snapshot(output: str | None) -> None:
 
     Secrets are left out: only flags and variables that recognition reads are included.
     """
-    text = json.dumps(ask("snapshot")["snapshot"], indent=1)
+    text = json.dumps(ask(SNAPSHOT, NoArguments()).snapshot, indent=1)
     if output is None:
         click.echo(text)
         return
@@ -45,7 +47,7 @@ def snapshot(output: str | None) -> None:
 def recognize(file: str) -> None:
     """Show what vllmwall recognizes in FILE, a snapshot."""
     from vllmwall import recognize as recognition
-    from vllmwall.api.recognition import recognition_json
+    from vllmwall.api.recognition import recognition_answer
     from vllmwall.model import Policy, Role
     from vllmwall.observe.snapshot import load
 
@@ -53,20 +55,20 @@ def recognize(file: str) -> None:
         node = load(Path(file))
     except (OSError, ValueError) as error:
         fail(str(error))
-    answer = recognition_json(recognition.recognize(node), Policy({Role.API: ("public",)}))
-    print_answer(cast("RecognitionOut", printable(answer)), _draw)
+    answer = recognition_answer(recognition.recognize(node), Policy({Role.API: ("public",)}))
+    print_answer(cast("RecognitionAnswer", printable(answer)), _draw)
 
 
-def _draw(out: Console, answer: RecognitionOut) -> None:
-    for workload in answer["workloads"]:
-        title = f"{workload['stack']} {workload['name']} (pid {workload['root_pid']})"
+def _draw(out: Console, answer: RecognitionAnswer) -> None:
+    for workload in answer.workloads:
+        title = f"{workload.stack} {workload.name} (pid {workload.root_pid})"
         out.print(title, style="bold")
-        out.print(table(_COLUMNS, map(_cells, workload["listeners"])))
-    others = count(len(answer["unclaimed"]), "other listener")
+        out.print(table(_COLUMNS, map(_cells, workload.listeners)))
+    others = count(len(answer.unclaimed), "other listener")
     out.print(f"{others} outside any workload", style="dim")
 
 
-def _cells(one: ListenerOut) -> tuple[str, ...]:
-    because = "; ".join(f"{item['kind']}: {item['detail']}" for item in one["evidence"])
-    place = f"{one['proto']} {one['addr']}" + (f" port {one['port']}" if one["port"] else "")
-    return place, one["role"], ", ".join(one["audience"]), f"{one['confidence']:.0%}", because
+def _cells(one: RecognizedListener) -> tuple[str, ...]:
+    because = "; ".join(f"{item.kind}: {item.detail}" for item in one.evidence)
+    place = f"{one.proto} {one.addr}" + (f" port {one.port}" if one.port else "")
+    return place, one.role, ", ".join(one.audience), f"{one.confidence:.0%}", because

@@ -9,19 +9,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
 from vllmwall.cli.command_line import common
+from vllmwall.linux.wire import encode
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-    from vllmwall.api.shapes import ConfigProblemJson
+    from vllmwall.engine.facts import ConfigProblem
 
 PIPED_WIDTH = 200
 """Columns of output that is not a terminal: cutting the lines of a pipe would lose data."""
@@ -92,15 +93,14 @@ def print_answer(answer: Answer, draw: Callable[[Console, Answer], None]) -> Non
 
 
 def print_json(value: object) -> None:
-    """Print a value as indented JSON."""
-    made = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    click.echo(json.dumps(made, indent=2))
+    """Print an answer as indented JSON."""
+    click.echo(json.dumps(encode(value), indent=2))
 
 
-def problem_line(one: ConfigProblemJson) -> str:
+def problem_line(one: ConfigProblem) -> str:
     """``vllmwall.toml:3: peers.cidrs: …``."""
-    where = one["file"] if one["line"] is None else f"{one['file']}:{one['line']}"
-    return ": ".join(part for part in (where, one["key"], one["message"]) if part)
+    where = one.file if one.line is None else f"{one.file}:{one.line}"
+    return ": ".join(part for part in (where, one.key, one.message) if part)
 
 
 def printable(value: object) -> object:

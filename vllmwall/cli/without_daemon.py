@@ -11,9 +11,10 @@ from pathlib import Path
 
 import click
 
-from vllmwall.api.change_shapes import CHANGES_VERSION
+from vllmwall.api.changes import RemovedWalls
 from vllmwall.api.client import listening_pid, request
-from vllmwall.api.errors import ControlError
+from vllmwall.api.commands import DOWN, STATUS
+from vllmwall.api.errors import ControlError, NoArguments
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import common
 from vllmwall.cli.failures import fail, fail_as
@@ -26,22 +27,22 @@ def runtime_dir() -> Path:
     return common().socket.parent
 
 
-def take_down(only: tuple[str, ...]) -> dict[str, object]:
+def take_down(only: tuple[str, ...]) -> RemovedWalls:
     """Remove every wall through the daemon; without it where none runs or the daemon hangs."""
-    answer = None if _killed_a_hung_daemon() else ask_if_running("down")
+    answer = None if _killed_a_hung_daemon() else ask_if_running(DOWN, NoArguments())
     if answer is not None:
         return answer
     from vllmwall.api.without_daemon import down_once
 
     with failing_in_words():
-        return {"version": CHANGES_VERSION, "removed": down_once(runtime_dir(), only)}
+        return RemovedWalls(removed=tuple(down_once(runtime_dir(), only)))
 
 
 def _killed_a_hung_daemon() -> bool:
     """Kill the daemon if it accepts connections and answers none: only then are its tables free."""
     socket_path = common().socket
     try:
-        request("status", None, socket_path, _PATIENCE_SECONDS)
+        request(STATUS.name, None, socket_path, _PATIENCE_SECONDS)
     except ControlError as error:
         if isinstance(error.__cause__, TimeoutError) and (pid := listening_pid(socket_path)):
             click.echo(f"vllmwall: killing the daemon (pid {pid}): it does not answer", err=True)

@@ -22,12 +22,12 @@ from vllmwall import __version__
 from vllmwall.api.blocked import look as note_refusals
 from vllmwall.api.metrics.exporter import Metrics
 from vllmwall.api.server import ControlServer, answered
-from vllmwall.config import DROP_INS, ConfigError
+from vllmwall.config import ConfigError
 from vllmwall.config.reading import ConfigReader
 from vllmwall.config.settings import Settings
 from vllmwall.daemon.readiness import Readiness, longest_sleep
 from vllmwall.daemon.reloading import Reloader
-from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.engine.building import reconciler_for
 from vllmwall.engine.changes import PassChanges, log_change, log_modification
 from vllmwall.engine.event_handlers import follow, late_reactions
 from vllmwall.engine.event_keys import EventKey
@@ -40,17 +40,13 @@ from vllmwall.engine.facts import (
     PassFacts,
 )
 from vllmwall.engine.log import Logger, configure
-from vllmwall.engine.options import DOWN_MARKER, Options
-from vllmwall.engine.reconciler import Reconciler
+from vllmwall.engine.options import Options
 from vllmwall.engine.saved_wall import SavedWall
 from vllmwall.engine.state import ReloadRequest, State
 from vllmwall.linux.lock import locked
-from vllmwall.networks.banlist import BanList
-from vllmwall.networks.peerlist import PeerList
 from vllmwall.networks.sources import PeerSource
 from vllmwall.observe.event_source import open_events
 from vllmwall.observe.events import Event
-from vllmwall.observe.namespaces import inode_of_name
 
 _SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
 _POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
@@ -107,18 +103,12 @@ class Daemon:
         self._readiness = Readiness()
         self._saved = SavedWall(options.state_file) if options.state_file else None
         self._events = open_events(options.instance, _POLL_SECONDS)
-        self.reconciler = Reconciler(
-            config=config,
-            peers=PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS),
-            backend=Nftables(),
-            only=frozenset(map(inode_of_name, options.only_namespaces)),
-            down=(options.runtime_dir / DOWN_MARKER).exists(),
-            armed_file=options.runtime_dir / "armed.json",
-            bans=BanList(*options.ban_files),
-            on_change=lambda change: log_change(log, self._name(change.namespace), change),
-            on_failure=lambda inode, why: log(
-                EventKey.WALL_FAILED, namespace=self._name(inode), error=why
-            ),
+        self.reconciler = reconciler_for(options, config, options.runtime_dir / "armed.json")
+        self.reconciler.on_change = lambda change: log_change(
+            log, self._name(change.namespace), change
+        )
+        self.reconciler.on_failure = lambda inode, why: log(
+            EventKey.WALL_FAILED, namespace=self._name(inode), error=why
         )
         started = time.time()
         self.state = State(

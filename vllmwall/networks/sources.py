@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vllmwall.cidr import everyone_in
-from vllmwall.model import Network
+from vllmwall.cidr import Network, everyone_in
 
 
 class PeerError(Exception):

@@ -9,15 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
 
 import pytest
-from pydantic import TypeAdapter
 
 from tests.scenario.test_refused_clients import command, listen, other_rank, run
+from tests.support.answers import Json
 from tests.support.guarded import Guarded, eventually, guarded
 from tests.support.lab import Host, Lab
-from vllmwall.api.connections_shapes import ClientJson, ConnectionsJson
+from vllmwall.api.connections import Connections
+from vllmwall.linux.wire import Fit, decode
 
 PORT = 29500
 
@@ -37,14 +37,14 @@ def held() -> Iterator[ExitStack]:
         yield stack
 
 
-def asked(node: Guarded) -> ConnectionsJson:
+def asked(node: Guarded) -> Json:
     """The daemon's answer, in its published shape."""
     answer = node.ask("connections")
-    TypeAdapter(ConnectionsJson).validate_python(answer)
-    return cast("ConnectionsJson", answer)
+    decode(Connections, answer, Fit.WHOLE)
+    return answer
 
 
-def clients(node: Guarded) -> dict[str, ClientJson]:
+def clients(node: Guarded) -> dict[str, Json]:
     """Who is connected, by address."""
     found = asked(node)
     assert found["complete"]

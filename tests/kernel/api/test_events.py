@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from pydantic import TypeAdapter
 
+from tests.support.answers import Json
 from tests.support.guarded import Guarded, eventually, guarded
 from tests.support.lab import Lab
-from vllmwall.api.events_shapes import EventJson
+from vllmwall.api.events import Event
+from vllmwall.linux.wire import Fit, decode
 
 
 def cli(node: Guarded, *arguments: str) -> list[str]:
@@ -30,13 +31,15 @@ def cli(node: Guarded, *arguments: str) -> list[str]:
     ]
 
 
-def said(node: Guarded, *arguments: str) -> list[EventJson]:
+def said(node: Guarded, *arguments: str) -> list[Json]:
     """What `vllmwall events --json` prints, each line in the published shape."""
     done = subprocess.run(
         cli(node, "events", "--json", *arguments), capture_output=True, text=True, check=True
     )
-    shape = TypeAdapter(EventJson)
-    return [shape.validate_json(line, strict=True) for line in done.stdout.splitlines()]
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    for one in events:
+        decode(Event, one, Fit.WHOLE)
+    return events
 
 
 def kinds(node: Guarded) -> list[str]:
@@ -59,9 +62,9 @@ def following(node: Guarded) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
         process.wait()
 
 
-def until(lines: IO[str], kind: str) -> list[EventJson]:
+def until(lines: IO[str], kind: str) -> list[Json]:
     """The events up to the first of this kind."""
-    found: list[EventJson] = []
+    found: list[Json] = []
     for line in lines:
         found.append(json.loads(line))
         if found[-1]["kind"] == kind:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_network
+from typing import cast
 
+from tests.support.answers import Json, as_json
 from tests.support.nodes import facts
-from vllmwall.api.plan import plan_json
+from vllmwall.api.plan import plan_of
 from vllmwall.engine.status_facts import NamespaceFacts
 from vllmwall.model import Limits, Proto
 
 SPACE = facts().namespaces[0]
 
 
-def planned(**changes: object) -> dict[str, object]:
-    [found] = plan_json([replace(SPACE, **changes)])["namespaces"]  # type: ignore[arg-type]
-    return dict(found)
+def planned(**changes: object) -> Json:
+    [found] = as_json(plan_of([replace(SPACE, **changes)]))["namespaces"]  # type: ignore[arg-type]
+    return cast("Json", found)
 
 
 def test_what_stands_as_wanted_needs_nothing() -> None:
     """No change, no noise."""
-    assert plan_json([SPACE])["changes"] is False
+    assert plan_of([SPACE]).changes is False
     assert ("none", [], []) == (planned()["action"], planned()["entries"], planned()["networks"])
 
 
@@ -41,7 +43,7 @@ def test_a_changed_audience_is_one_change_and_not_two() -> None:
     entry = min(SPACE.wanted.entries, key=lambda one: one.port)
     other = replace(entry, audience=("node",))
     active = replace(SPACE.wanted, entries=SPACE.wanted.entries - {entry} | {other})
-    [change] = planned(active=active)["entries"]  # type: ignore[misc]
+    [change] = planned(active=active)["entries"]
     assert ("change", ["node"], list(entry.audience)) == (
         change["change"],
         change["was"],
@@ -86,14 +88,11 @@ def test_a_wall_that_nothing_wants_is_removed() -> None:
     """The wall of before is named entry by entry."""
     found = planned(wanted=None)
     assert "remove" == found["action"]
-    assert {"remove"} == {one["change"] for one in found["entries"]}  # type: ignore[union-attr,index]
+    assert {"remove"} == {one["change"] for one in found["entries"]}
 
 
 def test_a_namespace_that_cannot_be_read_is_a_problem_and_no_plan() -> None:
     """Nothing is promised about what was not read."""
     broken = NamespaceFacts(7, "net:7", None, None, "is gone")
-    found = plan_json([broken], ["the walls are down"])
-    assert ([], ["the walls are down", "net:7: is gone"]) == (
-        found["namespaces"],
-        found["problems"],
-    )
+    found = plan_of([broken], ["the walls are down"])
+    assert ((), ("the walls are down", "net:7: is gone")) == (found.namespaces, found.problems)

@@ -87,8 +87,8 @@ def test_a_ban_names_the_ssh_client(path: Path) -> None:
 def test_a_large_answer_arrives_whole(path: Path) -> None:
     """A node with thousands of listeners does not fit one send()."""
     big = "x" * 60_000
-    connection_answers = [request("snapshot", {"big": big}, path) for _ in range(3)]
-    assert [big] * 3 == [one["big"] for one in connection_answers]
+    connection_answers = [request("events", {"epoch": big}, path) for _ in range(3)]
+    assert [big] * 3 == [one["epoch"] for one in connection_answers]
 
 
 def test_a_failure_carries_its_code_and_words(path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -14,13 +14,16 @@ from tests.support.answers import Json, as_json
 from tests.unit.api.test_blocked import answer as blocked_answer
 from tests.unit.cli.conftest import Daemon, Run
 from tests.unit.inspect.learn.test_proposal import client, facts, refused
-from vllmwall.cli.blocked import line_of, new_refusals
+from vllmwall.api.blocked import Blocked, BlockedSource
+from vllmwall.cli.blocked import line_of, newly_blocked
+from vllmwall.linux.wire import decode
+from vllmwall.model import Mode
 
 LONG = "2001:0db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-with-a-very-long-name-indeed"
 
 
-def many() -> dict[str, object]:
+def many() -> Json:
     """A hundred sources, the longest addresses and names."""
     made = blocked_answer(LONG)
     (one,) = made["sources"]
@@ -28,10 +31,10 @@ def many() -> dict[str, object]:
         {**one, "source": f"{LONG[:-2]}{number:02x}", "workload": MODEL, "role": "ray-dashboard"}
         for number in range(100)
     ] + [{**blocked_answer("fd00:1111:2222:3333:4444:5555:6666:7777")["sources"][0]}]
-    return cast("dict[str, object]", made)
+    return made
 
 
-def crowd() -> dict[str, object]:
+def crowd() -> Json:
     """Clients with the longest addresses, and as many bytes as there are."""
     look = facts(
         *(
@@ -49,7 +52,7 @@ def test_it_fits_the_terminal(daemon: Daemon, command: str, width: int) -> None:
     """No line is longer, except a diff and a command, which must stay whole."""
     daemon.answers("blocked", many())
     daemon.answers("learn", crowd())
-    daemon.answers("connections", crowd()["connections"])  # type: ignore[arg-type]
+    daemon.answers("connections", crowd()["connections"])
     script = f"stty cols {width}; {sys.executable} -m vllmwall {command}"
     script += " --no-names" if command == "blocked" else ""
     shown = subprocess.run(
@@ -116,19 +119,19 @@ def test_nobody_refused_says_since_when(daemon: Daemon, run: Run) -> None:
 def test_what_is_new_is_the_difference() -> None:
     """Also for a source that was known before."""
 
-    def keyed(made: Json) -> dict[tuple[str, str, str, str, int], object]:
-        return {(one["source"], "", "", "", 0): one for one in made["sources"]}
+    def keyed(made: Json) -> dict[tuple[str, str, str, str, int], BlockedSource]:
+        return {(one.source, "", "", "", 0): one for one in decode(Blocked, made).sources}
 
     old, new = keyed(blocked_answer(packets=3)), keyed(blocked_answer(packets=5))
-    (line,) = new_refusals(old, new, 1.0)  # type: ignore[arg-type]
-    assert (2, 120) == (line["more_packets"], line["more_bytes"])
-    assert [] == list(new_refusals(new, new, 1.0))  # type: ignore[arg-type]
-    (line,) = new_refusals({}, new, 1.0)  # type: ignore[arg-type]
-    assert 5 == line["more_packets"]
+    (line,) = newly_blocked(old, new, 1.0)
+    assert (2, 120) == (line.more_packets, line.more_bytes)
+    assert [] == list(newly_blocked(new, new, 1.0))
+    (line,) = newly_blocked({}, new, 1.0)
+    assert 5 == line.more_packets
     assert "10.0.0.9 blocked at tcp 29500 (nccl, tiny): 5 packets" in line_of(line)
     assert "vllmwall peers add 10.0.0.9/32 --save" in line_of(line)
-    line["refused"]["mode"] = "audit"
-    assert "would be blocked" in line_of(line)
+    counted = replace(line, refused=replace(line.refused, mode=Mode.AUDIT))
+    assert "would be blocked" in line_of(counted)
 
 
 def test_ban_hands_the_address_to_the_daemon(daemon: Daemon, run: Run) -> None:
@@ -138,8 +141,14 @@ def test_ban_hands_the_address_to_the_daemon(daemon: Daemon, run: Run) -> None:
     daemon.answers("bans.add", answer)
     done = run("connections", "--ban", "203.0.113.9", SSH_CONNECTION="192.0.2.7 5 192.0.2.1 22")
     assert "203.0.113.9 is banned" in done.stdout
-    asked = {"command": "bans.add", "networks": ["203.0.113.9"], "ssh_client": "192.0.2.7"}
-    assert asked == daemon.asked[-1]
+    assert daemon.asked[-1] == {
+        "command": "bans.add",
+        "networks": ["203.0.113.9"],
+        "ssh_client": "192.0.2.7",
+        "seconds": None,
+        "reason": "",
+        "force": False,
+    }
     daemon.refuses("bans.add", "failed", "203.0.113.9 is this host's own address")
     done = run("connections", "--ban", "203.0.113.9")
     assert (1, "") == (done.returncode, done.stdout)

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.support.answers import status_json
+from tests.support.answers import as_json, status_json
 from tests.support.nodes import RECORDINGS, facts, with_active
 from tests.unit.cli.conftest import Daemon, Run
-from vllmwall.api.plan import plan_json
+from vllmwall.api.plan import plan_of
 from vllmwall.cli.peers import Duration
 from vllmwall.cli.reference import reference_markdown
 
@@ -85,11 +85,11 @@ def test_a_users_name_cannot_write_to_the_terminal(daemon: Daemon, run: Run) -> 
 def test_a_plan_is_a_diff(daemon: Daemon, run: Run) -> None:
     """Plus and minus, and one line when there is nothing to do."""
     spaces = with_active(facts(), None).namespaces
-    daemon.answers("plan", dict(plan_json(spaces)))
+    daemon.answers("plan", as_json(plan_of(spaces)))
     shown = run("plan").stdout
     assert "+ tcp 0.0.0.0:8000  public  (api tiny)" in shown
     assert shown.count("  + tcp ") == 14
-    daemon.answers("plan", dict(plan_json(facts().namespaces)))
+    daemon.answers("plan", as_json(plan_of(facts().namespaces)))
     assert run("plan").stdout.startswith("Nothing to change")
 
 

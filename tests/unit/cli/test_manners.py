@@ -98,13 +98,16 @@ def test_the_version(run: Run) -> None:
     assert __version__ in run("-V").stdout
 
 
+BANS = {"version": 1, "bans": [], "enforced": True, "problems": [], "severed": 0}
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_common_options_work_before_and_after_the_command(
     daemon: Daemon, run: Run, before: bool
 ) -> None:
     """Also below a group; the socket of the line wins over the environment's."""
-    daemon.answers("bans.list", {"version": 1, "bans": [], "problems": [], "severed": 0})
-    daemon.answers("peers.list", {"peers": {"version": 1, "networks": [], "sources": []}})
+    daemon.answers("bans.list", BANS)
+    daemon.answers("peers.list", {"version": 1, "networks": [], "sources": []})
     options = ["--json", "--socket", str(daemon.path), "--color", "always"]
     for words in (["bans"], ["peers", "list"]):
         line = [*options, *words] if before else [*words, *options]
@@ -177,7 +180,7 @@ def test_an_internal_error_is_an_object_too(
     daemon: Daemon, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the traceback on stderr, for the bug report."""
-    monkeypatch.setattr(status_module, "ask_if_running", lambda _: {}["no such key"])
+    monkeypatch.setattr(status_module, "ask_if_running", lambda *_: {}["no such key"])
     plain, done = run("status"), run("status", "--json")
     assert (1, 1) == (plain.returncode, done.returncode)
     assert "Traceback" in done.stderr

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.answers import status_json
+from tests.support.answers import as_json, status_json
 from tests.support.nodes import RECORDINGS, facts
 from tests.unit.api.test_blocked import answer as blocked_answer
 from tests.unit.cli.conftest import Daemon, Run
 from tests.unit.cli.test_asking import crowd
-from vllmwall.api.plan import plan_json
+from vllmwall.api.plan import plan_of
 
 BANS = {"version": 1, "bans": [], "enforced": True, "problems": [], "severed": 0}
 EVENTS = {"version": 1, "epoch": "a", "next": 1, "newest": 1, "lost": 0, "events": []}
@@ -33,10 +33,10 @@ def replies() -> dict[str, dict[str, object]]:
         "up": status,
         "down": {"version": 1, "removed": [1]},
         "confirm": {"version": 1, "confirmed": "reload"},
-        "rollback": {},
-        "plan": dict(plan_json(facts().namespaces)),
-        "blocked": dict(blocked_answer()),
-        "connections": dict(crowd()["connections"]),  # type: ignore[call-overload]
+        "rollback": {"version": 1, "rolled_back": ""},
+        "plan": as_json(plan_of(facts().namespaces)),
+        "blocked": blocked_answer(),
+        "connections": crowd()["connections"],
         "learn": crowd(),
         "events": EVENTS,
         "bans.list": BANS,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tests.support.answers import as_json
 from tests.unit.recognize.node_builder import node, process, renamed, roles, seen, tcp, unix
-from vllmwall.api.recognition import recognition_json
+from vllmwall.api.recognition import recognition_answer
 from vllmwall.model import Node, Policy, Role, Stack
 from vllmwall.recognize import recognize
 
@@ -50,7 +51,7 @@ def test_json_has_the_shape_that_the_issue_asks_for() -> None:
         unix("/tmp/x", 11),
         tcp(80, "::", 20),
     )
-    answer = recognition_json(found, policy)
+    answer = as_json(recognition_answer(found, policy))
     workload = answer["workloads"][0]
     assert (workload["stack"], workload["name"], workload["root_pid"]) == ("vllm", "m", 10)
     assert (workload["pids"], workload["namespace"]) == ([10, 11], 4026531840)
@@ -72,7 +73,7 @@ def test_json_has_the_shape_that_the_issue_asks_for() -> None:
 def test_namespace_is_null_where_listeners_are_in_several() -> None:
     """A workload over two namespaces has no single one."""
     found = seen(process(10, VLLM), tcp(1, "::", 10), tcp(2, "::", 10, namespace=7))
-    assert recognition_json(found, Policy({}))["workloads"][0]["namespace"] is None
+    assert recognition_answer(found, Policy({})).workloads[0].namespace is None
 
 
 def busy_node(processes: int = 2000, listeners: int = 500) -> Node:

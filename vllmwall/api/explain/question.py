@@ -25,7 +25,7 @@ from vllmwall.api.explain.answer import (
 from vllmwall.api.explain.firewalls import forwarded, settled
 from vllmwall.api.explain.reasons import Case, WallFacts, judged
 from vllmwall.api.explain.targets import Probe, Question, labelled, probes
-from vllmwall.config import DROP_INS, load
+from vllmwall.config import load
 from vllmwall.config.origins import of_audience, of_network
 from vllmwall.decide.walls import decide
 from vllmwall.enforce.backend import EnforceError
@@ -33,14 +33,12 @@ from vllmwall.enforce.evaluator import NotUnderstoodError, Packet, Socket, evalu
 from vllmwall.enforce.evaluator.socket_lookup import reached
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.nftables.readback import read_wall
-from vllmwall.engine.options import DOWN_MARKER
+from vllmwall.engine.building import reconciler_for
+from vllmwall.engine.options import Options
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.engine.state import State
 from vllmwall.linux.users import user_name
 from vllmwall.model import PEERS, Address, Listener, Network, Proto, Role, Wall
-from vllmwall.networks.banlist import FILE_NAME, BanList
-from vllmwall.networks.peerlist import PeerList
-from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.observe.other_firewalls import PublishedPort
 from vllmwall.observe.socket_cgroups import ancestors, birth_cgroups
 from vllmwall.recognize import recognize
@@ -62,16 +60,14 @@ def explain_once(
     Raises ConfigError, ControlError, OSError and EnforceError.
     """
     config = load(config_path).settings()
-    peers = PeerList(config.peers, runtime_dir, config_path.parent / DROP_INS)
-    bans = BanList(runtime_dir / FILE_NAME)
-    keeper = Reconciler(config, peers, Nftables(), frozenset(map(inode_of_name, only)), bans=bans)
-    keeper.down = (runtime_dir / DOWN_MARKER).exists()
-    node = keeper.observer.observe()
-    keeper.recognition = recognize(node, config.definitions)
-    keeper.decision = decide(keeper.recognition, keeper.policy, peers.networks())
-    found = explained(keeper, question)
+    reconciler = reconciler_for(Options(config_path, runtime_dir, only), config)
+    node = reconciler.observer.observe()
+    found = recognize(node, config.definitions)
+    reconciler.recognition = found
+    reconciler.decision = decide(found, reconciler.policy, reconciler.peers.networks())
+    answer = explained(reconciler, question)
     problem = "no daemon answers: the table in the kernel was read without it"
-    return replace(found, daemon=False, problems=(problem, *found.problems))
+    return replace(answer, daemon=False, problems=(problem, *answer.problems))
 
 
 def explained(keeper: Reconciler, asked: Question) -> Explanation:

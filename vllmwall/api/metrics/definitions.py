@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vllmwall.api.status import NamespaceStatus, Status, status_of
+from vllmwall.api.status import status_of
+from vllmwall.api.status_answer import NamespaceStatus, Status
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.facts import DaemonFacts
 from vllmwall.engine.histograms import BOUNDS, Histogram, Measures

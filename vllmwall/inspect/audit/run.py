@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import cast
 
-from vllmwall.api.shapes import ListenerJson, StatusJson
+from vllmwall.api.status_answer import ListenerStatus, Status
 from vllmwall.config.models import Config
 from vllmwall.inspect.audit.collect import DaemonView, Lookup, Spot, subjects
 from vllmwall.inspect.audit.collect.weights import ChecksumError, read_checksums
@@ -24,7 +23,7 @@ from vllmwall.recognize import recognize
 
 
 def audit_node(
-    config: Config, only: tuple[str, ...], status: Mapping[str, object] | None, fail_on: str
+    config: Config, only: tuple[str, ...], status: Status | None, fail_on: str
 ) -> AuditAnswer:
     """Audit every workload of this node. ``status`` is the daemon's; None: there is none.
 
@@ -39,7 +38,7 @@ def audit_node(
             sums = read_checksums(Path(section.checksums))
         except ChecksumError as error:
             problems.append(f"audit.checksums: no weights were checked: {error}")
-    views = dict(_views(cast("StatusJson", status))) if status else {}
+    views = dict(_views(status)) if status else {}
     found = tuple(subjects(node, workloads, Lookup(views, sums, section.allowed_models)))
     audit = judge(found, section.accepted, date.today())
     return audit_answer(
@@ -65,13 +64,13 @@ def _look(config: Config, only: frozenset[int]) -> tuple[Node, list[Workload]]:
     return node, [workload for root, workload in roots if root.namespace in only]
 
 
-def _views(status: StatusJson) -> Iterator[tuple[Spot, DaemonView]]:
-    for workload in status["workloads"]:
-        for one in workload["listeners"]:
-            spot = one["namespace"], one["proto"], one["addr"], one["port"]
-            yield spot, DaemonView(Role(one["role"]), _is_walled(one, status))
+def _views(status: Status) -> Iterator[tuple[Spot, DaemonView]]:
+    for workload in status.workloads:
+        for one in workload.listeners:
+            spot = one.namespace, one.proto, one.addr, one.port
+            yield spot, DaemonView(Role(one.role), _is_walled(one, status))
 
 
-def _is_walled(one: ListenerJson, status: StatusJson) -> bool:
-    enforced = status["mode"] == "enforce" and one["rule"] == "active"
-    return enforced and PUBLIC not in one["audience"]
+def _is_walled(one: ListenerStatus, status: Status) -> bool:
+    enforced = status.mode == "enforce" and one.rule == "active"
+    return enforced and PUBLIC not in one.audience

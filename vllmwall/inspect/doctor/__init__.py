@@ -6,8 +6,9 @@ could not be made is reported, never counted as ok.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
+from vllmwall.api.status_answer import Status
 from vllmwall.inspect.doctor.diagnosis import Diagnosis, Examination, Health, examination
 from vllmwall.inspect.doctor.firewalls import other_firewalls
 from vllmwall.inspect.doctor.kernel import features
@@ -17,16 +18,13 @@ from vllmwall.inspect.doctor.traffic import bypasses
 
 __all__ = ["Diagnosis", "Examination", "Health", "examination", "examine"]
 
-Status = Mapping[str, object]
-
 
 def examine(status: Status | None, why_no_status: str, config: str) -> Iterator[Diagnosis]:
     """Every diagnosis, the daemon's own first. ``status`` is its answer; None: it gave none."""
-    daemon = (status or {}).get("daemon")
     parts: tuple[Callable[[], Iterable[Diagnosis]], ...] = (
         lambda: surroundings(status, why_no_status, config),
         libraries,
-        lambda: features(daemon if isinstance(daemon, Mapping) else None),
+        lambda: features(status.daemon if status else None),
         lambda: other_firewalls(api_ports(status)),
         bypasses,
     )
@@ -36,11 +34,10 @@ def examine(status: Status | None, why_no_status: str, config: str) -> Iterator[
 
 def api_ports(status: Status | None) -> tuple[int, ...]:
     """The TCP ports that the daemon knows as public APIs."""
-    workloads = (status or {}).get("workloads")
     found = {
-        int(listener["port"])
-        for workload in (workloads if isinstance(workloads, list) else [])
-        for listener in workload["listeners"]
-        if listener["role"] == "api" and listener["proto"] == "tcp"
+        listener.port
+        for workload in (status.workloads if status else ())
+        for listener in workload.listeners
+        if listener.role == "api" and listener.proto == "tcp"
     }
     return tuple(sorted(found))

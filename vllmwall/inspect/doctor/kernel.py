@@ -7,7 +7,7 @@ import platform
 import re
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from vllmwall.enforce.nftables.ownership import why_not_owned
 from vllmwall.enforce.nftables.probe import first_line, why_no_guards
 from vllmwall.enforce.nftables.ruleset import table
 from vllmwall.enforce.sever import reset_all
+from vllmwall.engine.facts import DaemonFacts
 from vllmwall.inspect.doctor.diagnosis import Diagnosis, fail, ok, warn
 from vllmwall.linux import netlink
 from vllmwall.linux.cgroups import mount_point
@@ -36,7 +37,7 @@ _LISTEN = "syscalls/sys_enter_listen"
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
 
-def features(daemon: Mapping[str, object] | None) -> Iterator[Diagnosis]:
+def features(daemon: DaemonFacts | None) -> Iterator[Diagnosis]:
     """Everything about the kernel. ``daemon`` is its part of the status; None: it does not run."""
     yield _release()
     yield _nftables()
@@ -103,11 +104,11 @@ def _guards() -> Diagnosis:
     return ok("guards", "sockets are matched by cgroup: ports are closed before they open")
 
 
-def _events_of(daemon: Mapping[str, object]) -> Diagnosis:
+def _events_of(daemon: DaemonFacts) -> Diagnosis:
     """From the daemon, which may have mounted tracefs for itself."""
-    if daemon["events"] == "tracefs":
+    if daemon.events == "tracefs":
         return ok("events", "the daemon reads tracefs: it sees a listener when it opens")
-    reason = f"the daemon cannot read tracefs: {daemon['events_reason']}"
+    reason = f"the daemon cannot read tracefs: {daemon.events_reason}"
     return warn("events", reason, _WITHOUT_EVENTS)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import grp
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
+from vllmwall.api.status_answer import Status
 from vllmwall.config import ConfigError, load
 from vllmwall.inspect.doctor.diagnosis import Diagnosis, fail, ok, warn
 
@@ -14,9 +15,7 @@ _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _UNIT = "vllmwall.service"
 
 
-def surroundings(
-    status: Mapping[str, object] | None, why_no_status: str, config: str
-) -> Iterator[Diagnosis]:
+def surroundings(status: Status | None, why_no_status: str, config: str) -> Iterator[Diagnosis]:
     """All of these. ``status`` is the daemon's answer; None: there is none, ``why_no_status``."""
     yield from _daemon(status, why_no_status)
     yield _configuration(config)
@@ -25,16 +24,13 @@ def surroundings(
     yield _group(config)
 
 
-def _daemon(status: Mapping[str, object] | None, why: str) -> Iterator[Diagnosis]:
+def _daemon(status: Status | None, why: str) -> Iterator[Diagnosis]:
     if status is None:
         yield fail("daemon", why, "systemctl enable --now vllmwall, or: vllmwall daemon")
         return
-    verdict = str(status["verdict"])
-    yield ok("daemon", verdict) if status["safe"] else fail("daemon", verdict, "vllmwall status")
-    daemon = status.get("daemon")
-    if not isinstance(daemon, Mapping):
-        return
-    lost = daemon.get("events_lost")
+    verdict = status.verdict
+    yield ok("daemon", verdict) if status.safe else fail("daemon", verdict, "vllmwall status")
+    lost = status.daemon.events_lost if status.daemon else 0
     if lost:
         seen = f"{lost} events were lost, and full passes replaced them"
         yield warn("events lost", seen, "Start fewer short-lived Python processes.")
@@ -49,9 +45,8 @@ def _configuration(config: str) -> Diagnosis:
     return ok("configuration", f"{files}; mode {loaded.mode.value}")
 
 
-def _peers(status: Mapping[str, object] | None) -> Iterator[Diagnosis]:
-    peers = (status or {}).get("peers")
-    if isinstance(peers, Mapping) and not peers["networks"]:
+def _peers(status: Status | None) -> Iterator[Diagnosis]:
+    if status is not None and not status.peers.networks:
         seen = "none: no other host can connect to an internal port, so multi-node jobs hang"
         yield warn(
             "peers", seen, "Let `vllmwall learn` propose them, or: vllmwall peers add CIDR --save"

@@ -17,7 +17,7 @@ from vllmwall.decide.walls import FAILSAFE
 from vllmwall.model import PUBLIC, Address, Listener, Network, Proto, Role
 
 if TYPE_CHECKING:
-    from vllmwall.api.shapes import ListenerJson, StatusJson, WorkloadJson
+    from vllmwall.api.status_answer import ListenerStatus, Status, WorkloadStatus
 
 DOCUMENTATION = tuple(
     map(
@@ -113,14 +113,14 @@ class NamespaceView:
 
 
 def targets_of(
-    status: StatusJson, namespace: int, view: NamespaceView
+    status: Status, namespace: int, view: NamespaceView
 ) -> tuple[list[Target], list[Skipped]]:
     """Every address at which a workload can be reached from outside, and listeners without one."""
     found: list[Target] = []
     skipped = []
-    for workload in status["workloads"]:
-        for one in workload["listeners"]:
-            if one["namespace"] != namespace:
+    for workload in status.workloads:
+        for one in workload.listeners:
+            if one.namespace != namespace:
                 continue
             reached = list(_targets(one, workload, view))
             found += reached
@@ -195,29 +195,31 @@ def free_address(version: int, taken: Iterable[Network]) -> Address | None:
     return None
 
 
-def _targets(one: ListenerJson, workload: WorkloadJson, view: NamespaceView) -> Iterator[Target]:
-    proto = Proto(one["proto"])
+def _targets(
+    one: ListenerStatus, workload: WorkloadStatus, view: NamespaceView
+) -> Iterator[Target]:
+    proto = Proto(one.proto)
     if proto is Proto.UNIX:
         return
-    live = [each for each in view.at(proto, one["port"]) if each.address_text == one["addr"]]
+    live = [each for each in view.at(proto, one.port) if each.address_text == one.addr]
     listener = live[0] if live else _listener(one)
     for address in _destinations(listener, view):
         yield Target(
             address=address,
             proto=proto,
-            port=one["port"],
-            bound=one["addr"],
-            role=one["role"],
-            workload=workload["name"],
-            root_pid=workload["root_pid"],
-            audience=tuple(one["audience"]),
-            note=one["reason"],
+            port=one.port,
+            bound=one.addr,
+            role=one.role,
+            workload=workload.name,
+            root_pid=workload.root_pid,
+            audience=one.audience,
+            note=one.reason,
         )
 
 
-def _listener(one: ListenerJson) -> Listener:
-    address = ip_address(one["addr"].partition("%")[0])
-    return Listener(one["namespace"], Proto(one["proto"]), one["port"], address)
+def _listener(one: ListenerStatus) -> Listener:
+    address = ip_address(one.addr.partition("%")[0])
+    return Listener(one.namespace, Proto(one.proto), one.port, address)
 
 
 def _destinations(listener: Listener, view: NamespaceView) -> list[Address]:
@@ -237,12 +239,12 @@ def _destinations(listener: Listener, view: NamespaceView) -> list[Address]:
     return found
 
 
-def _skipped(one: ListenerJson, workload: WorkloadJson) -> Skipped:
-    where = f"{one['proto']} {host_port(one['addr'], one['port'])}"
-    if one["proto"] == Proto.UNIX.value:
-        where = f"unix {one['path']}"
-    reason = one["reason"] or "bound to no address of its network namespace that can be probed"
-    return Skipped(where, one["role"], workload["name"], reason)
+def _skipped(one: ListenerStatus, workload: WorkloadStatus) -> Skipped:
+    where = f"{one.proto} {host_port(one.addr, one.port)}"
+    if one.proto == Proto.UNIX.value:
+        where = f"unix {one.path}"
+    reason = one.reason or "bound to no address of its network namespace that can be probed"
+    return Skipped(where, one.role, workload.name, reason)
 
 
 def _way(target: Target) -> Way:

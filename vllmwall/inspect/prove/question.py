@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from vllmwall.config import DROP_INS, ConfigError, load
 from vllmwall.model import PEERS, PUBLIC, Address, Network, Policy, Proto, Role
 
 if TYPE_CHECKING:
-    from vllmwall.api.shapes import StatusJson
+    from vllmwall.api.status_answer import Status
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Question:
     by us; a SYN is sent three times in ``patience`` seconds; ``problems`` are what may spoil the
     result."""
 
-    status: StatusJson
+    status: Status
     networks: Mapping[str, Collection[Network]]
     failsafe: Collection[tuple[Proto, int]]
     peers: tuple[Address, ...]
@@ -30,10 +29,10 @@ class Question:
     problems: tuple[str, ...]
 
 
-def question_of(status: StatusJson, peers: tuple[Address, ...], patience: float) -> Question:
+def question_of(status: Status, peers: tuple[Address, ...], patience: float) -> Question:
     """The question for a status, with ``peers`` as further sources."""
-    files = [Path(file) for file in status["config"]["files"]]
-    trusted = [ip_network(text) for text in status["peers"]["networks"]]
+    files = [Path(file) for file in status.config.files]
+    trusted = status.peers.networks
     try:
         policy, problems = load(_main_file(files)).policy(), []
     except ConfigError:
@@ -44,7 +43,7 @@ def question_of(status: StatusJson, peers: tuple[Address, ...], patience: float)
         for peer in peers
         if not any(peer in network for network in trusted)
     ]
-    problems += _changed(files, status["config"]["loaded"])
+    problems += _changed(files, status.config.loaded)
     networks = {**policy.groups, PEERS: trusted}
     return Question(status, networks, policy.failsafe, peers, patience, tuple(problems))
 

@@ -17,7 +17,7 @@ from vllmwall.inspect.prove.run import NamespaceResult, ProvedNamespace
 from vllmwall.inspect.prove.verdicts import ProbeOutcome, ProbeResult
 
 if TYPE_CHECKING:
-    from vllmwall.api.shapes import StatusJson
+    from vllmwall.api.status_answer import Status
 
 _BAD = frozenset({ProbeOutcome.DIFFERENT, ProbeOutcome.UNPROVEN})
 
@@ -74,7 +74,7 @@ class Proof:
 
 
 def proof_of(
-    found: Collection[NamespaceResult], status: StatusJson, begun: float, problems: Iterable[str]
+    found: Collection[NamespaceResult], status: Status, begun: float, problems: Iterable[str]
 ) -> Proof:
     """All results as one answer. ``begun``: `time.time` before the first probe."""
     probes = tuple(_probe(one, result) for one in found for result in one.results)
@@ -83,10 +83,10 @@ def proof_of(
         as_expected=not any(one.outcome in _BAD for one in probes),
         time=begun,
         seconds=time.time() - begun,
-        host=status["host"],
+        host=status.host,
         kernel=platform.release(),
         vllmwall=__version__,
-        mode=status["mode"],
+        mode=status.mode,
         namespaces=tuple(one.namespace for one in found),
         probes=probes,
         skipped=tuple(

@@ -61,10 +61,10 @@ def prove(question: Question) -> list[NamespaceResult]:
     Everything that it creates is removed. Raises ProveError, EnforceError and OSError.
     """
     backend = Nftables(why_not_owned="prove only reads")
-    names = {one["inode"]: one["name"] for one in question.status["namespaces"]}
-    for workload in question.status["workloads"]:
-        for one in workload["listeners"]:
-            names.setdefault(one["namespace"], f"net:{one['namespace']}")
+    names = {one.inode: one.name for one in question.status.namespaces}
+    for workload in question.status.workloads:
+        for one in workload.listeners:
+            names.setdefault(one.namespace, f"net:{one.namespace}")
     return [_result(question, inode, name, backend) for inode, name in names.items()]
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from vllmwall.engine.facts import DaemonFacts
 from vllmwall.inspect.doctor import kernel
 from vllmwall.inspect.doctor.diagnosis import Health
 
 
 def test_the_daemons_answer_counts() -> None:
     """It may have mounted tracefs for itself; without events it still guards: a warning."""
-    daemon = {"events": "poll", "events_reason": "tracefs: Invalid argument"}
+    daemon = DaemonFacts(1, "1.0", 0.0, "poll", "tracefs: Invalid argument")
     (found,) = (one for one in kernel.features(daemon) if one.subject == "events")
     assert Health.WARN is found.state
     assert "tracefs: Invalid argument" in found.seen
-    (found,) = (one for one in kernel.features({"events": "tracefs"}) if one.subject == "events")
+    daemon = replace(daemon, events="tracefs")
+    (found,) = (one for one in kernel.features(daemon) if one.subject == "events")
     assert Health.OK is found.state
 
 

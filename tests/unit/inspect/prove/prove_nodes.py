@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import cast
 
-from vllmwall.api.shapes import StatusJson
+from tests.support.answers import status_json
+from tests.support.nodes import facts
+from vllmwall.api.status_answer import Status
 from vllmwall.inspect.prove.plan import Expected, NamespaceView, Probe, Source, Target, Way
+from vllmwall.linux.wire import decode
 from vllmwall.model import Listener, Proto
 
 NAMESPACE = 7
@@ -24,15 +26,18 @@ def place(*listeners: Listener, addresses: str = "10.0.0.1 10.0.0.9 fd00::1") ->
     return NamespaceView(tuple(map(ip_address, addresses.split())), listeners)
 
 
-def status(*listeners: dict[str, object]) -> StatusJson:
+def status(*listeners: dict[str, object]) -> Status:
     """A status with one workload."""
-    workload = {"name": "job", "root_pid": 42, "listeners": list(listeners)}
-    return cast("StatusJson", {"workloads": [workload]})
+    answer = status_json(facts())
+    [workload] = answer["workloads"]
+    made = {**workload, "name": "job", "root_pid": 42, "listeners": list(listeners)}
+    return decode(Status, {**answer, "workloads": [made]})
 
 
 def shown(addr: str, port: int = 29500, **others: object) -> dict[str, object]:
     """A listener as `status` has it."""
     usual = {"proto": "tcp", "path": "", "namespace": NAMESPACE, "role": "gloo", "reason": ""}
+    usual |= {"confidence": 1.0, "evidence": [], "rule": "active", "pids": []}
     return {**usual, "addr": addr, "port": port, "audience": ["peers"], **others}
 
 
