@@ -11,10 +11,10 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from vllmwall.cidr import NetworkSet
-from vllmwall.enforce.backend import EnforceError
+from vllmwall.enforce.backend import EnforceError, Refusal
 from vllmwall.enforce.nftables.refused_by import OrdersOf
 from vllmwall.enforce.nftables.ruleset import REMEMBERED
-from vllmwall.engine.refusals import MOST, Ledger, Purpose, Record, Refused, SourceAtPort, Total
+from vllmwall.engine.refusals import MOST, Ledger, Purpose, Record, SourceAtPort, Total
 from vllmwall.model import PEERS, PUBLIC, Address, Mode, Proto, Role
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _network(address: Address) -> str:
     return f"{address}/{address.max_prefixlen}"
 
 
-def _purposes(state: State) -> Callable[[int, Refused], Purpose]:
+def _purposes(state: State) -> Callable[[int, Refusal], Purpose]:
     """What the ports of each namespace are for, by what listens there now; or ``ban``, ``limit``
     or ``lockdown`` where that is why a packet was refused."""
     policy = state.reconciler.policy
@@ -267,7 +267,7 @@ def _purposes(state: State) -> Callable[[int, Refused], Purpose]:
         if (wall := active(inode)) is not None
     }
 
-    def purpose(namespace: int, one: Refused) -> Purpose:
+    def purpose(namespace: int, one: Refusal) -> Purpose:
         found = known.get((namespace, one.source.version, one.proto, one.port), Purpose())
         ours = orders.get(namespace)
         order = ours.behind(one.source, one.proto, one.port) if ours else ""

@@ -81,8 +81,8 @@ class Reconciler:
         self.walls = Walls(
             self.backend,
             self.observer.namespaces.path,
-            self._tell_change,
-            self._tell_failure,
+            self.on_change,
+            self.on_failure,
         )
 
     def configure(self, config: Settings) -> None:
@@ -235,12 +235,6 @@ class Reconciler:
         for inode, error in namespaces.errors.items():
             if inode in self.walls.spaces or inode in inhabited:
                 yield NamespaceFacts(inode, namespaces.name(inode), error=error)
-
-    def _tell_change(self, change: Change) -> None:
-        self.on_change(change)
-
-    def _tell_failure(self, inode: int, why: str) -> None:
-        self.on_failure(inode, why)
 
     def _failures(self) -> Iterator[str]:
         name = self.observer.namespaces.name

@@ -8,59 +8,15 @@ lost, so every sum is a lower bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.model import Address, Mode, Proto
 
 KEPT_SECONDS = 86400.0
 OTHER = "other"
 MOST = 8192  # records: what the two sets of one namespace can hold
-
-
-class Refused(Protocol):
-    """What the kernel remembers of one source at one port (`enforce.backend.Refusal`)."""
-
-    @property
-    def source(self) -> Address:
-        """The sender."""
-
-    @property
-    def proto(self) -> Proto:
-        """The transport protocol."""
-
-    @property
-    def port(self) -> int:
-        """The destination port."""
-
-    @property
-    def packets(self) -> int:
-        """The count of packets."""
-
-    @property
-    def bytes(self) -> int:
-        """Their bytes, headers included."""
-
-    @property
-    def seconds_ago(self) -> float:
-        """Seconds since the last packet."""
-
-
-class Counted(Protocol):
-    """What a wall counts (`enforce.backend.Counters`)."""
-
-    @property
-    def packets(self) -> int:
-        """All packets that it refused."""
-
-    @property
-    def bytes(self) -> int:
-        """Their bytes."""
-
-    @property
-    def refusals(self) -> Iterable[Refused]:
-        """The sources that it remembers."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +97,9 @@ class Ledger:
     def take(
         self,
         space: tuple[int, Mode],
-        counters: Counted,
+        counters: Counters,
         now: float,
-        purpose: Callable[[Refused], Purpose],
+        purpose: Callable[[Refusal], Purpose],
     ) -> None:
         """Take what the wall of a namespace counts now, in the mode that it is in."""
         packets, bytes_ = self.totals.setdefault(space, Total()).take(
@@ -181,7 +137,7 @@ class Ledger:
             self.records = dict(newest[:MOST])
 
     def _take_one(
-        self, key: SourceAtPort, one: Refused, last: float, purpose: Purpose
+        self, key: SourceAtPort, one: Refusal, last: float, purpose: Purpose
     ) -> tuple[int, int]:
         """Take what the kernel shows of one source; by how much packets and bytes have grown."""
         record = self.records.get(key)

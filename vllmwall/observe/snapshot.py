@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
+from vllmwall.linux.wire import encode
 from vllmwall.model import Listener, Node, Process, RaySession
 from vllmwall.observe.redaction import redacted
 
@@ -62,26 +61,7 @@ def dump(node: Node, *, host_facts: Mapping[str, str]) -> Mapping[str, object]:
     """
     clean = redacted(node)
     processes = tuple(clean.processes.values())
-    return _fields(
+    found = encode(
         Snapshot("vllmwall-snapshot", 1, host_facts, processes, clean.listeners, clean.ray_sessions)
     )
-
-
-def _fields(one: Snapshot | Process | Listener | RaySession) -> Mapping[str, object]:
-    return {field.name: _json(getattr(one, field.name)) for field in fields(one)}
-
-
-def _json(value: object) -> object:
-    if isinstance(value, Snapshot | Process | Listener | RaySession):
-        return _fields(value)
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, IPv4Address | IPv6Address):
-        return str(value)
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, tuple):
-        return [_json(one) for one in value]
-    if isinstance(value, Mapping):
-        return {key: _json(one) for key, one in value.items()}
-    return value
+    return cast("Mapping[str, object]", found)

@@ -56,7 +56,7 @@ def test_a_refused_change_leaves_what_stood_and_is_said_loudly(
     keeper.full_pass()
     rank.open("tcp", "::", 29501)
     failures: list[str] = []
-    keeper.on_failure = lambda namespace, why: failures.append(why)
+    keeper.walls.on_failure = lambda namespace, why: failures.append(why)
     refuse(keeper, 3)
     keeper.full_pass()
     assert ("timeout", "open") == (reach(node, 29500), reach(node, 29501))
@@ -158,7 +158,7 @@ def test_a_pass_without_news_changes_nothing(rank: Program, keeper: Reconciler) 
     rank.open("tcp", "::", 29500)
     keeper.full_pass()
     changes: list[Change] = []
-    keeper.on_change = changes.append
+    keeper.walls.on_change = changes.append
     keeper.full_pass()
     keeper.quick_pass()
     assert [] == changes
