@@ -54,7 +54,7 @@ def _scope(rule: Rule) -> str:
 
 
 def _row(one: Cve) -> str:
-    link = f"[{one.id}](https://www.cve.org/CVERecord?id={one.id})"
+    link = f"[{one.id}]({one.source})"
     versions = " ".join(
         f"{word} {text}"
         for word, text in (("from", one.since), ("before", one.before), ("through", one.through))

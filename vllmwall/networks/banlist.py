@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import get_mixed_type_key
 from pathlib import Path
 
 from vllmwall.cidr import everyone_in, plain
@@ -55,7 +56,7 @@ class BanList:
         """The bans in force now, by network."""
         now = self._clock()
         counting = (one for one in self._bans.values() if one.expires is None or one.expires > now)
-        return tuple(sorted(counting, key=_place))
+        return tuple(sorted(counting, key=lambda one: get_mixed_type_key(one.network)))
 
     def networks(self) -> tuple[Network, ...]:
         """The banned networks, merged. Cheap while nothing changes: every pass asks."""
@@ -111,11 +112,6 @@ class BanList:
                 return found
             self.problems += (f"{problem}. None of its bans applies",)
         return {}
-
-
-def _place(ban: Ban) -> tuple[int, int, int]:
-    network = ban.network
-    return network.version, int(network.network_address), network.prefixlen
 
 
 def _why_not_lifted(network: Network, banned: Iterable[Network]) -> str:

@@ -7,6 +7,7 @@ any other key in it is refused, so that no key is lost.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import get_mixed_type_key
 from pathlib import Path
 
 from vllmwall.cidr import parse_network
@@ -45,7 +46,7 @@ def read_saved(path: Path) -> tuple[Network, ...]:
 
 def write_saved(path: Path, networks: Iterable[Network]) -> None:
     """Make the drop-in file hold these networks; without any, there is none. Raises PeerError."""
-    lines = "".join(f'  "{network}",\n' for network in sorted(networks, key=_order))
+    lines = "".join(f'  "{network}",\n' for network in sorted(networks, key=get_mixed_type_key))
     try:
         if lines:
             save_text(path, f"{_HEAD}{lines}]\n", mode=0o644)
@@ -64,7 +65,3 @@ def _networks_of(tree: Mapping[str, object]) -> tuple[Network, ...]:
     if not isinstance(cidrs, list) or not all(isinstance(cidr, str) for cidr in cidrs):
         raise ValueError("cidrs should be a list of strings")
     return tuple(map(parse_network, cidrs))
-
-
-def _order(network: Network) -> tuple[int, int, int]:
-    return network.version, int(network.network_address), network.prefixlen

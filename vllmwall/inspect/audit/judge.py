@@ -14,7 +14,6 @@ from vllmwall.inspect.audit.types import (
     CheckResult,
     Finding,
     Match,
-    Place,
     Severity,
     Subject,
     Unchecked,
@@ -23,7 +22,6 @@ from vllmwall.inspect.audit.types import (
 from vllmwall.inspect.audit.versions import is_within
 from vllmwall.model import Stack
 
-_WHY = "The vulnerability is public, and exploits often are too."
 _SERVED_BY = {Stack.VLLM: "vllm", Stack.SGLANG: "sglang", Stack.LMDEPLOY: "lmdeploy"}
 
 
@@ -55,7 +53,7 @@ def _of(subject: Subject) -> Iterator[Finding | Unchecked]:
     for rule in knobs().finding:
         outcome = _apply(rule, subject)
         if isinstance(outcome, Match):
-            yield _finding(rule, subject, outcome)
+            yield _finding(rule, subject, _severity(rule, subject, outcome), outcome.what)
         elif isinstance(outcome, Unclear):
             yield Unchecked(rule.id, subject.workload, subject.pid, outcome.reason)
     yield from _vulnerabilities(subject)
@@ -75,44 +73,35 @@ def _apply(rule: Rule, subject: Subject) -> CheckResult:
     return CHECKS[rule.check](rule, subject)
 
 
-def _finding(rule: Rule, subject: Subject, seen: Match) -> Finding:
-    places = seen.places or (subject.exposed_api if rule.exposed else ())
+def _finding(one: Rule | Cve, subject: Subject, severity: Severity, seen: str) -> Finding:
     return Finding(
-        id=rule.id,
-        severity=min(severity_at(places, rule), seen.at_most, key=lambda one: one.rank),
+        id=one.id,
+        severity=severity,
         workload=subject.workload,
         stack=subject.stack,
         pid=subject.pid,
-        title=rule.title,
-        seen=seen.what,
-        why=rule.why,
-        remedy=rule.remedy,
-        source=rule.source,
+        title=one.title,
+        seen=seen,
+        why=one.why,
+        remedy=one.remedy,
+        source=one.source,
     )
 
 
-def severity_at(places: tuple[Place, ...], rule: Rule) -> Severity:
+def _severity(rule: Rule, subject: Subject, seen: Match) -> Severity:
     """The rule's severity, or the lower one where our rules block strangers from every place."""
-    walled = bool(places) and all(place.walled for place in places)
-    return (rule.walled if walled else None) or rule.severity
+    places = seen.places or (subject.exposed_api if rule.exposed else ())
+    is_walled = bool(places) and all(place.walled for place in places)
+    severity = (rule.walled if is_walled else None) or rule.severity
+    return min(severity, seen.at_most, key=lambda one: one.rank)
 
 
 def _vulnerabilities(subject: Subject) -> Iterator[Finding]:
     for cve in cves():
         version = subject.versions.get(cve.package)
         if version is not None and _is_affected(cve, version, subject):
-            yield Finding(
-                id=cve.id,
-                severity=cve.severity,
-                workload=subject.workload,
-                stack=subject.stack,
-                pid=subject.pid,
-                title=cve.title,
-                seen=f"{cve.package} {version} is installed{_beside(cve, subject)}",
-                why=_WHY,
-                remedy=cve.remedy,
-                source=f"https://www.cve.org/CVERecord?id={cve.id}",
-            )
+            seen = f"{cve.package} {version} is installed{_beside(cve, subject)}"
+            yield _finding(cve, subject, cve.severity, seen)
 
 
 def _is_affected(cve: Cve, version: str, subject: Subject) -> bool:

@@ -111,6 +111,16 @@ class Cve(_Row):
     beside: Beside | None = Field(default=None, alias="with")
 
     @property
+    def why(self) -> str:
+        """Why it matters."""
+        return "The vulnerability is public, and exploits often are too."
+
+    @property
+    def source(self) -> str:
+        """Its record."""
+        return f"https://www.cve.org/CVERecord?id={self.id}"
+
+    @property
     def remedy(self) -> str:
         """The version to install."""
         if self.before:

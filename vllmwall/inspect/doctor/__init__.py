@@ -6,7 +6,7 @@ could not be made is reported, never counted as ok.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 from vllmwall.api.status_answer import Status
 from vllmwall.inspect.doctor.diagnosis import Diagnosis, Examination, Health, examination
@@ -21,18 +21,14 @@ __all__ = ["Diagnosis", "Examination", "Health", "examination", "examine"]
 
 def examine(status: Status | None, why_no_status: str, config: str) -> Iterator[Diagnosis]:
     """Every diagnosis, the daemon's own first. ``status`` is its answer; None: it gave none."""
-    parts: tuple[Callable[[], Iterable[Diagnosis]], ...] = (
-        lambda: surroundings(status, why_no_status, config),
-        libraries,
-        lambda: features(status.daemon if status else None),
-        lambda: other_firewalls(api_ports(status)),
-        bypasses,
-    )
-    for part in parts:
-        yield from part()
+    yield from surroundings(status, why_no_status, config)
+    yield from libraries()
+    yield from features(status.daemon if status else None)
+    yield from other_firewalls(_api_ports(status))
+    yield from bypasses()
 
 
-def api_ports(status: Status | None) -> tuple[int, ...]:
+def _api_ports(status: Status | None) -> tuple[int, ...]:
     """The TCP ports that the daemon knows as public APIs."""
     found = {
         listener.port

@@ -61,13 +61,19 @@ def _nftables() -> Diagnosis:
     """The whole table, in a namespace of its own."""
     subject = "nftables"
     try:
-        run_in_new(lambda: Libnftables().run(OWN, table(_wall(inode_of(OWN))).listing()))
+        run_in_new(_apply_table)
     except PermissionError as error:
         return warn(subject, f"not tried: {error}", _AS_ROOT)
     except (OSError, EnforceError) as error:
         why = f"the kernel refuses our table: {first_line(error)}"
         return fail(subject, why, "Use a kernel with nf_tables, nft_socket and nft_reject_inet.")
     return ok(subject, f"the kernel accepts our table; {_nft()}")
+
+
+def _apply_table() -> None:
+    entry = WallEntry(4, Proto.TCP, 29500, (PEERS,))
+    wall = Wall(inode_of(OWN), frozenset({entry}), {PEERS: ()})
+    Libnftables().run(OWN, table(wall).listing())
 
 
 def _nft() -> str:
@@ -166,11 +172,8 @@ def _sever_one() -> str:
 
 
 def _udp() -> Diagnosis:
-    sockets = SocketDump()
-    try:
+    with closing(SocketDump()) as sockets:
         sockets.listeners()
-    finally:
-        sockets.close()
     if not sockets.sees_udp:
         return warn(
             "UDP sockets",
@@ -178,8 +181,3 @@ def _udp() -> Diagnosis:
             "modprobe udp_diag",
         )
     return ok("UDP sockets", "listed by udp_diag")
-
-
-def _wall(inode: int) -> Wall:
-    entry = WallEntry(4, Proto.TCP, 29500, (PEERS,))
-    return Wall(inode, frozenset({entry}), {PEERS: ()})

@@ -120,7 +120,10 @@ class Watching:
         self, old: Collection[Network], old_text: str, file: str, seconds: float, *, exact: bool
     ) -> Proposal:
         """The proposal. ``old`` and ``old_text`` are the present content of ``file``."""
-        sources = {one: self._learned(one) for one in sorted(self._sources, key=_order)}
+        sources = {
+            one: self._learned(one)
+            for one in sorted(self._sources, key=lambda one: (one.version, int(one)))
+        }
         wanted = [one for one, told in sources.items() if told.decision == "proposed"]
         outside = [one for one, told in sources.items() if told.decision == "left out"]
         networks = exactly(wanted) if exact else sensibly(wanted, outside)
@@ -265,7 +268,3 @@ def _diff(old: str, new: str, file: str) -> str:
         old.splitlines(keepends=True), new.splitlines(keepends=True), before, file
     )
     return "".join(lines)
-
-
-def _order(address: Address) -> tuple[int, int]:
-    return address.version, int(address)
