@@ -8,7 +8,7 @@ trusted adds nothing.
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,16 +66,11 @@ def _content(path: Path) -> tuple[list[Network], list[str]]:
         return [], [f"{path.parent} {complaint}"]
     good: list[Network] = []
     errors = []
-    for number, text in _lines(content.text):
+    for number, line in enumerate(content.text.splitlines(), start=1):
+        text = line.partition("#")[0].strip()
         try:
-            good.append(parse_network(text))
+            if text:
+                good.append(parse_network(text))
         except NetworkTextError as error:
             errors.append(f"{path}:{number}: {error}")
     return good, errors
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        said = line.partition("#")[0].strip()
-        if said:
-            yield number, said
