@@ -36,6 +36,9 @@ _EXAMPLES = re.compile(r"^\| instead of \|.*?\n\n", re.MULTILINE | re.DOTALL)
 _TEXTS = ["*.md", "docs/**/*.md", "systemd/**/*", "packaging/**/*", "tests/bench/*.[pc]*"]
 _NOT_OURS = {".json", ".txt", ".pyc"}  # Grafana's, pip's, Python's
 _CODE = ["packaging/**/*.py", "tests/bench/*.py", "vllmwall/**/*.py"]
+# The tests of these rooms; the others follow.
+_ROOMS = ["config", "daemon", "decide", "engine", "linux", "observe", "recognize"]
+_CODE += [f"tests/{kind}/{room}/*.py" for kind in ("unit", "kernel") for room in _ROOMS]
 
 
 def texts() -> list[Path]:

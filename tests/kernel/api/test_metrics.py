@@ -87,7 +87,7 @@ def drops(node: Guarded) -> float:
 
 
 def test_drops_never_run_backwards(node: Guarded) -> None:
-    """A table that is built anew counts from zero in the kernel, and goes on in the metrics."""
+    """A rebuilt table counts from zero in the kernel, and the metrics go on."""
     node.rank().open("tcp", "::", 29500)
     node.settled()
     assert "timeout" == node.lab.stranger.connect(node.lab.node.ipv4, 29500)
@@ -113,7 +113,7 @@ def test_a_broken_wall_and_a_refused_configuration_show(node: Guarded) -> None:
 
 
 def test_a_repair_is_measured(lab: Lab, tmp_path: Path) -> None:
-    """Another program flushed our table: counted, and timed until the wall stood again."""
+    """Another program flushed our table: counted, and timed until the wall was repaired."""
     with guarded(lab, tmp_path, environment={"VLLMWALL_OWNER": "off"}) as node:
         node.configure(PEERS + METRICS.format(tmp_path / "metrics.sock", tmp_path / "v.prom"))
         node.ask("reload")
@@ -206,7 +206,7 @@ def descriptors(node: Guarded) -> int:
     return len(os.listdir(f"/proc/{node.process.pid}/fd"))  # noqa: PTH208
 
 
-def test_a_hammer_of_scrapes_does_not_make_the_page_anew_each_time(node: Guarded) -> None:
+def test_a_hammer_of_scrapes_does_not_make_a_page_each_time(node: Guarded) -> None:
     """It is made once a second at most: what changed meanwhile shows after that."""
 
     def is_kept() -> bool:
@@ -217,11 +217,11 @@ def test_a_hammer_of_scrapes_does_not_make_the_page_anew_each_time(node: Guarded
 
     assert any(is_kept() for _ in range(5))
     before = get(node)
-    eventually(lambda: get(node) != before or node.ask("reload") is None, "it is made anew")
+    eventually(lambda: get(node) != before or node.ask("reload") is None, "a new page is made")
 
 
 def test_an_address_that_is_taken_is_said_and_costs_nothing_else(lab: Lab, tmp_path: Path) -> None:
-    """The wall stands; status names the problem; the next pass tries again."""
+    """The wall is applied; status names the problem; the next pass tries again."""
     with guarded(lab, tmp_path) as node:
         holder = node.bystander()
         holder.open("tcp", "127.0.0.1", 9837)

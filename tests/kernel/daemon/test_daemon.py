@@ -135,7 +135,7 @@ def listeners(node: Guarded) -> list[dict[str, object]]:
 def test_the_wall_outlives_the_daemon_and_the_next_one_takes_it_over_without_a_gap(
     node: Guarded, number: signal.Signals
 ) -> None:
-    """Stop, crash and upgrade leave the wall standing; a hammer finds no gap at the restart."""
+    """Stop, crash and upgrade leave the wall active; a hammer finds no gap at the restart."""
     node.rank().open("tcp", "::", 29500)
     eventually(lambda: walled(node, 29500), "the stranger is refused")
     done = threading.Event()
@@ -315,7 +315,7 @@ def test_audit_mode_drops_nothing_and_counts(node: Guarded) -> None:
     node.config.write_text('mode = "audit"\n' + PEERS)
     node.ask("reload")
     node.rank().open("tcp", "::", 29500)
-    eventually(lambda: [one["rule"] for one in listeners(node)] == ["active"], "the rule stands")
+    eventually(lambda: [one["rule"] for one in listeners(node)] == ["active"], "the rule is active")
     assert {"open"} == stranger_gets(node, 29500)
     status = node.ask("status")
     assert "audit" == status["mode"]
@@ -375,7 +375,7 @@ def test_a_second_daemon_on_the_same_directory_refuses_to_start(node: Guarded) -
     assert node.ask("status")["safe"] is not None
 
 
-def test_systemd_is_told_ready_only_when_the_wall_stands(lab: Lab, tmp_path: Path) -> None:
+def test_ready_is_sent_only_when_the_wall_is_applied(lab: Lab, tmp_path: Path) -> None:
     """READY=1 after the first pass, a STATUS line, and the watchdog fed by the loop itself."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

@@ -1,4 +1,4 @@
-"""Ready is a daemon whose wall stands, and that a daemon cannot see is no reason to open it."""
+"""A daemon is ready when its wall is applied, and removes no wall because it cannot see."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def node(lab: Lab, tmp_path: Path) -> Guarded:
-    """A node with another user's workload; the daemon that saw it has ended, its wall stands."""
+    """A node with another user's workload; its daemon has ended, its wall is active."""
     made = Guarded(lab, tmp_path)
     made.folder.chmod(0o755)
     job = made.server(8000, user=NOBODY)
@@ -37,8 +37,8 @@ def reached(node: Guarded) -> tuple[str, ...]:
 
 
 @contextmanager
-def told(node: Guarded, without: str) -> Iterator[socket.socket]:
-    """What systemd is told by a daemon that lacks a capability."""
+def messages(node: Guarded, without: str) -> Iterator[socket.socket]:
+    """The messages to systemd of a daemon that lacks a capability."""
     path = node.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(path))
@@ -50,9 +50,9 @@ def told(node: Guarded, without: str) -> Iterator[socket.socket]:
         node.stop()
 
 
-def test_a_blind_daemon_is_ready_and_takes_nothing_away(node: Guarded) -> None:
-    """Systemd would end it again and again; nor does waiting open its eyes. It says so."""
-    with told(node, "sys_ptrace") as systemd:
+def test_a_blind_daemon_is_ready_and_removes_no_rule(node: Guarded) -> None:
+    """A restart or waiting would not help. The status line has the reason."""
+    with messages(node, "sys_ptrace") as systemd:
         said = systemd.recv(4096).decode()
         assert "READY=1\nSTATUS=Unknown: other users' processes cannot be looked into" in said
         node.ask("reload")
@@ -60,9 +60,9 @@ def test_a_blind_daemon_is_ready_and_takes_nothing_away(node: Guarded) -> None:
         assert "Unknown" in str(node.ask("status")["verdict"])
 
 
-def test_who_cannot_read_the_wall_back_is_not_ready(node: Guarded) -> None:
-    """Pass after pass; what stood stands meanwhile, and the status line says why."""
-    with told(node, "net_admin") as systemd:
+def test_a_daemon_that_cannot_read_its_wall_is_not_ready(node: Guarded) -> None:
+    """In every pass. The old wall stays active meanwhile; the status line has the reason."""
+    with messages(node, "net_admin") as systemd:
         said = systemd.recv(4096).decode()
         deadline = time.monotonic() + 7  # what failed is tried again after five seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -81,7 +81,7 @@ def test_a_wall_that_is_down_on_request_is_not_called_guarded(node: Guarded) -> 
     node.start()
     node.ask("down")
     node.stop()
-    with told(node, "sys_boot") as systemd:
+    with messages(node, "sys_boot") as systemd:
         assert "READY=1\nSTATUS=NOT guarded: the walls are down on request" in (
             systemd.recv(4096).decode()
         )

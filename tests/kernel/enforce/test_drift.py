@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.kernel.enforce.test_ownership import ATTACKS, PORT, WATCHED, attack, closed_at, stands
+from tests.kernel.enforce.test_ownership import ATTACKS, PORT, WATCHED, attack, closed_at, is_active
 from tests.support.lab import Host, Lab
 from tests.support.walls import everywhere, wall
 from vllmwall.enforce.nftables.backend import Nftables
@@ -82,7 +82,7 @@ def test_who_did_what_is_told_and_put_right(
     assert touch.what.startswith(deed)
     repair(backend, node)
     assert backend.read_back(node.path) == closed_at(node.path)
-    assert stands(lab)
+    assert is_active(lab)
 
 
 OTHERS = """
@@ -164,7 +164,7 @@ def test_a_wall_flushed_again_and_again_stands(
         assert [touch.what for touch in heard(watch)] == ["deleted the table"]
         repair(backend, node)
         times.append(time.perf_counter() - start)
-    assert stands(lab)
+    assert is_active(lab)
     cuts = statistics.quantiles(times, n=100)
     print(f"flush to whole: p50 {cuts[49] * 1e3:.2f} ms, p99 {cuts[98] * 1e3:.2f} ms")
     assert cuts[98] < _SLOWEST

@@ -74,7 +74,7 @@ def node(lab: Lab) -> Host:
     return lab.node
 
 
-def stands(lab: Lab) -> bool:
+def is_active(lab: Lab) -> bool:
     """By packets: strangers are refused over both families, the peer is not."""
     doors = [(lab.node.ipv4, "timeout"), (lab.node.ipv6, "timeout")]
     return all(lab.stranger.connect(at, PORT) == answer for at, answer in doors) and (
@@ -122,7 +122,7 @@ def test_no_other_program_changes_it(lab: Lab, node: Host, backend: Nftables, co
     assert handles(node) == before
     assert backend.read_back(node.path) == closed_at(node.path)
     assert "owned" == backend.ownership(node.path)
-    assert stands(lab)
+    assert is_active(lab)
 
 
 @pytest.mark.serial
@@ -145,7 +145,7 @@ def test_it_outlives_its_owner_and_is_adopted(lab: Lab, node: Host, backend: Nft
     with other_process(lab, "stay") as owner:
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-        assert stands(lab)
+        assert is_active(lab)
         before = handles(node)
         wanted = closed_at(node.path)
         assert backend.read_back(node.path) == wanted
@@ -156,7 +156,7 @@ def test_it_outlives_its_owner_and_is_adopted(lab: Lab, node: Host, backend: Nft
     assert "owned" == backend.ownership(node.path)
     assert handles(node) == before
     assert 0 == attack(node, "flush ruleset")
-    assert stands(lab)
+    assert is_active(lab)
 
 
 def test_commands_without_a_daemon_leave_it_to_the_next(
@@ -166,7 +166,7 @@ def test_commands_without_a_daemon_leave_it_to_the_next(
     for _ in range(2):
         with other_process(lab):
             pass
-        assert stands(lab)
+        assert is_active(lab)
     wanted = closed_at(node.path)
     backend.apply(node.path, wanted, wanted)
     assert "owned" == backend.ownership(node.path)
@@ -183,7 +183,7 @@ def test_an_owner_that_hangs_is_named(lab: Lab, node: Host, backend: Nftables) -
         with pytest.raises(EnforceError, match=named):
             backend.remove(node.path)
         assert f"(pid {owner.pid})" in backend.ownership(node.path)
-        assert stands(lab)
+        assert is_active(lab)
 
 
 def test_an_orphan_can_be_taken_down(lab: Lab, node: Host, backend: Nftables) -> None:
@@ -201,7 +201,7 @@ def test_a_namespace_release_of_is_adopted_again(lab: Lab, node: Host) -> None:
     wanted = closed_at(node.path)
     backend.apply(node.path, wanted, None)
     backend.release([])
-    assert stands(lab)
+    assert is_active(lab)
     assert not backend.holds(node.path)
     backend.apply(node.path, wanted, wanted)
     assert backend.holds(node.path)
@@ -281,7 +281,7 @@ def test_a_replacement_that_dies_leaves_ports_closed(
     assert backend.read_back(node.path) == closed
     assert "table inet vllmwall\n" == node.run(["nft", "list", "tables"]).stdout
     assert "owned" == backend.ownership(node.path)
-    assert stands(lab)
+    assert is_active(lab)
 
 
 def test_an_adopted_table_has_no_stand_in_left(lab: Lab, node: Host, backend: Nftables) -> None:
@@ -323,7 +323,7 @@ def test_a_change_of_mode_makes_the_table_anew(lab: Lab, node: Host, backend: Nf
     backend.apply(node.path, closed, audit)
     assert backend.read_back(node.path) == closed
     assert "owned" == backend.ownership(node.path)
-    assert stands(lab)
+    assert is_active(lab)
 
 
 class _WithoutReplacement(Nftables):

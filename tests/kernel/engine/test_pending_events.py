@@ -35,7 +35,7 @@ def test_an_api_whose_event_was_not_read_yet_keeps_its_clients(lab: Lab, tmp_pat
 
 
 def test_an_event_may_come_before_its_listener(lab: Lab, tmp_path: Path) -> None:
-    """Linux tells of it first; whoever opens it can lose its processor in between. The port stays
+    """Linux reports it first; its process can lose the processor in between. The port stays
     closed meanwhile, and the backlog is remembered: by that an API on ``[::]`` is one."""
     node = Guarded(lab, tmp_path)
     node.configure(PEERS)

@@ -48,10 +48,10 @@ def refuse(keeper: Reconciler, times: int) -> None:
     keeper.backend.refusals = times
 
 
-def test_a_refused_change_leaves_what_stood_and_is_said_loudly(
+def test_a_refused_change_leaves_the_old_wall_and_is_logged(
     node: Guarded, rank: Program, keeper: Reconciler
 ) -> None:
-    """Three refusals in a row: the old wall stands, log and status tell, the next pass repairs."""
+    """Three refusals in a row: the old wall stays, log and status report it, the next repairs."""
     rank.open("tcp", "::", 29500)
     keeper.full_pass()
     rank.open("tcp", "::", 29501)
@@ -73,7 +73,7 @@ def test_a_refused_change_leaves_what_stood_and_is_said_loudly(
 def test_the_last_try_rebuilds_the_whole_wall(
     node: Guarded, rank: Program, keeper: Reconciler
 ) -> None:
-    """A difference is only as good as our memory of what stands."""
+    """A difference is only as good as our memory of the active wall."""
     rank.open("tcp", "::", 29500)
     keeper.full_pass()
     assert isinstance(keeper.backend, Refusing)

@@ -105,7 +105,7 @@ def test_a_rollback_during_its_reload_restores_the_configuration(node: Guarded) 
 
 
 def test_the_shell_that_asked_may_die(node: Guarded) -> None:
-    """A lost ssh connection takes the shell and its children along, and not the way back."""
+    """A lost ssh connection ends the shell and its children, and not the rollback."""
     without_peers(node)
     shell = subprocess.Popen(
         ["sh", "-c", '"$@"; sleep 60', "sh", *command(node, "reload", "--confirm", "3s")],
@@ -122,7 +122,7 @@ def test_the_shell_that_asked_may_die(node: Guarded) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "hung"])
 def test_the_daemon_may_die_before_the_time_is_over(node: Guarded, number: signal.Signals) -> None:
-    """Then what was put up on trial comes down without it."""
+    """Then the walls on trial are removed without it."""
     vllmwall(node, "down")
     vllmwall(node, "up", "--confirm", "4s")
     assert "timeout" == stranger(node)

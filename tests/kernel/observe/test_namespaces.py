@@ -1,4 +1,4 @@
-"""The way into a network namespace, when those whom events name end at once."""
+"""The way into a network namespace, when the processes of its events end at once."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.kernel.enforce.test_ownership import PORT, WATCHED, closed_at, stands
+from tests.kernel.enforce.test_ownership import PORT, WATCHED, closed_at, is_active
 from tests.support.hammer import hammer
 from tests.support.lab import Host, Lab
 from vllmwall.enforce.nftables.backend import Nftables
@@ -231,7 +231,7 @@ def place(lab: Lab) -> Place:
     return Place(lab.node)
 
 
-def test_the_wall_stands_through_their_lives(
+def test_the_wall_stays_active_through_their_lives(
     lab: Lab, place: Place, twin: Place, story: Story
 ) -> None:
     """Under a hammer no step of theirs opens the port; their rules are as without us."""
@@ -251,7 +251,7 @@ def test_the_wall_stands_through_their_lives(
     assert story.states <= len(states)  # they did something
     assert any(states)
     assert "open" == lab.stranger.connect(twin.host.ipv4, PORT)  # theirs would let it in
-    assert stands(lab)
+    assert is_active(lab)
 
 
 def test_without_an_owner_only_a_flush_touches_the_wall(
@@ -269,4 +269,4 @@ def test_without_an_owner_only_a_flush_touches_the_wall(
         if touches:
             backend.apply(place.host.path, closed, backend.read_back(place.host.path))
         assert twin.rules() == place.rules()
-        assert stands(lab)
+        assert is_active(lab)

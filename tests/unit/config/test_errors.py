@@ -1,4 +1,4 @@
-"""What is refused, and how it is said: file, line, key, the value, and what is allowed."""
+"""Errors of a configuration: file, line, key, the value, and what is allowed."""
 
 from __future__ import annotations
 

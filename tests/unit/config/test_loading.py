@@ -1,4 +1,4 @@
-"""What a configuration means: defaults, values, and the merging of several files."""
+"""The meaning of a configuration: defaults, values, and the merging of several files."""
 
 from __future__ import annotations
 

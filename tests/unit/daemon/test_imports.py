@@ -1,4 +1,4 @@
-"""What the daemon's process imports, and what it must not: it stays in memory for its life."""
+"""The daemon's imports, and those that it must avoid: they stay in memory for its life."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Changed(daemon.Daemon):
 
 
 def test_a_pass_that_fails_by_a_bug_is_logged_and_tried_again(tmp_path: Path) -> None:
-    """The walls that stand stay, and so does the daemon."""
+    """The active walls stay, and so does the daemon."""
     done = ran(FAILING, tmp_path)
     assert done.returncode == 0, done.stderr
     failed = [json.loads(line) for line in done.stderr.splitlines() if '"pass_failed"' in line]

@@ -82,7 +82,7 @@ def test_a_guard_stands_in_every_namespace_of_its_workload() -> None:
 
 
 def test_what_is_left_of_the_dead_counts_for_nothing() -> None:
-    """A process that is gone, or whose namespace nobody knows, guards nothing."""
+    """A process that is gone, or whose namespace is unknown, guards nothing."""
     nothing = Guarding()
     assert nothing == decided()
     assert nothing == decided(process(WORKER, UNIT, namespace=0))
@@ -201,7 +201,7 @@ def test_what_is_armed_waits_for_its_outsider_to_go() -> None:
 
 
 def test_what_is_armed_and_not_there_is_left_out() -> None:
-    """The unit has not started yet; the others stand."""
+    """The unit has not started yet; the others are active."""
     armed = {"/system.slice/later.service": frozenset({HERE}), UNIT: frozenset({HERE})}
     assert {HERE: {Guard(2, 11)}} == decided(armed=armed, members=()).guards
 

@@ -1,4 +1,4 @@
-"""Whose listeners may be an API in lockdown, and what lockdown makes of a wall."""
+"""The listeners that may be an API in lockdown, and lockdown's changes to a wall."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_in_lockdown_root_may_and_another_user_may_not() -> None:
 def test_a_configured_system_unit_may_open_an_api_and_no_cgroup_that_borrows_its_name(
     cgroup: str, expected: Role
 ) -> None:
-    """Below a unit, whoever runs there names cgroups as he likes."""
+    """Below a unit its user chooses the cgroups' names."""
     assert role(replace(BASE, api_units=("vllm@*.service",)), cgroup) is expected
 
 
@@ -101,7 +101,7 @@ IN_USE = InUse(
         ("2001:db8::/32", False, False),
     ],
 )
-def test_whom_a_ban_may_hit(network: str, never: bool, forced: bool) -> None:
+def test_networks_that_may_be_banned(network: str, never: bool, forced: bool) -> None:
     """This host and everyone never; peers and who is connected by force."""
     one = ip_network(network)
     assert (why_never(one, IN_USE) is not None, why_not(one, IN_USE) is not None) == (never, forced)

@@ -1,4 +1,4 @@
-"""What holds whatever the input: arbitrary nodes, nasty names, shared ports, mapped addresses."""
+"""Invariants for any input: arbitrary nodes, nasty names, shared ports, mapped addresses."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_a_public_rule_belongs_to_an_api(
 def test_failsafe_ports_are_in_no_wall(
     recognition: Recognition, policy: Policy, peers: tuple[Network, ...]
 ) -> None:
-    """Nobody is locked out, whoever listens there."""
+    """No operator is locked out, whatever listens there."""
     for wall in decide(recognition, policy, peers).walls.values():
         assert policy.failsafe.isdisjoint((rule.proto, rule.port) for rule in wall.entries)
 

@@ -1,4 +1,4 @@
-"""What a blind daemon takes from the wall that stands."""
+"""Rules that a blind daemon retains from the active wall."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ API = WallEntry(4, Proto.TCP, 8000, ("public",), note="api job")
 EMPTY = Wall(1, frozenset(), PEERS)
 
 
-def test_what_stands_stays() -> None:
-    """Nobody takes it away who does not see what it is for."""
+def test_active_rules_are_retained() -> None:
+    """A daemon that does not see a rule's purpose does not remove it."""
     standing = replace(EMPTY, entries=frozenset({STORE, API}))
     assert {STORE, API} == with_retained(EMPTY, standing, Policy({})).entries
     assert with_retained(EMPTY, None, Policy({})) == EMPTY

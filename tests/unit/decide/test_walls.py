@@ -1,4 +1,4 @@
-"""Who may connect to what: one rule of the product a test."""
+"""The audience of each listener: one rule of the product a test."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_single_address_beside_a_wildcard_has_its_own_entry() -> None:
 def test_the_strictest_of_a_shared_socket_wins(
     first: tuple[str, ...], second: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    """SO_REUSEPORT: whoever gets in reaches both, so the one that lets fewer in decides.
+    """SO_REUSEPORT: a client that gets in reaches both, so the stricter audience decides.
 
     `six` holds IPv6 networks only: of IPv4, where the port is, it lets nobody in.
     """

@@ -1,4 +1,4 @@
-"""What is guarded as soon as it is made, and what of it is remembered."""
+"""Cgroups that are guarded as soon as they are made, and the memory of them."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_unit_is_remembered_over_a_restart(file: Path) -> None:
          "zeros", "infinity", "deep"],
 )  # fmt: skip
 def test_garbage_is_nothing_remembered(file: Path, text: str) -> None:
-    """A crash can leave anything in the file; the daemon starts all the same, and writes anew."""
+    """A crash can leave anything in the file; the daemon starts all the same and rewrites it."""
     file.write_text(text)
     armed = Armed({HOME}, file)
     assert {SLICE: {HOME}} == armed.expected(())

@@ -88,7 +88,7 @@ def test_audit_and_enforce_are_counted_apart() -> None:
     ledger = Ledger(0.0)
     for mode in Mode:
         ledger.take((1, mode), counters(refusal(1)), 1.0, lambda _: NCCL)
-    assert {Mode.AUDIT, Mode.ENFORCE} == {knock.mode for knock in ledger.records}
+    assert {Mode.AUDIT, Mode.ENFORCE} == {key.mode for key in ledger.records}
 
 
 def test_what_is_old_or_elsewhere_is_forgotten() -> None:

@@ -1,4 +1,4 @@
-"""Whom a configuration may come from: who can write it decides who gets in."""
+"""Trusted files: a user who can write the configuration decides who may connect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sock_diag tells about real sockets of this very process."""
+"""The answers of sock_diag about real sockets of this very process."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_a_cgroup_is_told_before_anything_is_in_it(trace: TraceEvents) -> None:
 
 
 def test_dropped_events_are_counted(trace: TraceEvents) -> None:
-    """Whoever is told that events were lost looks at everything anew."""
+    """After lost events everything is read again."""
     assert trace.lost() == 0
     trace._write("buffer_size_kb", "4")
     with socket.socket() as listening:

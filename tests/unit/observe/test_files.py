@@ -95,7 +95,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 
 
 def test_rays_port_files_are_read(tmp_path: Path) -> None:
-    """Ray's random ports stand in its session directory and nowhere else."""
+    """Ray's random ports are in its session directory and nowhere else."""
     session = tmp_path / "session_2026-01-01_1"
     session.mkdir()
     (session / "gcs_server_port_abc").write_text("6379\n")

@@ -1,4 +1,4 @@
-"""Who holds a socket: real processes, real descriptors."""
+"""The owners of sockets: real processes, real descriptors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_new_socket_of_a_process_that_was_read_before_is_found() -> None:
         assert (os.getpid(),) == found[inode_of(later)]
 
 
-def test_a_reused_pid_is_read_anew(listening: socket.socket) -> None:
+def test_a_reused_pid_is_read_again(listening: socket.socket) -> None:
     """What the dead process held is not the new one's."""
     index = OwnerIndex()
     index.update({inode_of(listening)}, {os.getpid(): "old"})

@@ -16,7 +16,7 @@ from vllmwall.observe import Observer
 def test_another_boxs_backlog_is_not_ours(
     monkeypatch: pytest.MonkeyPatch, told: int, believed: int | None
 ) -> None:
-    """Whoever listens at our API's port on the same machine must not make it look like no API."""
+    """A process at our API's port on the same machine must not make it look like no API."""
     monkeypatch.setattr(observe, "in_first_pid_namespace", lambda: False)
     observer = Observer(frozenset({inode_of(OWN)}))
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:

@@ -1,4 +1,4 @@
-"""Who cannot see others' processes says so."""
+"""A daemon that cannot see others' processes reports it."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_totals(record_property: Callable[[str, object], None]) -> None:
 DEFAULTS = {
     5557, 5558, 5600, 6379, 8000, 8265, 10001, 29000, 29500, 30000, 44217, 44227, 52365,
 }  # fmt: skip
-"""Ports that are defaults of the software, and stand on no command line."""
+"""Ports that are defaults of the software, and are on no command line."""
 
 Change = Callable[[Node], Node]
 

@@ -337,7 +337,7 @@ def test_engine_in_process_is_known_by_its_library() -> None:
 
 
 def test_custom_title_prefix_and_old_titles() -> None:
-    """VLLM_PROCESS_NAME_PREFIX changes what stands before the colons."""
+    """VLLM_PROCESS_NAME_PREFIX changes the text before the colons."""
     for title in ("mine::EngineCore_DP0", "VLLM::DPEngineCore_1", "VLLM::Worker"):
         found = seen(renamed(11, title, 1), tcp(40000, HOST, 11, backlog=-1))
         assert roles(found) == {40000: "gloo"}, title
