@@ -24,9 +24,8 @@ def of_audience(files: Iterable[Path], role: Role) -> str:
     listed = list(files)
     for key in (role.value, "default"):
         for file in reversed(listed):
-            for path, line in _lines(file).items():
-                if path == ("policy", key):
-                    return f"{file}:{line} [policy] {key}"
+            if line := _read(file)[1].get(("policy", key)):
+                return f"{file}:{line} [policy] {key}"
         if role is Role.API:
             break  # a default opens nothing and closes no API: `Config.policy`
     return "by default: no configuration file names it"
@@ -35,10 +34,10 @@ def of_audience(files: Iterable[Path], role: Role) -> str:
 def of_network(files: Iterable[Path], table: KeyPath, network: Network) -> str:
     """The place of a network in a list (``peers.cidrs``, ``groups.NAME``); empty: not found."""
     for file in files:
-        tree = _tree(file)
+        tree, lines = _read(file)
         for index, text in enumerate(_list(tree, table)):
             if _is_network(text, network):
-                line = _lines(file).get((*table, index))
+                line = lines.get((*table, index))
                 return f"{file}:{line}" if line else str(file)
     return ""
 
@@ -57,18 +56,10 @@ def _list(tree: Mapping[str, object], table: KeyPath) -> Iterator[object]:
     yield from found if isinstance(found, list) else ()
 
 
-def _tree(file: Path) -> Mapping[str, object]:
-    try:
-        tree: Mapping[str, object] = loads(file.read_text())
-    except (OSError, UnicodeDecodeError, TOMLDecodeError):
-        return {}
-    return tree
-
-
-def _lines(file: Path) -> Mapping[KeyPath, int]:
+def _read(file: Path) -> tuple[Mapping[str, object], Mapping[KeyPath, int]]:
+    """The values of a file, and their lines."""
     try:
         text = file.read_text()
-        loads(text)
+        return loads(text), lines_of(text)
     except (OSError, UnicodeDecodeError, TOMLDecodeError):
-        return {}
-    return lines_of(text)
+        return {}, {}
