@@ -23,7 +23,7 @@ from vllmwall.api.explain.answer import (
     worst,
 )
 from vllmwall.api.explain.firewalls import forwarded, settled
-from vllmwall.api.explain.reasons import Case, WallFacts, judged
+from vllmwall.api.explain.reasons import WallFacts, judged
 from vllmwall.api.explain.targets import Probe, Question, labelled, probes
 from vllmwall.config import load
 from vllmwall.config.origins import of_audience, of_network
@@ -128,18 +128,7 @@ class _Known:
 def _answer(known: _Known, probe: Probe, published: PublishedPort | None) -> Answer:
     keeper, packet, target = known.keeper, probe.packet, probe.target
     wall = _wall(known, probe) if probe.exists and not published else WallFacts("unknown")
-    case = Case(
-        probe.namespace,
-        target.proto,
-        packet.source,
-        packet.destination,
-        target.port,
-        wall,
-        target.listener,
-        here=packet.interface == "lo",
-        published=published,
-    )
-    verdict, reason = judged(case)
+    verdict, reason = judged(probe, wall, published)
     return Answer(
         verdict=verdict,
         wall=wall.verdict,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vllmwall.api.explain.answer import ExplainVerdict, WallVerdict
+from vllmwall.api.explain.targets import Probe
 from vllmwall.enforce.evaluator import Meaning, Step
-from vllmwall.model import NODE, PUBLIC, Address, Listener, Proto
+from vllmwall.model import NODE, PUBLIC
 from vllmwall.observe.other_firewalls import PublishedPort
 
 _ACCEPTED = {
@@ -51,42 +52,29 @@ class WallFacts:
         return self.way[-1] if self.way else None
 
 
-@dataclass(frozen=True)
-class Case:
-    """One packet. ``here``: the source is this host itself. ``published``: NAT forwards the port
-    before the wall sees the packet."""
-
-    namespace: str
-    proto: Proto
-    source: Address
-    destination: Address
-    port: int
-    wall: WallFacts
-    listener: Listener | None
-    here: bool = False
-    published: PublishedPort | None = None
-
-
-def judged(case: Case) -> tuple[ExplainVerdict, str]:
-    """Open or closed for this source, and why."""
-    wall, listener = case.wall, case.listener
-    if case.published is not None:
-        to = case.published.to
-        return "unknown", f"{case.published.by} forwards it to {to}: explain that port instead"
-    if listener is not None and listener.is_loopback and not case.here:
+def judged(
+    probe: Probe, wall: WallFacts, published: PublishedPort | None = None
+) -> tuple[ExplainVerdict, str]:
+    """Open or closed for this source, and why. ``published``: NAT forwards the port before the
+    wall sees the packet."""
+    listener = probe.target.listener
+    if published is not None:
+        to = published.to
+        return "unknown", f"{published.by} forwards it to {to}: explain that port instead"
+    if listener is not None and listener.is_loopback and probe.packet.interface != "lo":
         return "closed", "it is bound to loopback: no packet from another host reaches it"
-    if listener is not None and case.source.version != case.destination.version:
-        return "closed", f"it listens at {listener.where}: not for IPv{case.source.version}"
+    if listener is not None and not probe.exists:
+        return "closed", f"it listens at {listener.where}: not for IPv{probe.packet.family}"
     if wall.verdict in ("drop", "reject"):
         return "closed", _refused(wall)
     if listener is None:
-        return "closed", _not_listening(case)
+        return "closed", _not_listening(probe, wall)
     if wall.verdict == "unknown":
         return "unknown", f"the wall cannot be evaluated: {wall.why}"
     if wall.verdict == "depends":
         return "depends", "a limit decides, by the recent connections of this source"
     if wall.verdict == "none":
-        return "open", f"no wall is active in {case.namespace}"
+        return "open", f"no wall is active in {probe.namespace}"
     return "open", _accepted(wall)
 
 
@@ -135,9 +123,10 @@ def _refused(wall: WallFacts) -> str:
     return f"the source is not in its audience{audience}"
 
 
-def _not_listening(case: Case) -> str:
-    where = f"no socket listens at {case.proto.value} port {case.port} in {case.namespace}"
-    return f"{where}; the wall would accept the packet" if case.wall.verdict == "accept" else where
+def _not_listening(probe: Probe, wall: WallFacts) -> str:
+    port = f"{probe.target.proto.value} port {probe.target.port}"
+    where = f"no socket listens at {port} in {probe.namespace}"
+    return f"{where}; the wall would accept the packet" if wall.verdict == "accept" else where
 
 
 def _named(audience: tuple[str, ...]) -> str:

@@ -10,7 +10,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from vllmwall.api.explain.reasons import Case, WallFacts, judged
+from vllmwall.api.explain.reasons import WallFacts, judged
+from vllmwall.api.explain.targets import Probe, Target
 from vllmwall.enforce.evaluator import Packet, Socket, Step, evaluate, read_table
 from vllmwall.enforce.nftables import ruleset
 from vllmwall.model import Guard, Limits, Listener, Mode, Proto, Wall, WallEntry
@@ -57,7 +58,7 @@ PUBLIC = "everyone may connect: its audience is public"
 
 def case(
     wall: Wall, source: str, port: int, socket: Socket | None = OTHER, *, text: str = ""
-) -> Case:
+) -> tuple[Probe, WallFacts]:
     """One packet to a listener at that port; no socket: no listener. ``text``: the table."""
     cgroups = {guard: str(guard.id) for guard in wall.guards}
     table = read_table(text or ruleset.table(wall, cgroups).listing())
@@ -72,16 +73,9 @@ def case(
     )
     found = evaluate(table, packet)
     audience = next((one.audience for one in wall.entries if one.port == port), None)
-    return Case(
-        "host",
-        Proto.TCP,
-        packet.source,
-        packet.destination,
-        port,
-        WallFacts(found.verdict.value, found.way, audience=audience),
-        Listener(7, Proto.TCP, port, ip_address("0.0.0.0")) if socket else None,
-        here=source == NODE,
-    )
+    listener = Listener(7, Proto.TCP, port, ip_address("0.0.0.0")) if socket else None
+    probe = Probe("host", Target(7, Proto.TCP, port, listener), packet)
+    return probe, WallFacts(found.verdict.value, found.way, audience=audience)
 
 
 _DECIDED = [
@@ -200,14 +194,14 @@ def test_the_reason_is_that_of_the_rule_that_decides(
 ) -> None:
     """Peers, strangers, bans, guards, failsafe ports, lockdown, limits, audit mode, this host."""
     wall, source, port, socket, verdict, reason = row
-    assert (verdict, reason) == judged(case(wall, source, port, socket))
+    assert (verdict, reason) == judged(*case(wall, source, port, socket))
 
 
 def test_a_closed_port_without_a_listener_says_so() -> None:
     """Where the wall answers nothing itself; the packet would pass."""
     wall = replace(DEFAULT, answering=False)
     reason = "no socket listens at tcp port 7000 in host; the wall would accept the packet"
-    assert ("closed", reason) == judged(case(wall, STRANGER, FREE, None))
+    assert ("closed", reason) == judged(*case(wall, STRANGER, FREE, None))
 
 
 @pytest.mark.parametrize(
@@ -221,22 +215,22 @@ def test_a_rule_that_is_not_ours_is_named(rule: str, verdict: str, reason: str) 
     """Another program added it to our table; the rest keeps its meaning."""
     first = '\t\tiif "lo" accept\n'
     text = ruleset.table(DEFAULT).listing().replace(first, f"{first}\t\t{rule}\n")
-    assert (verdict, reason.format(rule)) == judged(case(DEFAULT, STRANGER, FREE, text=text))
-    assert ("open", TRUSTED) == judged(case(DEFAULT, PEER, INTERNAL, text=text))
+    assert (verdict, reason.format(rule)) == judged(*case(DEFAULT, STRANGER, FREE, text=text))
+    assert ("open", TRUSTED) == judged(*case(DEFAULT, PEER, INTERNAL, text=text))
 
 
 def test_a_policy_that_is_not_ours_is_named() -> None:
     """Our base chain accepts what no rule matches."""
     text = ruleset.table(DEFAULT).listing().replace("policy accept", "policy drop")
     reason = "a policy of another program drops it: input: policy drop"
-    assert ("closed", reason) == judged(case(DEFAULT, STRANGER, FREE, text=text))
+    assert ("closed", reason) == judged(*case(DEFAULT, STRANGER, FREE, text=text))
 
 
 def test_a_dormant_table_is_named() -> None:
     """It is there, and the kernel applies none of its rules."""
     text = ruleset.table(DEFAULT).listing().replace("{\n", "{\n\tflags dormant\n", 1)
     reason = "the table of the wall is inactive: flags dormant"
-    assert ("open", reason) == judged(case(DEFAULT, STRANGER, INTERNAL, text=text))
+    assert ("open", reason) == judged(*case(DEFAULT, STRANGER, INTERNAL, text=text))
 
 
 @pytest.mark.parametrize(
@@ -274,5 +268,11 @@ def test_facts_beside_the_wall_decide_too(
     change: dict[str, object], verdict: str, reason: str
 ) -> None:
     """The socket's address and family, a wall that is missing or unreadable, NAT."""
-    made = replace(case(DEFAULT, STRANGER, INTERNAL), **change)  # type: ignore[arg-type]
-    assert (verdict, reason) == judged(made)
+    probe, wall = case(DEFAULT, STRANGER, INTERNAL)
+    target = replace(probe.target, listener=change.get("listener", probe.target.listener))
+    packet = replace(probe.packet, source=change.get("source", probe.packet.source))
+    found = change.get("wall", wall)
+    assert isinstance(found, WallFacts)
+    published = change.get("published")
+    assert published is None or isinstance(published, PublishedPort)
+    assert (verdict, reason) == judged(Probe("host", target, packet), found, published)
