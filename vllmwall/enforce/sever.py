@@ -73,12 +73,6 @@ def sever(path: str, wall: Wall, new_bans: Collection[Network] | None = None) ->
     return run_in(path, here)
 
 
-def refused(wall: Wall, connection: Connection) -> Refusing | None:
-    """The entry or ban by which the rules drop the packets that come on this connection; None:
-    they pass. Pure: the chains of `ruleset`, in their order."""
-    return _Verdicts(wall).refused(connection)
-
-
 def reset_all(diag: socket.socket, connections: Iterable[Connection]) -> Severed:
     """Reset these. One that has ended meanwhile is none of them. Raises OSError."""
     done: list[Connection] = []
@@ -105,7 +99,7 @@ def _found(
     diag: socket.socket, route: socket.socket, wall: Wall, ports: set[int]
 ) -> Iterator[Connection]:
     """The connections at these ports that the wall refuses. Most share their ends with many."""
-    verdicts = _Verdicts(wall)
+    verdicts = Verdicts(wall)
     known: dict[bytes, Refusing | None] = {}
     for handle, uid in handles(diag, ports):
         key = ends(handle)
@@ -118,8 +112,8 @@ def _found(
             yield decoded(handle, uid, refusing)
 
 
-class _Verdicts:
-    """A wall, arranged for many questions."""
+class Verdicts:
+    """The chains of `ruleset`, in their order, arranged for many questions. Pure."""
 
     def __init__(self, wall: Wall) -> None:
         self._enforced = wall.mode is Mode.ENFORCE
@@ -133,6 +127,8 @@ class _Verdicts:
         self._failsafe = wall.failsafe
 
     def refused(self, connection: Connection) -> Refusing | None:
+        """The entry or ban by which the rules drop the packets that come on this connection;
+        None: they pass."""
         if connection.here or not self._enforced:
             return None
         ban = self._banned.holding(connection.remote)

@@ -20,7 +20,7 @@ from tests.support.lab import NODE, PEER, STRANGER, Host, Lab
 from tests.support.strategies import on_one_network
 from vllmwall.cidr import merged
 from vllmwall.enforce.nftables.backend import Nftables
-from vllmwall.enforce.sever import refused, sever
+from vllmwall.enforce.sever import Verdicts, sever
 from vllmwall.linux.connections import Connection
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Network, Proto, Wall, WallEntry
@@ -147,7 +147,7 @@ def test_the_kernel_refuses_what_refused_says_and_sever_resets_just_that(
         made = dict(_connected(stage, tried, held))
         assert set(made) == _answered(made, set(made))
         backend.apply(node.path, wanted, None)
-        expected = {client for client in made if refused(wanted, made[client])}
+        expected = {client for client in made if Verdicts(wanted).refused(made[client])}
         event("some refused" if expected else "all through")
         through = _answered(made, set(made) - expected)
         assert _shown(made, set(made) - expected) == _shown(made, through)

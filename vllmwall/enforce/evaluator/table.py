@@ -19,7 +19,6 @@ from vllmwall.enforce.nftables.readback import read_wall, skeleton
 from vllmwall.model import Wall
 
 _HEAD = re.compile(r"table (?P<name>\S+ \S+) \{")
-_ELEMENT = re.compile(r'(?:[^,"]|"[^"]*")+')
 _COMMENT = re.compile(r' (?:# .*|comment "[^"]*")$')
 _BASE = re.compile(
     r"type (?P<type>\w+) hook (?P<hook>\w+) priority (?P<priority>[^;]+); policy (?P<policy>\w+);"
@@ -149,8 +148,7 @@ def _elements(block: Block) -> Elements:
             continue
         if line not in ("auto-merge", "counter") and not line.startswith(_HARMLESS):
             raise NotUnderstoodError(f"{block.kind} {block.name}", line)
-    texts = (" ".join(text.split()) for text in _ELEMENT.findall(block.elements))
-    return Elements(block.name, block.kind, tuple(text for text in texts if text))
+    return Elements(block.name, block.kind, block.elements)
 
 
 def without_comment(text: str) -> str:

@@ -52,11 +52,8 @@ class Nftables(Backend):
 
     def read_back(self, path: str) -> Wall | None:
         """The actual wall, read from the kernel now; None: no table of ours."""
-        try:
-            text = self._library.show(path, _SHOW_TABLE)
-        except NotThereError:
-            return None
-        return read_wall(text.replace(_ORPHAN, "\n", 1), inode_of(path), self._adjust)
+        text = self.listed(path).replace(_ORPHAN, "\n", 1)
+        return read_wall(text, inode_of(path), self._adjust) if text else None
 
     def listed(self, path: str) -> str:
         """Our table as the kernel holds it, in nft's words, for `evaluation`; empty: none."""

@@ -14,6 +14,7 @@ from vllmwall.enforce.nftables.syntax import SYN
 
 _BLOCK = re.compile(r"^\t(\w+) (\S+) \{(?: #.*)?\n(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
 _ELEMENTS = "\t\telements = {"
+_ELEMENT = re.compile(r'[^,"]+(?:"[^"]*"[^,"]*)*')
 
 # Versions of nft write it in one way or the other.
 _SYN = re.compile(
@@ -44,12 +45,18 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Block:
-    """A set, map or chain. ``elements`` is the text between the braces of its elements."""
+    """A set, map or chain. ``filled`` is the text between the braces of its elements."""
 
     kind: str
     name: str
     lines: tuple[str, ...]
-    elements: str
+    filled: str
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Its elements as nft prints them."""
+        texts = map(str.strip, _ELEMENT.findall(self.filled))
+        return tuple(text for text in texts if text)
 
 
 @dataclass(frozen=True)

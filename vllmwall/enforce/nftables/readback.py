@@ -110,10 +110,8 @@ def skeleton(wall: Wall) -> Wall:
 
 
 def _elements(listing: Listing, title: str) -> tuple[str, ...]:
-    """The elements of a set or map, where no comma is inside one: no note of ours has any."""
-    block = listing.blocks.get(title)
-    parts = block.elements.split(",") if block else ()
-    return tuple(part.strip() for part in parts if part.strip())
+    """The elements of a set or map; none where it does not exist."""
+    return listing.blocks[title].elements if title in listing.blocks else ()
 
 
 def _guards(listing: Listing, strange: list[str]) -> Iterator[Guard]:
@@ -192,13 +190,13 @@ def _key(found: re.Match[str]) -> _Key:
 
 
 def _networks(listing: Listing, strange: list[str]) -> dict[str, tuple[Network, ...]]:
-    found: dict[str, list[Network]] = {}
-    for title in listing.blocks:
-        named = read_set_name(title.removeprefix("set "))
-        if named is None:
-            continue
-        found.setdefault(named[0], []).extend(_networks_of(listing, title, strange))
-    return {name: merged(networks) for name, networks in found.items()}
+    """By name, merged: the set of IPv4 comes before that of IPv6."""
+    found: dict[str, tuple[Network, ...]] = {}
+    for title in sorted(listing.blocks):
+        if named := read_set_name(title.removeprefix("set ")):
+            networks = _networks_of(listing, title, strange)
+            found[named[0]] = (*found.get(named[0], ()), *networks)
+    return found
 
 
 def _networks_of(listing: Listing, title: str, strange: list[str]) -> tuple[Network, ...]:
@@ -279,7 +277,7 @@ def _wrongly_trusted(listing: Listing, wall: Wall) -> Iterator[str]:
     for family in (4, 6):
         title, strange = f"set {trusted_set(family)}", list[str]()
         found = {*_networks_of(listing, title, strange)}
-        ours = {one for one in merged(ruleset.trusted(wall)) if one.version == family}
+        ours = {one for one in ruleset.trusted(wall) if one.version == family}
         yield from strange
         yield from (f"{title}: {one} is missing" for one in sorted(map(str, ours - found)))
         yield from (f"{title}: {one} is not ours" for one in sorted(map(str, found - ours)))
