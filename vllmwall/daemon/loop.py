@@ -32,13 +32,7 @@ from vllmwall.engine.changes import PassChanges, log_change, log_modification
 from vllmwall.engine.event_handlers import follow, late_reactions
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.event_log import EventLog
-from vllmwall.engine.facts import (
-    ConfigFacts,
-    ConfigProblem,
-    DaemonFacts,
-    ModificationFacts,
-    PassFacts,
-)
+from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, PassFacts
 from vllmwall.engine.log import Logger, configure
 from vllmwall.engine.options import Options
 from vllmwall.engine.saved_wall import SavedWall
@@ -339,10 +333,9 @@ class Daemon:
             return
         name = self._name(namespace)
         for one in commits:
-            made = ModificationFacts(time.time(), name, one.pid, one.command, one.what)
+            made = log_modification(self.log, name, one)
             newest = (*self.state.daemon.modifications, made)[-_MODIFICATIONS_KEPT:]
             self.state.daemon = replace(self.state.daemon, modifications=newest)
-            log_modification(self.log, name, one)
         if commits and not self.reconciler.down:
             self.log(EventKey.WALL_REPAIRED, namespace=name)
 

@@ -6,12 +6,14 @@ it has none or the rule lets everyone in.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from vllmwall.enforce.apply import Change
 from vllmwall.enforce.nftables.notifications import Touch
 from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.facts import ModificationFacts
 from vllmwall.engine.log import Logger
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.model import (
@@ -132,15 +134,11 @@ def log_change(log: Logger, namespace: str, change: Change) -> None:
         )
 
 
-def log_modification(log: Logger, namespace: str, commit: Touch) -> None:
-    """Log a commit of another program that modified our table."""
-    log(
-        EventKey.TABLE_MODIFIED,
-        namespace=namespace,
-        pid=commit.pid,
-        command=commit.command,
-        what=commit.what,
-    )
+def log_modification(log: Logger, namespace: str, commit: Touch) -> ModificationFacts:
+    """Log a commit of another program that modified our table; as facts for the status."""
+    pid, command, what = commit.pid, commit.command, commit.what
+    log(EventKey.TABLE_MODIFIED, namespace=namespace, pid=pid, command=command, what=what)
+    return ModificationFacts(time.time(), namespace, pid, command, what)
 
 
 def _ports(entries: Iterable[WallEntry]) -> set[str]:

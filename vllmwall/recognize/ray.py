@@ -113,21 +113,21 @@ def label_listener(context: ListenerContext) -> Label:
     if context.is_unix:
         return unknown(context)
     part = context.tree.claim_of(context.owner).part
-    return _LABELS.get(part, _worker)(context)
+    return _ONE_ROLE.get(part) or _LABELS.get(part, _worker)(context)
 
 
 def _flags(tree: WorkloadTree, pid: int) -> Flags:
     return read_flags(tree.candidate(pid).command.args, _KNOWN)
 
 
-def _session_says(context: ListenerContext, kind: str) -> bool:
+def _session_has(context: ListenerContext, kind: str) -> bool:
     sessions = context.tree.ray_sessions
     return any(context.listener.port in session.ports.get(kind, ()) for session in sessions)
 
 
 def _gcs(context: ListenerContext) -> Label:
     port = context.listener.port
-    if _session_says(context, "gcs_server_port"):
+    if _session_has(context, "gcs_server_port"):
         return label(Role.RAY_GCS, 0.99, ("session-file", f"gcs_server_port {port}"))
     if port == context.tree.once(_flags, context.owner).number("gcs-server-port"):
         return label(Role.RAY_GCS, 0.99, ("flag", f"gcs_server_port {port}"))
@@ -176,7 +176,7 @@ def _agent(context: ListenerContext) -> Label:
     """The dashboard agent: by session file, flag, backlog, and last by address."""
     flags, listener = context.tree.once(_flags, context.owner), context.listener
     for role, file, flag, _ in _AGENT_PORTS:
-        if _session_says(context, file):
+        if _session_has(context, file):
             return label(role, 0.97, ("session-file", f"{file} {listener.port}"))
         if listener.port == flags.number(flag):
             return label(role, 0.97, ("flag", f"{flag} {listener.port}"))
@@ -200,18 +200,6 @@ def _agent_by_address(listener: Listener) -> Label:
     if listener.address is not None and listener.address.version == 6:
         return label(Role.RAY_DASHBOARD_AGENT_GRPC, 0.7, evidence)
     return label(Role.RAY_METRICS_EXPORT, 0.7, evidence)
-
-
-def _runtime_env_agent(context: ListenerContext) -> Label:
-    return label(Role.RAY_RUNTIME_ENV_AGENT, 0.95, ("title", "RuntimeEnvAgent"))
-
-
-def _monitor(context: ListenerContext) -> Label:
-    return label(Role.RAY_METRICS, 0.95, ("tree", "autoscaler monitor"))
-
-
-def _client_server(context: ListenerContext) -> Label:
-    return label(Role.RAY_CLIENT_SERVER, 0.95, ("tree", "ray.util.client.server"))
 
 
 def _proxy(context: ListenerContext) -> Label:
@@ -265,10 +253,13 @@ _LABELS = {
     "dashboard": _dashboard,
     "helper": unknown,
     "agent": _agent,
-    "runtime-env-agent": _runtime_env_agent,
-    "monitor": _monitor,
-    "client-server": _client_server,
     "proxy": _proxy,
+}
+# Parts whose listeners all have one role.
+_ONE_ROLE = {
+    "runtime-env-agent": label(Role.RAY_RUNTIME_ENV_AGENT, 0.95, ("title", "RuntimeEnvAgent")),
+    "monitor": label(Role.RAY_METRICS, 0.95, ("tree", "autoscaler monitor")),
+    "client-server": label(Role.RAY_CLIENT_SERVER, 0.95, ("tree", "ray.util.client.server")),
 }
 
 RULES = StackRules(Stack.RAY, claim, label_listener, name, frozenset({*_NATIVE, "ray"}))
