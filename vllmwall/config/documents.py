@@ -12,10 +12,10 @@ from textwrap import wrap
 from pydantic.fields import FieldInfo
 
 from vllmwall.config.models import Config
-from vllmwall.config.sections import MatchSection, Section, WorkloadSection
+from vllmwall.config.sections import MatchSection, Section
 from vllmwall.config.toml import toml_value
 from vllmwall.config.values import ROLE_NAMES
-from vllmwall.config.wording import keys_of
+from vllmwall.config.wording import keys_of, section_of
 from vllmwall.model import BUILT_IN_AUDIENCES
 
 _SAMPLE_HEAD = """\
@@ -66,24 +66,16 @@ def reference_markdown() -> str:
 
 def _sample_part(key: str, name: str) -> Iterator[str]:
     field = Config.model_fields[name]
-    if key == "workload":
-        yield from _comment(_purpose(WorkloadSection))
-        yield "#[[workload]]"
-        yield from _sample_keys(WorkloadSection)
-    elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-        yield from _comment(_purpose(field.annotation))
-        yield f"[{key}]"
-        yield from _sample_keys(field.annotation)
+    if section := section_of(field):
+        yield from _comment(_purpose(section))
+        yield "#[[workload]]" if key == "workload" else f"[{key}]"
+        for inner, one in section.model_fields.items():
+            yield from _sample_key(inner, one)
     elif field.examples and isinstance(field.examples[0], dict):
         yield from _comment(field.description or "")
         yield f"[{key}]"
         yield from (f"#{k} = {toml_value(v)}" for k, v in field.examples[0].items())
     else:
-        yield from _sample_key(key, field)
-
-
-def _sample_keys(section: type[Section]) -> Iterator[str]:
-    for key, field in section.model_fields.items():
         yield from _sample_key(key, field)
 
 
@@ -118,14 +110,12 @@ def _plain(default: object) -> object:
 
 def _reference_part(key: str, name: str) -> Iterator[str]:
     field = Config.model_fields[name]
-    if key == "workload":
-        yield from (f"## `[[{key}]]`", "", _purpose(WorkloadSection), "")
-        yield from _table(WorkloadSection.model_fields)
-        yield from ("", "### `match`", "", _purpose(MatchSection), "")
-        yield from _table(MatchSection.model_fields)
-    elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-        yield from (f"## `[{key}]`", "", _purpose(field.annotation), "")
-        yield from _table(field.annotation.model_fields)
+    if section := section_of(field):
+        yield from (f"## `[[{key}]]`" if key == "workload" else f"## `[{key}]`", "")
+        yield from (_purpose(section), "", *_table(section.model_fields))
+        if key == "workload":
+            yield from ("", "### `match`", "", _purpose(MatchSection), "")
+            yield from _table(MatchSection.model_fields)
     else:
         yield from (f"## `[{key}]`", "", field.description or "", "")
         yield from ("```toml", f"[{key}]")

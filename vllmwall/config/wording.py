@@ -7,6 +7,7 @@ from inspect import isclass
 from typing import get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from vllmwall.config.models import Config
@@ -41,6 +42,12 @@ def keys_of(section: type[Section]) -> dict[str, str]:
     return {field.alias or name: name for name, field in section.model_fields.items()}
 
 
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that is a table, or each of a list of tables; None: the key holds a value."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((one for one in kinds if isclass(one) and issubclass(one, Section)), None)
+
+
 def _sentence(path: KeyPath, detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
     kind = detail["type"]
@@ -65,10 +72,6 @@ def _section_at(path: KeyPath) -> type[Section]:
     section: type[Section] = Config
     for key in path:
         if isinstance(key, str):
-            annotation = section.model_fields[keys_of(section)[key]].annotation
-            section = next(
-                kind
-                for kind in (annotation, *get_args(annotation))
-                if isclass(kind) and issubclass(kind, Section)
-            )
+            field = section.model_fields[keys_of(section)[key]]
+            section = section_of(field) or section
     return section
