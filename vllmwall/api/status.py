@@ -97,7 +97,7 @@ def wall_state(space: NamespaceFacts) -> WallState:
     if space.error is not None:
         return "unknown"
     if space.active is None:
-        return "missing" if space.wanted is not None else "active"
+        return "missing" if space.wanted is not None else "none"
     return "active" if space.active == space.wanted else "differs"
 
 

@@ -12,7 +12,7 @@ from vllmwall.cidr import Network
 from vllmwall.engine.facts import BackendFacts, ConfigProblem, DaemonFacts
 from vllmwall.networks.sources import PeerSource
 
-WallState = Literal["active", "missing", "differs", "unknown"]
+WallState = Literal["active", "missing", "differs", "none", "unknown"]
 RuleState = Literal["active", "missing", "none", "unknown"]
 
 
@@ -28,6 +28,7 @@ class Peers:
 class NamespaceStatus:
     """One network namespace and the wall in it, as read back from the kernel just now.
 
+    ``wall`` is ``none`` where none is wanted and there is none: the walls are down.
     ``protection`` says what keeps other programs from changing it (``owned``, or ``watched`` and
     why). ``guarded`` are the cgroups whose guard is active in it. The counters are what the wall
     refused since it was created; None: not known.

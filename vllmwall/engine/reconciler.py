@@ -207,8 +207,11 @@ class Reconciler:
 
     def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
         """The state of everything, with the walls read back from the kernel now."""
-        wanted = {} if self.down else self._wanted()
-        spaces = tuple(self._namespace_facts(inode, wall) for inode, wall in wanted.items())
+        wanted = self._wanted()
+        if self.down:
+            spaces = tuple(map(self._down_facts, wanted))
+        else:
+            spaces = tuple(self._namespace_facts(inode, wall) for inode, wall in wanted.items())
         spaces += tuple(self._unreadable())
         return StatusFacts(
             host=socket.gethostname(),
@@ -325,6 +328,15 @@ class Reconciler:
         altered = space.actual if isinstance(space.actual, AlteredWall) else None
         differences = altered.differences if altered else ()
         return NamespaceFacts(inode, name, wall, space.actual, space.error, differences=differences)
+
+    def _down_facts(self, inode: int) -> NamespaceFacts:
+        """A namespace in which no wall is wanted; it is not added to those with a wall."""
+        name = self.observer.namespaces.name(inode)
+        try:
+            active = self.backend.read_back(self.observer.namespaces.path(inode))
+        except (OSError, KeyError, EnforceError) as error:
+            return NamespaceFacts(inode, name, error=str(error))
+        return NamespaceFacts(inode, name, active=active)
 
     def _namespace_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
         facts = self._read_facts(inode, wall)

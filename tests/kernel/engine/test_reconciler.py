@@ -189,3 +189,17 @@ def test_a_child_that_outlives_its_root_stays_walled(node: Guarded, keeper: Reco
         assert "timeout" == reach(node, 8001)
     finally:
         os.kill(child, 9)
+
+
+def test_namespaces_keep_their_names_after_down(rank: Program, keeper: Reconciler) -> None:
+    """Each workload's namespace is in the status, without a wall; a wall left there would show."""
+    rank.open("tcp", "::", 29500)
+    keeper.full_pass()
+    up = {space["inode"]: space["name"] for space in status_json(keeper.status(0.0))["namespaces"]}
+    keeper.take_down()
+    answer = status_json(keeper.status(0.0))
+    [workload] = answer["workloads"]
+    assert up == {space["inode"]: space["name"] for space in answer["namespaces"]}
+    assert {one["namespace"] for one in workload["listeners"]} <= up.keys()
+    assert ["none"] == [space["wall"] for space in answer["namespaces"]]
+    assert {} == keeper.walls.spaces

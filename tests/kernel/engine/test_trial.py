@@ -65,7 +65,7 @@ def test_an_unconfirmed_reload_is_taken_back(node: Guarded) -> None:
     assert "timeout" == peer(node)
     eventually(lambda: peer(node) == "open", "the reload is taken back", node.log)
     assert "timeout" == stranger(node)
-    assert "nobody confirmed it" in json.dumps(node.ask("status"))
+    assert "it was not confirmed in time" in json.dumps(node.ask("status"))
     node.configure(PEERS)
     assert "nobody confirmed it" not in json.dumps(node.ask("reload"))
 

@@ -82,21 +82,26 @@ def _listeners(_: MetricFacts, status: Status) -> Iterable[Sample]:
     )
 
 
+def _with_walls(status: Status) -> Iterator[NamespaceStatus]:
+    """Without those where no wall is wanted, so that `down` is one alert and not several."""
+    return (space for space in status.namespaces if space.wall != "none")
+
+
 def _by_namespace(key: Callable[[NamespaceStatus], float]) -> Source:
     def samples(_: MetricFacts, status: Status) -> Iterator[Sample]:
-        for space in status.namespaces:
+        for space in _with_walls(status):
             yield (space.name,), key(space)
 
     return samples
 
 
 def _guards(_: MetricFacts, status: Status) -> Iterator[Sample]:
-    for space in status.namespaces:
+    for space in _with_walls(status):
         yield (space.name,), len(space.guarded)
 
 
 def _protection(_: MetricFacts, status: Status) -> Iterator[Sample]:
-    for space in status.namespaces:
+    for space in _with_walls(status):
         yield (space.name, space.protection.partition(":")[0] or "unknown"), 1
 
 
