@@ -112,15 +112,15 @@ def _refuse(state: State, networks: tuple[Network, ...], request: BanRequest) ->
 
 
 def _in_use(state: State, ssh_client: str) -> InUse:
-    keeper = state.reconciler
-    ports = {port for proto, port in keeper.policy.failsafe if proto is Proto.TCP}
+    reconciler = state.reconciler
+    ports = {port for proto, port in reconciler.policy.failsafe if proto is Proto.TCP}
     own: set[Address] = set()
     clients = set(_address(ssh_client))
-    for inode in keeper.home:
-        path = keeper.observer.namespaces.path(inode)
+    for inode in reconciler.home:
+        path = reconciler.observer.namespaces.path(inode)
         own.update(own_addresses(path))
         clients |= run_in(path, lambda: _connected_to(ports))
-    return InUse(own, keeper.peers.networks(), clients - own)
+    return InUse(own, reconciler.peers.networks(), clients - own)
 
 
 def _connected_to(ports: set[int]) -> set[Address]:

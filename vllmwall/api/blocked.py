@@ -135,25 +135,33 @@ def look(state: State) -> BlockedFacts:
     0.3 ms a namespace; 50 ms where the kernel's memory is full. Raises nothing: what cannot be
     read is said.
     """
-    keeper, now = state.reconciler, time.time()
+    reconciler, now = state.reconciler, time.time()
     ledger = state.refusals
     facts = BlockedFacts(
-        now, keeper.down, ledger, {}, {}, {}, {}, REMEMBERED, NetworkSet(keeper.peers.networks())
+        now,
+        reconciler.down,
+        ledger,
+        {},
+        {},
+        {},
+        {},
+        REMEMBERED,
+        NetworkSet(reconciler.peers.networks()),
     )
     purpose = _purposes(state)
-    for inode in keeper.walls.spaces:
-        facts.names[inode] = keeper.observer.namespaces.name(inode)
-        active = keeper.walls.actual(inode)
-        mode = facts.modes[inode] = active.mode if active else keeper.policy.mode
+    for inode in reconciler.walls.spaces:
+        facts.names[inode] = reconciler.observer.namespaces.name(inode)
+        active = reconciler.walls.actual(inode)
+        mode = facts.modes[inode] = active.mode if active else reconciler.policy.mode
         try:
-            counters = keeper.backend.counters(keeper.observer.namespaces.path(inode))
+            counters = reconciler.backend.counters(reconciler.observer.namespaces.path(inode))
         except (OSError, KeyError, EnforceError) as error:
             facts.errors[inode] = f"what was refused cannot be read: {error}"
             continue
         ledger.take((inode, mode), counters, now, partial(purpose, inode))
         families = Counter(one.source.version for one in counters.refusals)
         facts.remembered.update({(inode, family): n for family, n in families.items()})
-    ledger.forget(keeper.walls.spaces, now)
+    ledger.forget(reconciler.walls.spaces, now)
     return facts
 
 

@@ -37,14 +37,14 @@ class Readiness:
         """Announce a reload; systemd waits for the READY=1 after it."""
         self.send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def report(self, keeper: Reconciler, pass_error: str | None) -> str:
+    def report(self, reconciler: Reconciler, pass_error: str | None) -> str:
         """Report the state after a pass, unless systemd has that message already.
 
         ``pass_error`` is why the pass failed. Returns why the daemon is not ready, if that is new;
         otherwise an empty text.
         """
-        why = (pass_error or _why_not_ready(keeper)).partition("\n")[0]
-        message = f"STATUS={why}" if why else f"READY=1\nSTATUS={_summary(keeper)}"
+        why = (pass_error or _why_not_ready(reconciler)).partition("\n")[0]
+        message = f"STATUS={why}" if why else f"READY=1\nSTATUS={_summary(reconciler)}"
         if message == self._last:
             return ""
         self.send(message)
@@ -63,13 +63,13 @@ def longest_sleep() -> float:
     return int(allowed) / 2e6 if allowed.isdigit() and int(allowed) else 3600.0
 
 
-def _why_not_ready(keeper: Reconciler) -> str:
+def _why_not_ready(reconciler: Reconciler) -> str:
     """Why our own wall is not active; empty when it is, or is not wanted."""
-    if keeper.down:
+    if reconciler.down:
         return ""
-    for inode in keeper.home:
-        space = keeper.walls.spaces.get(inode)
-        error = keeper.observer.namespaces.errors.get(inode)
+    for inode in reconciler.home:
+        space = reconciler.walls.spaces.get(inode)
+        error = reconciler.observer.namespaces.errors.get(inode)
         if why := error or (space and (space.failure or space.error)):
             return f"the wall is not as wanted: {why}"
         if space is None or space.actual is None:
@@ -77,13 +77,15 @@ def _why_not_ready(keeper: Reconciler) -> str:
     return ""
 
 
-def _summary(keeper: Reconciler) -> str:
+def _summary(reconciler: Reconciler) -> str:
     """The line for `systemctl status`, as `vllmwall status` would begin."""
-    if keeper.down:
+    if reconciler.down:
         return "NOT guarded: the walls are down on request (vllmwall up)"
-    if keeper.blind:
-        return f"Unknown: {keeper.blind}; existing rules are unchanged"
-    workloads = keeper.recognition.workloads
+    if reconciler.blind:
+        return f"Unknown: {reconciler.blind}; existing rules are unchanged"
+    workloads = reconciler.recognition.workloads
     listeners = sum(len(one.listeners) for one in workloads)
     seen = f"{count(len(workloads), 'workload')}, {count(listeners, 'listener')}"
-    return f"{seen} guarded" if keeper.policy.mode is Mode.ENFORCE else f"{seen} watched (audit)"
+    return (
+        f"{seen} guarded" if reconciler.policy.mode is Mode.ENFORCE else f"{seen} watched (audit)"
+    )

@@ -58,14 +58,14 @@ class PassChanges:
     _guards: frozenset[tuple[str, str]] = frozenset()
     _peers: tuple[Network, ...] | None = None
 
-    def log_changes(self, keeper: Reconciler) -> None:
+    def log_changes(self, reconciler: Reconciler) -> None:
         """Log what changed since the last call."""
-        self._log_peers(keeper.peers.networks())
-        workloads = {one.id: one for one in keeper.recognition.workloads}
+        self._log_peers(reconciler.peers.networks())
+        workloads = {one.id: one for one in reconciler.recognition.workloads}
         for added in workloads.keys() - self._workloads.keys():
             self._log_workload(EventKey.WORKLOAD_APPEARED, workloads[added])
-        self._log_guards(frozenset(_guards(keeper)))
-        self._log_listeners(dict(_listeners(keeper)))
+        self._log_guards(frozenset(_guards(reconciler)))
+        self._log_listeners(dict(_listeners(reconciler)))
         for gone in self._workloads.keys() - workloads.keys():
             self._log_workload(EventKey.WORKLOAD_ENDED, self._workloads[gone])
         self._workloads = workloads
@@ -145,26 +145,26 @@ def _ports(entries: Iterable[WallEntry]) -> set[str]:
     return {f"{one.proto.value}/{one.port}" for one in entries}
 
 
-def _guards(keeper: Reconciler) -> Iterator[tuple[str, str]]:
-    for inode in keeper.walls.spaces:
-        active = keeper.walls.actual(inode)
-        paths = {one.id: one.path for one in keeper.guarding.guards.get(inode, ())}
+def _guards(reconciler: Reconciler) -> Iterator[tuple[str, str]]:
+    for inode in reconciler.walls.spaces:
+        active = reconciler.walls.actual(inode)
+        paths = {one.id: one.path for one in reconciler.guarding.guards.get(inode, ())}
         for guard in active.guards if active else ():
             path = guard.path or paths.get(guard.id, "")
-            yield keeper.observer.namespaces.name(inode), path or f"cgroup {guard.id}"
+            yield reconciler.observer.namespaces.name(inode), path or f"cgroup {guard.id}"
 
 
-def _listeners(keeper: Reconciler) -> Iterator[tuple[_Place, _ListenerState]]:
-    reasons = {one.listener: one.reason for one in keeper.decision.skipped}
-    for workload in keeper.recognition.workloads:
+def _listeners(reconciler: Reconciler) -> Iterator[tuple[_Place, _ListenerState]]:
+    reasons = {one.listener: one.reason for one in reconciler.decision.skipped}
+    for workload in reconciler.recognition.workloads:
         for labelled in workload.listeners:
             one, role = labelled.listener, labelled.label.role
             if one.is_loopback or one.proto is Proto.UNIX:
                 continue
             reason = reasons.get(one, "")
-            ruled = not reason and _is_ruled(keeper.walls.actual(one.namespace), one)
-            audience = keeper.policy.audience_of(role) if ruled else (PUBLIC,)
-            space = keeper.observer.namespaces.name(one.namespace)
+            ruled = not reason and _is_ruled(reconciler.walls.actual(one.namespace), one)
+            audience = reconciler.policy.audience_of(role) if ruled else (PUBLIC,)
+            space = reconciler.observer.namespaces.name(one.namespace)
             where = (workload.id, one.namespace, one.where)
             why = reason or ("" if ruled else "no rule is active for it")
             yield where, _ListenerState(workload.name, space, one.where, role.value, audience, why)

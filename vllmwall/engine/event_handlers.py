@@ -49,36 +49,39 @@ class Followed:
 
 
 def follow(
-    keeper: Reconciler, events: Sequence[Event], later: Callable[[], Iterable[Event]] = tuple
+    reconciler: Reconciler, events: Sequence[Event], later: Callable[[], Iterable[Event]] = tuple
 ) -> Followed:
     """Do what cannot wait, and read what the events are about.
 
     ``later`` reads what came meanwhile, and is called after a search: what that found may have its
     event, with the backlog, only there.
     """
-    _close_cgroups(keeper, events)
+    _close_cgroups(reconciler, events)
     unnamed = any(isinstance(one, ListenEvent) and one.tid == UNNAMED for one in events)
     unnamed = unnamed or any(isinstance(one, ExecEvent) and one.pid == UNNAMED for one in events)
-    searched = unnamed and keeper.observer.search()
+    searched = unnamed and reconciler.observer.search()
     if searched:
         more = tuple(later())
-        _close_cgroups(keeper, more)
+        _close_cgroups(reconciler, more)
         events = (*events, *more)
     listens = [
-        (one, pid) for one in events if isinstance(one, ListenEvent) for pid in _who(keeper, one)
+        (one, pid)
+        for one in events
+        if isinstance(one, ListenEvent)
+        for pid in _who(reconciler, one)
     ]
     read, reactions, waiting = time.monotonic(), [], []
     for listen, pid in listens:
-        if close_port(keeper, listen, pid):
+        if close_port(reconciler, listen, pid):
             reactions.append(time.monotonic() - (listen.at or read))
         else:
             waiting.append((listen, pid))
-    early = _observed_in_vain(keeper, listens)
+    early = _observed_in_vain(reconciler, listens)
     closed = [one.port for one in events if isinstance(one, CloseEvent)]
     for port in dict.fromkeys(closed):
-        keeper.observer.observe_close(port)
+        reconciler.observer.observe_close(port)
     execs = list(dict.fromkeys(one.pid for one in events if isinstance(one, ExecEvent) and one.pid))
-    begun = [pid for pid in execs[:_EXECS_AT_ONCE] if _begins_a_workload(keeper, pid)]
+    begun = [pid for pid in execs[:_EXECS_AT_ONCE] if _begins_a_workload(reconciler, pid)]
     lost = any(isinstance(one, LostEvents) for one in events) or len(execs) > _EXECS_AT_ONCE
     why = "lost events" if lost else "processes without a name" if unnamed > searched else ""
     if early and not why:
@@ -88,48 +91,48 @@ def follow(
     return Followed(quick, why, tuple(reactions), tuple(waiting))
 
 
-def _observed_in_vain(keeper: Reconciler, listens: _Listens) -> _Listens:
+def _observed_in_vain(reconciler: Reconciler, listens: _Listens) -> _Listens:
     """Read what listens; what is not there yet is looked for once more, and its backlog kept.
 
     Linux reports a listener before it can be found (``inet_csk_listen_start``: the state is stored
     first, the socket hashed last), and its process may have lost the processor in between.
     """
-    early = _observe(keeper, listens)
+    early = _observe(reconciler, listens)
     if early:
         time.sleep(_HASHED_SECONDS)
-        early = _observe(keeper, early)
+        early = _observe(reconciler, early)
     for event, _ in early:
         if event.backlog is not None:
-            keeper.observer.note_backlog(event.port, event.backlog)
+            reconciler.observer.note_backlog(event.port, event.backlog)
     return early
 
 
-def _observe(keeper: Reconciler, listens: _Listens) -> _Listens:
-    observe = keeper.observer.observe_listen
+def _observe(reconciler: Reconciler, listens: _Listens) -> _Listens:
+    observe = reconciler.observer.observe_listen
     return [(one, pid) for one, pid in listens if not observe(pid, one.port, one.backlog)]
 
 
-def _close_cgroups(keeper: Reconciler, events: Iterable[Event]) -> None:
+def _close_cgroups(reconciler: Reconciler, events: Iterable[Event]) -> None:
     for event in events:
         if isinstance(event, CgroupEvent):
-            close_cgroup(keeper, event)
+            close_cgroup(reconciler, event)
 
 
-def _who(keeper: Reconciler, event: ListenEvent) -> tuple[int, ...]:
+def _who(reconciler: Reconciler, event: ListenEvent) -> tuple[int, ...]:
     """The processes that it is about."""
     if event.tid == UNNAMED:
         if event.backlog is not None:  # which the next reading may need, where this one came late
-            keeper.observer.note_backlog(event.port, event.backlog)
-        return keeper.observer.owners(event.port)
-    return (event.tid if event.tid in keeper.members else thread_group(event.tid),)
+            reconciler.observer.note_backlog(event.port, event.backlog)
+        return reconciler.observer.owners(event.port)
+    return (event.tid if event.tid in reconciler.members else thread_group(event.tid),)
 
 
-def late_reactions(keeper: Reconciler, followed: Followed) -> Iterator[float]:
+def late_reactions(reconciler: Reconciler, followed: Followed) -> Iterator[float]:
     """How long the ports were open that only the quick pass has closed, in seconds."""
     now = time.monotonic()
     for event, pid in followed.waiting:
-        process = keeper.observer.process(pid) if pid in keeper.members else None
-        active = keeper.walls.actual(process.namespace) if process else None
+        process = reconciler.observer.process(pid) if pid in reconciler.members else None
+        active = reconciler.walls.actual(process.namespace) if process else None
         if active and event.at and any(_closes(one, event) for one in active.entries):
             yield now - event.at
 
@@ -138,38 +141,38 @@ def _closes(entry: WallEntry, event: ListenEvent) -> bool:
     return entry.port == event.port and entry.proto is Proto.TCP and PUBLIC not in entry.audience
 
 
-def _begins_a_workload(keeper: Reconciler, pid: int) -> bool:
+def _begins_a_workload(reconciler: Reconciler, pid: int) -> bool:
     """Read a program before it can rename itself; whether its cgroup may want a guard now."""
-    process = keeper.observer.note_exec(pid)
-    return process is not None and keeper.is_claimed(process)
+    process = reconciler.observer.note_exec(pid)
+    return process is not None and reconciler.is_claimed(process)
 
 
-def close_port(keeper: Reconciler, event: ListenEvent, pid: int) -> bool:
+def close_port(reconciler: Reconciler, event: ListenEvent, pid: int) -> bool:
     """Close the port that a workload's process has just opened; whether it was still to close."""
-    process = keeper.observer.process(pid)
-    if process is None or pid not in keeper.members or event.address is None:
+    process = reconciler.observer.process(pid)
+    if process is None or pid not in reconciler.members or event.address is None:
         return False
-    active = keeper.walls.actual(process.namespace)
+    active = reconciler.walls.actual(process.namespace)
     if active is None or event.port in active.failsafe or event.address.is_loopback:
         return False
     entries = frozenset(_entries(active, event.address, event.port))
     with suppress(OSError, KeyError, EnforceError):  # the pass tries again, and reports
-        keeper.walls.close(process.namespace, entries)
+        reconciler.walls.close(process.namespace, entries)
         return bool(entries)
     return False
 
 
-def close_cgroup(keeper: Reconciler, event: CgroupEvent) -> None:
+def close_cgroup(reconciler: Reconciler, event: CgroupEvent) -> None:
     """Close a cgroup that was just made, if its path must be guarded."""
-    path = keeper.observer.cgroup_path(event.path, event.id)
-    spaces = keeper.armed.namespaces(path) if path else frozenset()
-    if not path or not spaces or keeper.why_no_guards:
+    path = reconciler.observer.cgroup_path(event.path, event.id)
+    spaces = reconciler.armed.namespaces(path) if path else frozenset()
+    if not path or not spaces or reconciler.why_no_guards:
         return
-    keeper.armed.expect(path, spaces)
+    reconciler.armed.expect(path, spaces)
     guard = frozenset({Guard(level_of(path), event.id, path)})
     for inode in spaces:
         with suppress(OSError, KeyError, EnforceError):
-            keeper.walls.close(inode, frozenset(), guard)
+            reconciler.walls.close(inode, frozenset(), guard)
 
 
 def _entries(active: Wall, address: Address, port: int) -> Iterator[WallEntry]:

@@ -31,26 +31,26 @@ class SavedWall:
         self._text = _read(file)
         self._entries = remembered_in(self._text)
 
-    def keep(self, keeper: Reconciler, *, fenced: bool) -> bool:
+    def keep(self, reconciler: Reconciler, *, fenced: bool) -> bool:
         """Write the active wall; False: it is the same as in the file.
 
         ``fenced``: with a fence around the ephemeral range. A wall that is down, altered or not to
         be read leaves the file as it is. Raises OSError when it cannot be written: the old one
         stays, and the next call tries again.
         """
-        home = min(keeper.only, default=keeper.observer.namespaces.own)
-        active = keeper.walls.actual(home)
+        home = min(reconciler.only, default=reconciler.observer.namespaces.own)
+        active = reconciler.walls.actual(home)
         if active is None or isinstance(active, AlteredWall):
             return False
-        ephemeral = run_in(keeper.observer.namespaces.path(home), ephemeral_ports)
-        others = [one for one in keeper.recognition.unclaimed if one.namespace == home]
+        ephemeral = run_in(reconciler.observer.namespaces.path(home), ephemeral_ports)
+        others = [one for one in reconciler.recognition.unclaimed if one.namespace == home]
         wall = lasting(
-            _without_passing_peers(active, keeper),
+            _without_passing_peers(active, reconciler),
             self._entries,
             {(one.proto, one.port) for one in others},
             ephemeral,
         )
-        spared = frozenset(port for _, port in _remote_shells(others, keeper))
+        spared = frozenset(port for _, port in _remote_shells(others, reconciler))
         wall = replace(wall, failsafe=wall.failsafe | spared)
         text = boot_script(wall, fence=ephemeral if fenced else None)
         if text == self._text:
@@ -66,21 +66,21 @@ def ephemeral_ports() -> range:
     return range(first, last + 1)
 
 
-def _without_passing_peers(wall: Wall, keeper: Reconciler) -> Wall:
+def _without_passing_peers(wall: Wall, reconciler: Reconciler) -> Wall:
     """Peers of `vllmwall peers add` live in /run: a reboot ends them."""
     lasting_ones: list[Network] = [
         network
-        for source in keeper.peers.sources()
+        for source in reconciler.peers.sources()
         if source.kind != "runtime"
         for network in source.networks
     ]
     return replace(wall, networks={**wall.networks, PEERS: merged(lasting_ones)})
 
 
-def _remote_shells(listeners: list[Listener], keeper: Reconciler) -> Iterator[Door]:
+def _remote_shells(listeners: list[Listener], reconciler: Reconciler) -> Iterator[Door]:
     """Where the operator comes in: no fence may close it, configured or not."""
     for one in listeners:
-        owners = (keeper.observer.process(pid) for pid in one.pids)
+        owners = (reconciler.observer.process(pid) for pid in one.pids)
         if one.proto is Proto.TCP and any(
             owner is not None and owner.comm in _REMOTE_SHELLS for owner in owners
         ):

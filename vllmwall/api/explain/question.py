@@ -70,11 +70,11 @@ def explain_once(
     return replace(answer, daemon=False, problems=(problem, *answer.problems))
 
 
-def explained(keeper: Reconciler, asked: Question) -> Explanation:
+def explained(reconciler: Reconciler, asked: Question) -> Explanation:
     """A part of the answers, the first ``skip`` left out. Raises ControlError."""
-    every = probes(keeper, asked)
+    every = probes(reconciler, asked)
     pairs = settled(every, asked.firewalls or ())
-    known = _Known(keeper)
+    known = _Known(reconciler)
     answers = tuple(_answer(known, *pair) for pair in pairs[asked.skip : asked.skip + AT_ONCE])
     return Explanation(
         version=EXPLAIN_VERSION,
@@ -86,12 +86,12 @@ def explained(keeper: Reconciler, asked: Question) -> Explanation:
         namespaces=tuple(sorted({probe.namespace for probe in every})),
         answers=answers,
         hooks=tuple(hook for one in asked.firewalls or () for hook in one.hooks),
-        problems=tuple(_problems(keeper, asked, every)),
+        problems=tuple(_problems(reconciler, asked, every)),
     )
 
 
-def _problems(keeper: Reconciler, asked: Question, every: list[Probe]) -> Iterator[str]:
-    if keeper.down:
+def _problems(reconciler: Reconciler, asked: Question, every: list[Probe]) -> Iterator[str]:
+    if reconciler.down:
         yield "the walls are down on request; `vllmwall up` restores them"
     if asked.firewalls is None:
         yield "other firewalls are unknown: only root can read them"
@@ -104,29 +104,29 @@ def _problems(keeper: Reconciler, asked: Question, every: list[Probe]) -> Iterat
 class _Known:
     """The things that one question reads, each once."""
 
-    keeper: Reconciler
+    reconciler: Reconciler
     tables: dict[int, str] = field(default_factory=dict)
     audiences: dict[Role, str] = field(default_factory=dict)
 
     def table(self, namespace: int) -> str:
         """Empty where there is none. Raises OSError, KeyError and EnforceError."""
         if namespace not in self.tables:
-            backend = self.keeper.backend
+            backend = self.reconciler.backend
             if not isinstance(backend, Nftables):
                 raise EnforceError(f"the table of {backend.name} cannot be evaluated")
-            path = self.keeper.observer.namespaces.path(namespace)
+            path = self.reconciler.observer.namespaces.path(namespace)
             self.tables[namespace] = backend.listed(path)
         return self.tables[namespace]
 
     def audience_from(self, role: Role) -> str:
         """The line of the configuration that defines the audience of a role."""
         if role not in self.audiences:
-            self.audiences[role] = of_audience(self.keeper.config.files, role)
+            self.audiences[role] = of_audience(self.reconciler.config.files, role)
         return self.audiences[role]
 
 
 def _answer(known: _Known, probe: Probe, published: PublishedPort | None) -> Answer:
-    keeper, packet, target = known.keeper, probe.packet, probe.target
+    reconciler, packet, target = known.reconciler, probe.packet, probe.target
     wall = _wall(known, probe) if probe.exists and not published else WallFacts("unknown")
     verdict, reason = judged(probe, wall, published)
     return Answer(
@@ -134,16 +134,16 @@ def _answer(known: _Known, probe: Probe, published: PublishedPort | None) -> Ans
         wall=wall.verdict,
         reason=reason,
         namespace=probe.namespace,
-        mode=keeper.policy.mode,
+        mode=reconciler.policy.mode,
         proto=target.proto,
         source=packet.source,
-        source_is=tuple(_memberships(keeper, packet.source)),
+        source_is=tuple(_memberships(reconciler, packet.source)),
         address=packet.destination,
         port=target.port,
         decided=wall.decided,
         way=wall.way,
         outcomes=wall.outcomes,
-        socket=_socket(keeper, target.listener) if target.listener else None,
+        socket=_socket(reconciler, target.listener) if target.listener else None,
         purpose=_purpose(known, target.listener) if target.listener else None,
     )
 
@@ -154,7 +154,7 @@ def _wall(known: _Known, probe: Probe) -> WallFacts:
         text = known.table(probe.target.namespace)
         if not text:
             return WallFacts("none")
-        found = evaluate(_read_table(text), _with_socket(known.keeper, probe))
+        found = evaluate(_read_table(text), _with_socket(known.reconciler, probe))
     except NotUnderstoodError as error:
         return WallFacts("unknown", why=str(error))
     except (OSError, KeyError, EnforceError) as error:
@@ -176,31 +176,31 @@ def _audience(wall: Wall, probe: Probe) -> tuple[str, ...] | None:
     return found.get(destination, found.get(None))
 
 
-def _with_socket(keeper: Reconciler, probe: Probe) -> Packet:
+def _with_socket(reconciler: Reconciler, probe: Probe) -> Packet:
     """The packet with the socket that the kernel finds for it. Raises OSError."""
     packet, namespace, port = probe.packet, probe.target.namespace, probe.target.port
     if probe.target.proto is not Proto.TCP:
         return packet
-    path = keeper.observer.namespaces.path(namespace)
-    there = keeper.observer.namespaces.listeners(namespace, port)
+    path = reconciler.observer.namespaces.path(namespace)
+    there = reconciler.observer.namespaces.listeners(namespace, port)
     found = reached(there, packet.proto, packet.destination, port)
     if found is None:
         return packet
     number = birth_cgroups(path, port).get(found.inode)
-    above = ancestors(number, _likely(keeper, probe.target.listener)) if number else {}
+    above = ancestors(number, _likely(reconciler, probe.target.listener)) if number else {}
     if above is None:
         raise EnforceError("the cgroup in which its socket was created is gone")
     return replace(packet, socket=Socket(above))
 
 
-def _likely(keeper: Reconciler, listener: Listener | None) -> Iterator[str]:
+def _likely(reconciler: Reconciler, listener: Listener | None) -> Iterator[str]:
     for pid in listener.pids if listener else ():
-        if process := keeper.observer.process(pid):
+        if process := reconciler.observer.process(pid):
             yield process.cgroup
 
 
-def _socket(keeper: Reconciler, listener: Listener) -> ReachedSocket:
-    process = next(filter(None, map(keeper.observer.process, listener.pids)), None)
+def _socket(reconciler: Reconciler, listener: Listener) -> ReachedSocket:
+    process = next(filter(None, map(reconciler.observer.process, listener.pids)), None)
     return ReachedSocket(
         proto=listener.proto,
         addr=listener.address_text,
@@ -214,11 +214,13 @@ def _socket(keeper: Reconciler, listener: Listener) -> ReachedSocket:
 
 
 def _purpose(known: _Known, listener: Listener) -> Purpose | None:
-    keeper, key = known.keeper, (listener.namespace, listener.inode)
-    for workload, one in labelled(keeper):
+    reconciler, key = known.reconciler, (listener.namespace, listener.inode)
+    for workload, one in labelled(reconciler):
         if (one.listener.namespace, one.listener.inode) == key:
             label = one.label
-            skipped = (each for each in keeper.decision.skipped if each.listener == one.listener)
+            skipped = (
+                each for each in reconciler.decision.skipped if each.listener == one.listener
+            )
             return Purpose(
                 workload=workload.name,
                 stack=workload.stack.value,
@@ -226,26 +228,26 @@ def _purpose(known: _Known, listener: Listener) -> Purpose | None:
                 role=label.role.value,
                 confidence=label.confidence,
                 evidence=label.evidence,
-                audience=keeper.policy.audience_of(label.role),
+                audience=reconciler.policy.audience_of(label.role),
                 audience_from=known.audience_from(label.role),
                 no_rule=next((each.reason for each in skipped), ""),
             )
     return None
 
 
-def _memberships(keeper: Reconciler, source: Address) -> Iterator[Membership]:
+def _memberships(reconciler: Reconciler, source: Address) -> Iterator[Membership]:
     """The peer sources, the groups and the bans that contain the source."""
-    files = keeper.config.files
-    for one in keeper.peers.sources():
+    files = reconciler.config.files
+    for one in reconciler.peers.sources():
         for network in _holding(one.networks, source):
             static = one.kind == "static"
             where = of_network(files, ("peers", "cidrs"), network) if static else ""
             yield Membership(PEERS, one.kind, one.name, str(network), where, one.expires)
-    for name, networks in keeper.policy.groups.items():
+    for name, networks in reconciler.policy.groups.items():
         for network in _holding(networks, source):
             where = of_network(files, ("groups", name), network)
             yield Membership(name, "group", name, str(network), where, None)
-    for ban in keeper.bans.bans():
+    for ban in reconciler.bans.bans():
         for network in _holding((ban.network,), source):
             yield Membership("banned", "ban", ban.reason, str(network), "", ban.expires)
 

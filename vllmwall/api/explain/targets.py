@@ -87,22 +87,24 @@ class Question:
     firewalls: tuple[Firewalls, ...] | None = None
 
 
-def probes(keeper: Reconciler, asked: Question) -> list[Probe]:
+def probes(reconciler: Reconciler, asked: Question) -> list[Probe]:
     """The packets that the question is about. Raises ControlError for a name that names nothing.
 
     A listener that takes no packet of the source's family has one all the same, since that is the
     answer; unless another listener at that port takes it.
     """
-    targets = _targets(keeper, asked)
-    places = {inode: _place(keeper, inode) for inode in {one.namespace for one in targets}}
-    every = [probe for one in targets for probe in _of(keeper, asked, one, *places[one.namespace])]
+    targets = _targets(reconciler, asked)
+    places = {inode: _place(reconciler, inode) for inode in {one.namespace for one in targets}}
+    every = [
+        probe for one in targets for probe in _of(reconciler, asked, one, *places[one.namespace])
+    ]
     met = {_key(probe) for probe in every if probe.exists}
     return [probe for probe in every if probe.exists or _key(probe) not in met]
 
 
-def labelled(keeper: Reconciler) -> Iterator[tuple[Workload, LabelledListener]]:
+def labelled(reconciler: Reconciler) -> Iterator[tuple[Workload, LabelledListener]]:
     """Every recognized listener, with its workload."""
-    for workload in keeper.recognition.workloads:
+    for workload in reconciler.recognition.workloads:
         for one in workload.listeners:
             yield workload, one
 
@@ -112,7 +114,7 @@ def _key(probe: Probe) -> tuple[str, Proto, int, Address]:
 
 
 def _of(
-    keeper: Reconciler, asked: Question, target: Target, name: str, own: Sequence[Address]
+    reconciler: Reconciler, asked: Question, target: Target, name: str, own: Sequence[Address]
 ) -> list[Probe]:
     every = [
         Probe(
@@ -128,63 +130,63 @@ def _of(
                 interface="lo" if source in own or source.is_loopback else "",
             ),
         )
-        for source in _sources(keeper, asked, own)
+        for source in _sources(reconciler, asked, own)
     ]
     return [probe for probe in every if probe.exists] or every[:1]
 
 
-def _targets(keeper: Reconciler, asked: Question) -> list[Target]:
-    wanted = _namespace(keeper, asked.namespace) if asked.namespace else None
+def _targets(reconciler: Reconciler, asked: Question) -> list[Target]:
+    wanted = _namespace(reconciler, asked.namespace) if asked.namespace else None
     if asked.target.isdigit():
-        return _at_port(keeper, asked, wanted)
+        return _at_port(reconciler, asked, wanted)
     found = [
         Target(one.listener.namespace, one.listener.proto, one.listener.port, one.listener)
-        for workload, one in labelled(keeper)
+        for workload, one in labelled(reconciler)
         if asked.target == workload.name
         and one.listener.proto is not Proto.UNIX
         and asked.proto in ("", one.listener.proto.value)
         and wanted in (None, one.listener.namespace)
     ]
     if not found:
-        names = sorted({workload.name for workload, _ in labelled(keeper)})
+        names = sorted({workload.name for workload, _ in labelled(reconciler)})
         known = f"Workloads that listen: {', '.join(names)}." if names else "No workload listens."
         hint = f"{known} Use one of their names, or a port number."
         raise ControlError("failed", f"no listener matches {asked.target!r}", hint)
     return sorted(found, key=lambda target: (target.namespace, target.port, target.proto.value))
 
 
-def _at_port(keeper: Reconciler, asked: Question, wanted: int | None) -> list[Target]:
+def _at_port(reconciler: Reconciler, asked: Question, wanted: int | None) -> list[Target]:
     port = int(asked.target)
     if not 1 <= port <= 65535:
         raise ControlError("failed", f"{port} is not a port", "Ports are 1 to 65535.")
-    everywhere = keeper.observer.namespaces.inodes if wanted is None else (wanted,)
+    everywhere = reconciler.observer.namespaces.inodes if wanted is None else (wanted,)
     found = [
         one
         for inode in everywhere
-        for one in keeper.observer.namespaces.listeners(inode, port)
+        for one in reconciler.observer.namespaces.listeners(inode, port)
         if asked.proto in ("", one.proto.value) and (asked.to is None or one.reached_by(asked.to))
     ]
     outside = [one for one in found if not one.is_loopback] or found
     if outside:
-        return [Target(one.namespace, one.proto, port, _known(keeper, one)) for one in outside]
-    home = wanted or next(iter(keeper.only), keeper.observer.namespaces.own)
+        return [Target(one.namespace, one.proto, port, _known(reconciler, one)) for one in outside]
+    home = wanted or next(iter(reconciler.only), reconciler.observer.namespaces.own)
     return [Target(home, Proto(asked.proto or "tcp"), port)]
 
 
-def _known(keeper: Reconciler, found: Listener) -> Listener:
+def _known(reconciler: Reconciler, found: Listener) -> Listener:
     """The same listener with its owners, which sock_diag does not know."""
-    for one in keeper.observer.node().listeners:
+    for one in reconciler.observer.node().listeners:
         if (one.namespace, one.inode) == (found.namespace, found.inode):
             return one
     return found
 
 
-def _sources(keeper: Reconciler, asked: Question, own: Sequence[Address]) -> Iterator[Address]:
+def _sources(reconciler: Reconciler, asked: Question, own: Sequence[Address]) -> Iterator[Address]:
     for source in asked.sources:
         if source == PEER:
-            yield from _peers(keeper.peers.networks(), own)
+            yield from _peers(reconciler.peers.networks(), own)
         elif source == STRANGER:
-            yield from _strangers(keeper)
+            yield from _strangers(reconciler)
         else:
             yield _address(source)
 
@@ -197,9 +199,9 @@ def _address(text: str) -> Address:
         raise ControlError("bad-request", f"sources: {error}", hint) from error
 
 
-def _place(keeper: Reconciler, namespace: int) -> tuple[str, tuple[Address, ...]]:
+def _place(reconciler: Reconciler, namespace: int) -> tuple[str, tuple[Address, ...]]:
     """The name of a namespace, and its own addresses where they can be read."""
-    namespaces = keeper.observer.namespaces
+    namespaces = reconciler.observer.namespaces
     with suppress(OSError, KeyError):
         return namespaces.name(namespace), own_addresses(namespaces.path(namespace))
     return namespaces.name(namespace), ()
@@ -218,8 +220,8 @@ def _destination(listener: Listener | None, source: Address, own: Sequence[Addre
     return found if bound is None or listener is None or listener.reached_by(found) else bound
 
 
-def _namespace(keeper: Reconciler, name: str) -> int:
-    namespaces = keeper.observer.namespaces
+def _namespace(reconciler: Reconciler, name: str) -> int:
+    namespaces = reconciler.observer.namespaces
     for inode in namespaces.inodes:
         if name in (namespaces.name(inode), str(inode)):
             return inode
@@ -252,10 +254,10 @@ def _some_hosts(network: Network) -> Iterator[Address]:
         yield type(network.network_address)(value)
 
 
-def _strangers(keeper: Reconciler) -> list[Address]:
+def _strangers(reconciler: Reconciler) -> list[Address]:
     """Of the documentation addresses, one of each family that no peer, group or ban contains."""
-    groups = [one for networks in keeper.policy.groups.values() for one in networks]
-    known = [*keeper.peers.networks(), *groups, *keeper.bans.networks()]
+    groups = [one for networks in reconciler.policy.groups.values() for one in networks]
+    known = [*reconciler.peers.networks(), *groups, *reconciler.bans.networks()]
     found: dict[int, Address] = {}
     for address in map(ip_address, _STRANGERS):
         if not any(address.version == one.version and address in one for one in known):
