@@ -31,17 +31,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--listed-skips-only", action="store_true", help="fail for any other skip")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark tests that need root, before marks select; skip them where there is none."""
+    if _NEED_ROOT & set(item.path.parents):
+        item.add_marker(pytest.mark.kernel)
+        if os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root: builds network namespaces"))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark and order the tests; skip those that need root where there is none.
-
-    Workers take files in this order. The slow ones come first, so that all workers end together.
-    """
-    for item in items:
-        if _NEED_ROOT & set(item.path.parents):
-            item.add_marker(pytest.mark.kernel)
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="needs root: builds network namespaces"))
+    """Order the selected tests: workers take files in this order, so the slow ones come first."""
     tests_in = Counter(item.path for item in items)
     folder = {item.path: item.path.relative_to(_HERE).parts[0] for item in items}
     slowest = {path: _SLOWEST_FIRST.index(folder[path]) for path in folder}

@@ -39,7 +39,6 @@ COMMANDS = {
     "plan": ["plan", "--config", "{config}"],
     "prove": ["prove"],
     "status": ["status"],
-    "watch": ["watch"],
 }
 CHANGES = {
     "status": ["reload"],
