@@ -17,6 +17,8 @@ from vllmwall.model import Process, RaySession
 from vllmwall.recognize.inputs import SETTINGS_KEYS
 
 _SIZE_LIMIT = 64 * 1024
+_MOST_ALIASES = 16
+_PORT = re.compile(r"[0-9]{1,5}")
 _READS_SETTINGS = re.compile(r"vllm(?!wall)|sglang")  # ours is TOML
 _RAY_PROCESSES = frozenset({"gcs_server", "raylet"})
 _RAY_DIRECTORY = re.compile(r"/[^\s:=,]*?/session_[\w.-]+(?=/|$)")
@@ -47,12 +49,17 @@ def config_path(argv: Sequence[str]) -> str | None:
 
 
 def yaml_of(text: str) -> Mapping[str, object] | None:
-    """The settings in a YAML file, by the names of their flags; None: it holds no mapping."""
+    """The settings in a YAML file, by the names of their flags; None: it holds no mapping.
+
+    A file with many aliases is not read: nested merges of 600 bytes take PyYAML a minute.
+    """
     import yaml
 
+    if text.count("*") > _MOST_ALIASES:
+        return None
     try:
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except Exception:  # PyYAML also raises KeyError, IndexError, AttributeError for odd values
         return None
     if not isinstance(content, dict):
         return None
@@ -64,8 +71,13 @@ def _known_keys(text: str) -> Mapping[str, str]:
     return {
         key: str(value)
         for key, value in settings.items()
-        if key in SETTINGS_KEYS and isinstance(value, str | int | bool)
+        if key in SETTINGS_KEYS and (isinstance(value, str) or _is_short(value))
     }
+
+
+def _is_short(value: object) -> bool:
+    """Python refuses to print an integer of more than 4,300 digits."""
+    return isinstance(value, int) and abs(value) < 1 << 64
 
 
 def ray_sessions(processes: Iterable[Process]) -> tuple[RaySession, ...]:
@@ -91,7 +103,7 @@ def _ray_session(pid: int, directory: str) -> RaySession:
     for name in names:
         if match := _RAY_PORT_FILE.fullmatch(name):
             text = read_as(pid, f"{directory}/{name}").strip()
-            if text.isdigit():
+            if _PORT.fullmatch(text):
                 kind = match.group(1)
                 ports[kind] = (*ports.get(kind, ()), int(text))
     return RaySession(directory, ports)

@@ -45,11 +45,33 @@ def test_the_last_settings_file_wins(tmp_path: Path) -> None:
     assert "2" == settings_of(os.getpid(), argv)["port"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "port: [", "a: &a [*a]", "\0", "- port: 1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "port: [", "a: &a [*a]", "\0", "- port: 1"),
+        # PyYAML raises what is no YAMLError for these.
+        *("a: !!bool x", 'a: !!int ""', "a: !!timestamp x", "a: !!float ''", "? [a]\n: 1"),
+        *(f"port: 0x{'f' * 6000}", f"port: {'9' * 6000}", "[" * 5000),
+    ],
+)
 def test_a_file_that_is_no_mapping_gives_no_settings(tmp_path: Path, text: str) -> None:
-    """Bad YAML is the user's affair, not a reason to fail."""
+    """Bad YAML costs its own process, and no pass fails for it."""
     (tmp_path / "f.yaml").write_text(text)
     assert {} == settings_of(os.getpid(), serve(tmp_path / "f.yaml"))
+
+
+def test_nested_merges_are_not_read(tmp_path: Path) -> None:
+    """They take PyYAML twice as long with each line; the daemon would stop for minutes."""
+    lines = ["a0: &a0 {port: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 40)]
+    (tmp_path / "f.yaml").write_text("\n".join(lines))
+    assert {} == settings_of(os.getpid(), serve(tmp_path / "f.yaml"))
+
+
+def test_a_few_aliases_are_read(tmp_path: Path) -> None:
+    """As people write them."""
+    (tmp_path / "f.yaml").write_text("common: &c {a: 1}\nother: *c\nport: 9123\n")
+    assert "9123" == settings_of(os.getpid(), serve(tmp_path / "f.yaml"))["port"]
 
 
 def test_a_program_that_is_no_server_has_no_settings(tmp_path: Path) -> None:
@@ -99,7 +121,8 @@ def test_rays_port_files_are_read(tmp_path: Path) -> None:
     session = tmp_path / "session_2026-01-01_1"
     session.mkdir()
     (session / "gcs_server_port_abc").write_text("6379\n")
-    (session / "metrics_agent_port_abc").write_text("not a port")
+    for number, text in enumerate(("not a port", "²", "٣", "9" * 5000, "-1", "")):
+        (session / f"metrics_agent_port_{number}").write_text(text)
     (session / "logs").mkdir()
     raylet = Process(os.getpid(), 1, "raylet", ("raylet", f"--raylet_socket_name={session}/s/r"))
     other = Process(os.getpid(), 1, "bash", ("bash", f"--log_dir={session}/logs"))
