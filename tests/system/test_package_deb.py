@@ -32,7 +32,7 @@ def test_installing_is_all_it_takes(node: Node) -> None:
     )
     assert f"version {OLD}" in node.box.run("vllmwall", "--version").stdout
     line = node.box.run("systemctl", "show", "-P", "StatusText", "vllmwall").stdout
-    assert "1 workloads, 2 listeners guarded\n" == line
+    assert "1 workload, 2 listeners guarded\n" == line
 
 
 def test_real_torch_is_guarded(node: Node) -> None:
