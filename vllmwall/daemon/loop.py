@@ -98,10 +98,10 @@ class Daemon:
         self._saved = SavedWall(options.state_file) if options.state_file else None
         self._events = open_events(options.instance, _POLL_SECONDS)
         self.reconciler = reconciler_for(options, config, options.runtime_dir / "armed.json")
-        self.reconciler.on_change = lambda change: log_change(
+        self.reconciler.walls.on_change = lambda change: log_change(
             log, self._name(change.namespace), change
         )
-        self.reconciler.on_failure = lambda inode, why: log(
+        self.reconciler.walls.on_failure = lambda inode, why: log(
             EventKey.WALL_FAILED, namespace=self._name(inode), error=why
         )
         started = time.time()

@@ -47,8 +47,8 @@ class Walls:
 
     backend: Backend
     path: Callable[[int], str]
-    on_change: Callable[[Change], None]
-    on_failure: Callable[[int, str], None]
+    on_change: Callable[[Change], None] = field(default=lambda change: None)
+    on_failure: Callable[[int, str], None] = field(default=lambda namespace, why: None)
     spaces: dict[int, Space] = field(default_factory=dict)
     cannot_sever: str | None = None
     severed: int = 0

@@ -17,7 +17,7 @@ from vllmwall.decide.guards import Guarding, candidates, guarding
 from vllmwall.decide.lockdown import ordered, restrained
 from vllmwall.decide.retained import with_retained
 from vllmwall.decide.walls import Decision, bare_wall, decide
-from vllmwall.enforce.apply import Change, Walls
+from vllmwall.enforce.apply import Walls
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
 from vllmwall.enforce.nftables.notifications import Watch
 from vllmwall.engine.armed_units import Armed
@@ -65,8 +65,6 @@ class Reconciler:
     down: bool = False
     armed_file: Path | None = None
     bans: BanList = field(default_factory=BanList)
-    on_change: Callable[[Change], None] = field(default=lambda change: None)
-    on_failure: Callable[[int, str], None] = field(default=lambda namespace, why: None)
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.only)
@@ -78,12 +76,7 @@ class Reconciler:
         self.guarding = Guarding()
         self.blind = ""
         self.decision = Decision({}, ())
-        self.walls = Walls(
-            self.backend,
-            self.observer.namespaces.path,
-            self.on_change,
-            self.on_failure,
-        )
+        self.walls = Walls(self.backend, self.observer.namespaces.path)
 
     def configure(self, config: Settings) -> None:
         """Use another configuration from the next pass on."""
