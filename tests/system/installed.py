@@ -94,9 +94,12 @@ class Node:
         return done.stdout + done.stderr
 
     def status(self) -> dict[str, object]:
-        """What the daemon says, as root."""
+        """The daemon's answer, as root. Raises ValueError where it gives none."""
         said = self.box.run("vllmwall", "status", "--json", check=False).stdout
-        return cast("dict[str, object]", json.loads(said))
+        answer = cast("dict[str, object]", json.loads(said))
+        if "error" in answer:
+            raise ValueError(said)
+        return answer
 
     def daemon_pid(self) -> int:
         """Systemd's word; 0: none runs."""
