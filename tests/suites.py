@@ -5,10 +5,14 @@
 ``fast`` is everything but real vLLM and booted systems; ``kernel`` is what needs network
 namespaces and no more; ``all`` leaves nothing out. Tests with the
 mark `serial` measure time or memory, or load a core on purpose: they run last, one at a time.
+
+A few tests that fail beside others run once more, alone, and are named in the summary: their
+promise is the product's, not that of a busy machine. A test that fails alone fails the suite.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,12 +21,14 @@ from pathlib import Path
 
 SUITES = {"fast": "not system and not vllm", "kernel": "kernel and not system", "all": ""}
 _COMPILED = Path(__file__).parents[1] / ".cache/pycache"
-_NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
+_FAILED, _NO_TESTS = 1, 5  # pytest.ExitCode
+_MOST_AGAIN = 10  # more than these is a fault, not a busy machine
+_LAST_FAILED = Path(".pytest_cache/v/cache/lastfailed")
 
 
 def workers() -> int:
-    """Half as many again as processors: most tests wait for a packet or a program."""
-    return int(os.environ.get("JOBS") or (len(os.sched_getaffinity(0)) * 3 + 1) // 2)
+    """One for each processor, two at least."""
+    return int(os.environ.get("JOBS") or max(2, len(os.sched_getaffinity(0))))
 
 
 def run(name: str, marks: str, arguments: list[str]) -> tuple[int, str]:
@@ -39,6 +45,16 @@ def run(name: str, marks: str, arguments: list[str]) -> tuple[int, str]:
     return process.returncode, last
 
 
+def again(marks: str, arguments: list[str]) -> tuple[int, str]:
+    """Run the tests that failed once more, one at a time; many of them are not run again."""
+    failed = json.loads(_LAST_FAILED.read_text()) if _LAST_FAILED.exists() else {}
+    if not 0 < len(failed) <= _MOST_AGAIN:
+        return _FAILED, f"{len(failed)} tests failed"
+    names = ", ".join(sorted(failed))
+    status, last = run("failed", marks, ["--last-failed", *arguments])
+    return status, f"{last} (failed beside others: {names})"
+
+
 def _environment() -> dict[str, str]:
     """Keep compiled modules, out of the way: without them a command takes five times as long."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
@@ -51,15 +67,18 @@ def main(suite: str, *arguments: str) -> int:
     # Files in the order of collection, the slow ones first: see tests/conftest.py.
     spread = ["-n", str(workers()), "--dist", "loadfile", "--no-loadscope-reorder"]
     begun = time.monotonic()
-    runs = [
-        ("parallel", *run("parallel", f"{of_suite}not serial", [*spread, *arguments])),
-        ("serial", *run("serial", f"{of_suite}serial", [*arguments])),
-    ]
+    beside = f"{of_suite}not serial"
+    runs = [("parallel", *run("parallel", beside, [*spread, *arguments]))]
+    if runs[0][1] == _FAILED:
+        runs.append(("alone", *again(beside, [*arguments])))
+    runs.append(("serial", *run("serial", f"{of_suite}serial", [*arguments])))
     lines = [f"== {suite}: {time.monotonic() - begun:.0f} s, {workers()} workers"]
     lines += [f"== {name}: exit status {status}; {last.strip('= ')}" for name, status, last in runs]
     print("\n".join(lines))
     if file := os.environ.get("SUMMARY"):
         Path(file).write_text("\n".join(lines) + "\n")
+    if runs[1][0] == "alone":
+        del runs[0]  # what failed there was run again
     statuses = [status for _, status, _ in runs if status != _NO_TESTS]
     return max(statuses, default=_NO_TESTS)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests import suites
@@ -28,6 +31,21 @@ def test_both_runs_must_pass(
 ) -> None:
     """A run without tests is no failure; two of them are."""
     statuses = {"parallel": parallel, "serial": serial}
+    monkeypatch.setattr(suites, "run", lambda name, *_: (statuses[name], "1 passed"))
+    monkeypatch.setattr(suites, "again", lambda *_: (parallel, "as before"))
+    assert whole == suites.main("fast")
+
+
+@pytest.mark.parametrize(
+    ("failed", "alone", "whole"), [(1, 0, 0), (10, 0, 0), (11, 0, 1), (0, 0, 1), (1, 1, 1)]
+)
+def test_a_few_that_failed_beside_others_may_pass_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failed: int, alone: int, whole: int
+) -> None:
+    """Many, or a run that failed without a test (a skip), are not run again."""
+    (tmp_path / "lastfailed").write_text(json.dumps({f"test_{n}": True for n in range(failed)}))
+    monkeypatch.setattr(suites, "_LAST_FAILED", tmp_path / "lastfailed")
+    statuses = {"parallel": 1, "failed": alone, "serial": 0}
     monkeypatch.setattr(suites, "run", lambda name, *_: (statuses[name], "1 passed"))
     assert whole == suites.main("fast")
 
