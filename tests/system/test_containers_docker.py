@@ -139,7 +139,7 @@ def test_explain_says_what_packets_find(node: ContainerNode) -> None:
         found = "open" if node.talk_from_outside(port, source) == "open" else "closed"
         assert (found, found) == (answer["verdict"], said["verdict"])
         assert (inside, port) == (answer["address"], answer["port"])
-        handed_on = f"Docker hands tcp port {port} on to {inside}:{port}"
+        handed_on = f"Docker forwards tcp port {port} to {inside}:{port}"
         assert any(handed_on in problem for problem in said["problems"]), said["problems"]
 
 

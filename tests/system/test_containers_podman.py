@@ -114,7 +114,7 @@ def test_podmans_network_works_as_before(node: ContainerNode) -> None:
 @pytest.mark.usefixtures("published")
 def test_explain_says_what_packets_find(node: ContainerNode) -> None:
     """And where Podman sends them."""
-    handed_on = f"Podman hands tcp port {INTERNAL} on to {node.ip('published')}:{INTERNAL}"
+    handed_on = f"Podman forwards tcp port {INTERNAL} to {node.ip('published')}:{INTERNAL}"
     for source, verdict in ((STRANGER, "closed"), (PEER, "open")):
         said = json.loads(node.ask("explain", source, str(INTERNAL), "--json").stdout)
         assert [verdict] == [one["verdict"] for one in said["answers"]]
