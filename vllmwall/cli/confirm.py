@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PATIENCE_SECONDS = 3.0
+_ROLLBACK_SECONDS = 60.0
 
 
 @contextmanager
@@ -77,11 +78,26 @@ def rollback(token: str, after: float, only_namespace: tuple[str, ...]) -> None:
     waiting = noted(runtime_dir())
     if waiting is None or waiting.token not in (token, ""):
         return
+    give_up = time.monotonic() + _ROLLBACK_SECONDS
+    while not _asked_to_roll_back(waiting):  # no daemon, or one that hangs
+        try:
+            removed = take_down(only_namespace)  # open is better than locked out
+        except click.ClickException:  # a daemon that starts now has the tables: ask it again
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.5)
+            continue
+        forget(runtime_dir())
+        print_json(removed)
+        return
+
+
+def _asked_to_roll_back(waiting: Unconfirmed) -> bool:
     try:
         request(ROLLBACK.name, {"token": waiting.token}, common().socket, _PATIENCE_SECONDS)
-    except ControlError:  # no daemon, or one that hangs: open is better than locked out
-        forget(runtime_dir())
-        print_json(take_down(only_namespace))
+    except ControlError:
+        return False
+    return True
 
 
 def _ask_to_confirm(made: Unconfirmed, waiter: str) -> None:

@@ -49,14 +49,9 @@ def config_path(argv: Sequence[str]) -> str | None:
 
 
 def yaml_of(text: str) -> Mapping[str, object] | None:
-    """The settings in a YAML file, by the names of their flags; None: it holds no mapping.
-
-    A file with many aliases is not read: nested merges of 600 bytes take PyYAML a minute.
-    """
+    """The settings in a YAML file, by the names of their flags; None: it holds no mapping."""
     import yaml
 
-    if text.count("*") > _MOST_ALIASES:
-        return None
     try:
         content = yaml.safe_load(text)
     except Exception:  # PyYAML also raises KeyError, IndexError, AttributeError for odd values
@@ -67,7 +62,8 @@ def yaml_of(text: str) -> Mapping[str, object] | None:
 
 
 def _known_keys(text: str) -> Mapping[str, str]:
-    settings = yaml_of(text) or {}
+    # Nested merges of 600 bytes take PyYAML a minute, for which the daemon's loop must not wait.
+    settings = {} if text.count("*") > _MOST_ALIASES else yaml_of(text) or {}
     return {
         key: str(value)
         for key, value in settings.items()

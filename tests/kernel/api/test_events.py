@@ -166,7 +166,7 @@ def test_a_gap_is_said(node: Guarded) -> None:
         node.start()  # its first pass tells of more than the ring holds
         gap = until(lines, "gap")[-1]
         first = until(lines, "listener_walled")[-1]
-        assert f"{first['number'] - 1} events were dropped" in gap["detail"]
+        assert f"{first['number'] - 1} events dropped" in gap["detail"]
 
 
 def test_without_a_daemon_it_says_so(node: Guarded) -> None:

@@ -13,7 +13,8 @@ from tests.support.guarded import Guarded, Program
 from tests.support.lab import Lab
 from tests.support.reconciling import Refusing, kept
 from vllmwall.api.status import is_safe
-from vllmwall.engine.reconciler import Change, Reconciler
+from vllmwall.enforce.apply import Change
+from vllmwall.engine.reconciler import Reconciler
 from vllmwall.observe import owners
 from vllmwall.observe.namespaces import Namespaces
 
