@@ -104,6 +104,23 @@ def test_a_rollback_during_its_reload_restores_the_configuration(node: Guarded) 
     assert ("timeout", "open") == (stranger(node), peer(node))
 
 
+def test_a_rollback_waits_for_a_daemon_that_starts(node: Guarded) -> None:
+    """The new daemon owns the tables before it answers, so the rollback asks it again."""
+    without_peers(node)
+    vllmwall(node, "reload", "--confirm", "60s")
+    assert "timeout" == peer(node)
+    token = json.loads((node.runtime / "unconfirmed.json").read_text())["token"]
+    control, hidden = node.runtime / "control.sock", node.runtime / "hidden.sock"
+    control.rename(hidden)
+    words = command(node, "rollback", token, "--only-namespace", node.lab.node.path)
+    with subprocess.Popen(words) as rollback:
+        with pytest.raises(subprocess.TimeoutExpired):
+            rollback.wait(timeout=3)
+        hidden.rename(control)
+        assert 0 == rollback.wait(timeout=PATIENCE)
+    assert ("timeout", "open") == (stranger(node), peer(node))
+
+
 def test_the_shell_that_asked_may_die(node: Guarded) -> None:
     """A lost ssh connection ends the shell and its children, and not the rollback."""
     without_peers(node)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import cast
 
 import pytest
 
@@ -273,6 +274,5 @@ def test_facts_beside_the_wall_decide_too(
     packet = replace(probe.packet, source=change.get("source", probe.packet.source))
     found = change.get("wall", wall)
     assert isinstance(found, WallFacts)
-    published = change.get("published")
-    assert published is None or isinstance(published, PublishedPort)
+    published = cast("PublishedPort | None", change.get("published"))
     assert (verdict, reason) == judged(Probe("host", target, packet), found, published)
