@@ -75,11 +75,9 @@ lint: $(PRODUCT) ## ruff, mypy and the import layers
 
 .PHONY: docs
 docs: $(PRODUCT) ## regenerate the generated pages, figures and samples
-	@$(BIN)/python -m vllmwall.config sample >.cache/page && cp .cache/page packaging/vllmwall.toml
-	@$(BIN)/python -m vllmwall.config reference >.cache/page && cp .cache/page docs/reference/config.md
-	@$(BIN)/python -m vllmwall.cli.reference >.cache/page && cp .cache/page docs/reference/cli.md
-	@$(BIN)/python -m vllmwall.cli.schemas docs/reference/schemas
-	@$(BIN)/python -m vllmwall.api.metrics.definitions >.cache/page && cp .cache/page docs/reference/metrics.md
+	@$(BIN)/python packaging/config_docs.py
+	@$(BIN)/python packaging/cli_docs.py
+	@$(BIN)/python packaging/metrics_docs.py
 	@$(BIN)/python packaging/findings.py >.cache/page && cp .cache/page docs/reference/findings.md
 	@$(BIN)/python -m tests.bench.figures docs/reference/bench.json $$(grep -rl '<!-- figure' README.md docs)
 

@@ -22,17 +22,14 @@ def loaded(path: Path, conf_d: Path) -> Config:
     """The configuration in ``path`` and ``conf_d/*.toml``. Raises ConfigError."""
     reading = read_files(path, conf_d)
     problems = [*reading.problems]
-    cidrs: dict[str, tuple[Network, ...]] = {}
+    cidrs: dict[Path, tuple[Network, ...]] = {}
     for file in reading.files:
         try:
-            found = Config.model_validate(file.tree).peers.cidrs
+            cidrs[file.path] = Config.model_validate(file.tree).peers.cidrs
         except ValidationError as error:
             problems += (file.problem(*each) for each in complaints(error))
-        else:
-            cidrs |= {str(file.path): found} if found else {}
     for check in checks.ALL:
         problems.extend(check(reading.files))
     if problems:
         raise ConfigError(problems)
-    config = Config.model_validate(merge(reading.files))
-    return config.noted(tuple(file.path for file in reading.files), cidrs)
+    return Config.model_validate(merge(reading.files)).read_from(cidrs)

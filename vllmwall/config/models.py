@@ -1,6 +1,7 @@
 """The configuration as one pydantic model: source of validation, sample, reference and schema.
 
-Every key has an effect. Checks of several values together are in `vllmwall.config.checks`.
+Every key has an effect, and words in `keys.toml`. Checks of several values together are in
+`vllmwall.config.checks`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from pathlib import Path
 
 from pydantic import Field, PrivateAttr
 
-from vllmwall.config.host_sections import HostSection, LimitsSection, LogSection
 from vllmwall.config.sections import (
     AuditSection,
     BootSection,
     ControlSection,
     DaemonSection,
     GuardsSection,
+    HostSection,
+    LimitsSection,
+    LogSection,
     MetricsSection,
     PeersSection,
     Section,
@@ -39,49 +42,26 @@ from vllmwall.recognize.definitions import WorkloadDefinition
 class Config(Section):
     """The whole configuration. ``Config()`` is that of an empty file."""
 
-    mode: Mode = Field(
-        default=Mode.ENFORCE,
-        title='"enforce" or "audit"',
-        description="audit counts the packets that enforce would drop, and drops none.",
-    )
-    peers: PeersSection = Field(default_factory=PeersSection)
-    roles: dict[RoleName, Audience] = Field(
-        default_factory=dict,
-        alias="policy",
-        title="audience or list of audiences",
-        description=(
-            "Who may connect, by role. Audiences: public (everyone), peers, node (this host "
-            "only), and your groups. Roles that are not listed use default, which cannot be "
-            "public."
-        ),
-        examples=[{"api": "public", "metrics": ["peers", "monitoring"], "default": "peers"}],
-        json_schema_extra=POLICY_SCHEMA,
-    )
-    groups: dict[GroupName, GroupNetworks] = Field(
-        default_factory=dict,
-        title="list of CIDRs",
-        description=(
-            "Your own audiences: name = networks. No address may be in two groups. To allow two "
-            "groups, name both in [policy]."
-        ),
-        examples=[{"monitoring": ["10.9.0.5/32"]}],
-    )
-    workloads: tuple[WorkloadSection, ...] = Field(default=(), alias="workload")
-    host: HostSection = Field(default_factory=HostSection)
-    limits: LimitsSection = Field(default_factory=LimitsSection)
-    log: LogSection = Field(default_factory=LogSection)
-    guards: GuardsSection = Field(default_factory=GuardsSection)
-    boot: BootSection = Field(default_factory=BootSection)
-    daemon: DaemonSection = Field(default_factory=DaemonSection)
-    control: ControlSection = Field(default_factory=ControlSection)
-    metrics: MetricsSection = Field(default_factory=MetricsSection)
-    audit: AuditSection = Field(default_factory=AuditSection)
-    _files: tuple[Path, ...] = PrivateAttr(default=())
+    mode: Mode = Mode.ENFORCE
+    peers: PeersSection = PeersSection()
+    roles: dict[RoleName, Audience] = Field({}, alias="policy", json_schema_extra=POLICY_SCHEMA)
+    groups: dict[GroupName, GroupNetworks] = Field({})
+    workloads: tuple[WorkloadSection, ...] = Field((), alias="workload")
+    host: HostSection = HostSection()
+    limits: LimitsSection = LimitsSection()
+    log: LogSection = LogSection()
+    guards: GuardsSection = GuardsSection()
+    boot: BootSection = BootSection()
+    daemon: DaemonSection = DaemonSection()
+    control: ControlSection = ControlSection()
+    metrics: MetricsSection = MetricsSection()
+    audit: AuditSection = AuditSection()
+    _cidrs: Mapping[Path, tuple[Network, ...]] = PrivateAttr(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that it was read from, in the order of merging."""
-        return self._files
+        return tuple(self._cidrs)
 
     def policy(self) -> Policy:
         """The policy for `decide`."""
@@ -111,11 +91,12 @@ class Config(Section):
     def settings(self) -> Settings:
         """The daemon's settings."""
         peers, metrics, daemon = self.peers, self.metrics, self.daemon
+        by_file = {str(file): cidrs for file, cidrs in self._cidrs.items() if cidrs}
         return Settings(
             files=self.files,
             policy=self.policy(),
             definitions=self.definitions(),
-            peers=PeerSettings(peers.by_file, peers.files, peers.dns, peers.allow_everyone),
+            peers=PeerSettings(by_file, peers.files, peers.dns, peers.allow_everyone),
             metrics=MetricsSettings(metrics.listen, metrics.textfile),
             guards=self.guards.enabled,
             guarded_units=self.guards.units,
@@ -126,8 +107,7 @@ class Config(Section):
             control_group=self.control.group,
         )
 
-    def noted(self, files: tuple[Path, ...], cidrs: Mapping[str, tuple[Network, ...]]) -> Config:
-        """This configuration, with the files that it was read from."""
-        self._files = files
-        self.peers._by_file = cidrs
+    def read_from(self, cidrs: Mapping[Path, tuple[Network, ...]]) -> Config:
+        """This configuration, with the peers.cidrs of each file that it was read from."""
+        self._cidrs = cidrs
         return self

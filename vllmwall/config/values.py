@@ -7,6 +7,7 @@ what is allowed. The pydantic types that use them are at the end.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import date
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -24,9 +25,7 @@ DEFAULT_KEY = "default"
 _UNIX_ROLES = (Role.UNIX, Role.ZMQ_IPC)
 ROLE_NAMES = tuple(role.value for role in Role if role not in _UNIX_ROLES)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
-_WORKLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?)+")
-_ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 _ACCEPTANCE = re.compile(
     r"(?P<finding>[][!A-Za-z0-9*?-]{3,64})(?:@(?P<workload>[^\s@]{1,200}))?"
     r"(?: until (?P<until>[0-9-]+))?"
@@ -119,11 +118,11 @@ def read_failsafe(value: object) -> FailsafePort:
     """``tcp/22``."""
     text = _string(value, 'like "tcp/22"')
     proto, _, port = text.partition("/")
-    if proto not in ("tcp", "udp") or not re.fullmatch("[0-9]{1,5}", port):
+    if proto not in ("tcp", "udp") or not _is_port(port):
         raise ValueError(
             f'{shown(text)} is not a port with a protocol. Write "tcp/22" or "udp/123".'
         )
-    return FailsafePort(Proto(proto), read_port(int(port)))
+    return FailsafePort(Proto(proto), int(port))
 
 
 def read_acceptance(value: object) -> Acceptance:
@@ -142,92 +141,6 @@ def read_acceptance(value: object) -> Acceptance:
     return Acceptance(match["finding"], match["workload"] or "*", until)
 
 
-def read_port(value: object) -> int:
-    """A port number, 1 to 65535."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
-        raise ValueError(f"{shown(value)} is not a port. Allowed are 1 to 65535.")
-    return value
-
-
-def read_metrics_address(value: object) -> str:
-    """``127.0.0.1:9837``, ``[::1]:9837``, ``unix:/PATH``, or nothing."""
-    text = _string(value, 'like "127.0.0.1:9837"')
-    if not text or (text.startswith("unix:/") and "\0" not in text and len(text) < 100):
-        return text
-    host, _, port = text.rpartition(":")
-    try:
-        address = ip_address(host.strip("[]") if host.startswith("[") else host)
-        good = bool(re.fullmatch("[0-9]{1,5}", port)) and read_port(int(port)) > 0
-    except ValueError:
-        good = False
-    if not good or (address.version == 6) != host.startswith("["):
-        raise ValueError(
-            f'{shown(text)} is not an address to listen on. Write "127.0.0.1:9837", "[::1]:9837", '
-            '"unix:/run/vllmwall/metrics.sock", or "" for none'
-        )
-    return text
-
-
-def read_metrics_file(value: object) -> str:
-    """An absolute path for node_exporter's textfile collector, or nothing."""
-    text = _string(value, "a path")
-    if text and (not text.startswith("/") or "\0" in text or not text.endswith(".prom")):
-        raise ValueError(
-            f"{shown(text)} is not a file that node_exporter reads. Write an absolute path that "
-            "ends in .prom."
-        )
-    return text
-
-
-def read_workload_name(value: object) -> str:
-    """The name of a workload definition."""
-    text = _string(value, "a name")
-    if not _WORKLOAD_NAME.fullmatch(text):
-        raise ValueError(
-            f"{shown(text)} is not a workload name. Use a letter or digit, then up to 62 of "
-            "A-Z a-z 0-9 . _ -"
-        )
-    return text
-
-
-def read_pattern(value: object) -> str:
-    """A glob that does not match everything."""
-    text = _string(value, "a pattern")
-    if not text.strip("*?/ "):
-        raise ValueError(
-            f"{shown(text)} matches every process of this node. Use a more specific pattern."
-        )
-    return text
-
-
-def read_file_glob(value: object) -> str:
-    """An absolute path, with or without wildcards."""
-    text = _string(value, "a path")
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError(f"{shown(text)} is not an absolute path. Start it with /.")
-    return text
-
-
-def read_host_name(value: object) -> str:
-    """A DNS name."""
-    text = _string(value, "a DNS name")
-    if _ADDRESS.fullmatch(text):
-        raise ValueError(
-            f"{shown(text)} is not a DNS name. Put addresses and CIDRs into peers.cidrs."
-        )
-    if not _HOST_NAME.fullmatch(text):
-        raise ValueError(f"{shown(text)} is not a DNS name. Write one like gpu-nodes.internal.")
-    return text
-
-
-def read_unix_group(value: object) -> str:
-    """The name of a group of this host's users (useradd's rules)."""
-    text = _string(value, "a group name")
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
-        raise ValueError(f"{shown(text)} is not a group name. Use a group of this host, like adm.")
-    return text
-
-
 def suggestion(word: str, words: tuple[str, ...]) -> str:
     """``(did you mean X?)`` where one of ``words`` is close, otherwise nothing."""
     close = get_close_matches(word, words, n=1, cutoff=0.75)
@@ -238,6 +151,40 @@ def _string(value: object, wanted: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be {wanted} in quotes, not {shown(value)}")
     return value
+
+
+def _is_port(text: str) -> bool:
+    return bool(re.fullmatch("[0-9]{1,5}", text)) and 1 <= int(text) <= 65535
+
+
+def _is_metrics_address(text: str) -> bool:
+    if not text or text.startswith("unix:/"):
+        return "\0" not in text and len(text) < 100
+    host, _, port = text.rpartition(":")
+    try:
+        address = ip_address(host.strip("[]") if host.startswith("[") else host)
+    except ValueError:
+        return False
+    return _is_port(port) and (address.version == 6) == host.startswith("[")
+
+
+def _is_metrics_file(text: str) -> bool:
+    return not text or (_is_path(text) and text.endswith(".prom"))
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith("/") and "\0" not in text
+
+
+def _text(is_valid: Callable[[str], object], complaint: str) -> AfterValidator:
+    """A check of a text. ``complaint`` says after the text what is wrong and what to write."""
+
+    def checked(text: str) -> str:
+        if not is_valid(text):
+            raise ValueError(f"{shown(text)} {complaint}")
+        return text
+
+    return AfterValidator(checked)
 
 
 _TEXT = WithJsonSchema({"type": "string"})
@@ -260,16 +207,67 @@ FailsafeValue = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^(tcp|udp)/[0-9]{1,5}$"}),
 ]
 AcceptanceValue = Annotated[Acceptance, PlainValidator(read_acceptance), _TEXT]
-PortValue = Annotated[
-    int,
-    PlainValidator(read_port),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535}),
-]
-MetricsAddress = Annotated[str, PlainValidator(read_metrics_address), _TEXT]
-MetricsFile = Annotated[str, PlainValidator(read_metrics_file), _TEXT]
-WorkloadName = Annotated[str, PlainValidator(read_workload_name), _TEXT]
-Pattern = Annotated[str, PlainValidator(read_pattern), _TEXT]
-FileGlob = Annotated[str, PlainValidator(read_file_glob), _TEXT]
-HostName = Annotated[str, PlainValidator(read_host_name), _TEXT]
-UnixGroup = Annotated[str, PlainValidator(read_unix_group), _TEXT]
+Switch = Annotated[bool, Field(strict=True)]
+PortValue = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Count = Annotated[int, Field(strict=True, ge=1, le=100_000)]
+NflogGroup = Annotated[int, Field(strict=True, ge=0, le=65535)]
 Seconds = Annotated[float, Field(strict=True, ge=1, le=3600, allow_inf_nan=False)]
+MetricsAddress = Annotated[
+    str,
+    _text(
+        _is_metrics_address,
+        'is not an address to listen on. Write "127.0.0.1:9837", "[::1]:9837", '
+        '"unix:/run/vllmwall/metrics.sock", or "" for none',
+    ),
+]
+MetricsFile = Annotated[
+    str,
+    _text(
+        _is_metrics_file,
+        "is not a file that node_exporter reads. Write an absolute path that ends in .prom.",
+    ),
+]
+WorkloadName = Annotated[
+    str,
+    _text(
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}").fullmatch,
+        "is not a workload name. Use a letter or digit, then up to 62 of A-Z a-z 0-9 . _ -",
+    ),
+]
+Pattern = Annotated[
+    str,
+    _text(
+        lambda text: text.strip("*?/ "),
+        "matches every process of this node. Use a more specific pattern.",
+    ),
+]
+FileGlob = Annotated[str, _text(_is_path, "is not an absolute path. Start it with /.")]
+HostName = Annotated[
+    str,
+    _text(
+        lambda text: not re.fullmatch(r"[0-9.]+|.*:.*", text),
+        "is not a DNS name. Put addresses and CIDRs into peers.cidrs.",
+    ),
+    _text(_HOST_NAME.fullmatch, "is not a DNS name. Write one like gpu-nodes.internal."),
+]
+UnixGroup = Annotated[
+    str,
+    _text(  # useradd's rules
+        re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}").fullmatch,
+        "is not a group name. Use a group of this host, like adm.",
+    ),
+]
+UserName = Annotated[
+    str,
+    _text(
+        lambda text: text and text.isprintable() and len(text) <= 256,
+        'is not a user. Write a login name or a uid, like "vllm".',
+    ),
+]
+LogPrefix = Annotated[
+    str,
+    _text(  # nothing that nft or a log reader could take for more
+        re.compile(r"[A-Za-z0-9 ._:/-]{1,64}").fullmatch,
+        "is not a prefix. Use up to 64 letters, digits, spaces and . _ : / -",
+    ),
+]

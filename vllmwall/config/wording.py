@@ -18,6 +18,8 @@ from vllmwall.config.values import suggestion
 _KEY_MARK = "[key]"  # pydantic's mark for an error in a table's key rather than its value
 _MUST_BE = {
     "tuple_type": "must be a list",
+    "string_type": "must be text in quotes",
+    "int_type": "must be a whole number",
     "dict_type": "must be a table",
     "model_type": "must be a table",
     "bool_type": "must be true or false",

@@ -11,7 +11,9 @@ from pydantic import TypeAdapter
 
 from tests.support.guarded import Guarded, eventually, guarded
 from tests.support.lab import Lab
-from vllmwall.cli.schemas import SHAPES
+from tests.support.scripts import packaging
+
+SHAPES = packaging("cli_docs").SHAPES
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 
 from tests.support.answers import as_json, status_json
 from tests.support.nodes import RECORDINGS, facts, with_active
+from tests.support.scripts import packaging
 from tests.unit.cli.conftest import Daemon, Run
 from vllmwall.api.plan import plan_of
 from vllmwall.cli.peers import Duration
-from vllmwall.cli.reference import reference_markdown
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference"
 
@@ -199,4 +199,4 @@ def test_status_imports_nothing_heavy() -> None:
 
 def test_the_reference_page_is_what_the_commands_say() -> None:
     """`make docs` after a change of the command line."""
-    assert reference_markdown() == (DOCS / "cli.md").read_text()
+    assert packaging("cli_docs").reference_markdown() == (DOCS / "cli.md").read_text()

@@ -11,12 +11,13 @@ import click
 import pytest
 from pydantic import TypeAdapter
 
+from tests.support.scripts import packaging
 from tests.unit.cli.conftest import Daemon, Run
 from vllmwall import __version__
 from vllmwall.cli import command
 from vllmwall.cli import status as status_module
 from vllmwall.cli.command_line import one_line
-from vllmwall.cli.exit_codes import ERRORS, MEANINGS, Exit
+from vllmwall.cli.exit_codes import ERRORS, Exit
 from vllmwall.cli.failures import ErrorAnswer
 
 FORBIDDEN = re.compile(
@@ -191,7 +192,7 @@ def test_an_internal_error_is_an_object_too(
 
 def test_every_status_is_documented() -> None:
     """In one place."""
-    assert set(Exit) == set(MEANINGS)
+    assert set(Exit) == set(packaging("cli_docs").MEANINGS)
 
 
 def test_the_configurations_schema_is_one(run: Run) -> None:

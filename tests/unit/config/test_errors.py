@@ -68,8 +68,8 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
          "the audience public for the roles that everyone may reach."),
         ('host.failsafe = ["22"]', '1: host.failsafe[0]: "22" is not a port with a protocol. '
          'Write "tcp/22" or "udp/123".'),
-        ('host.failsafe = ["tcp/0"]', "1: host.failsafe[0]: 0 is not a port. Allowed are 1 to "
-         "65535."),
+        ('host.failsafe = ["tcp/0"]', '1: host.failsafe[0]: "tcp/0" is not a port with a '
+         'protocol. Write "tcp/22" or "udp/123".'),
         ('host.failsafe = ["tcp/٢٢"]', '1: host.failsafe[0]: "tcp/٢٢" is not a port with a '
          'protocol. Write "tcp/22" or "udp/123".'),
         ("host.failsafe = [22]", '1: host.failsafe[0]: must be like "tcp/22" in quotes, not 22'),
@@ -180,10 +180,10 @@ def test_an_audience_that_does_not_exist_is_answered_with_those_that_do(
             '2: workload[0].name: "a/b" is not a workload name. Use a letter or digit, then up '
              "to 62 of A-Z a-z 0-9 . _ -"]),
         ('[[workload]]\nname = 3\nmatch.unit = "x"\napi_ports = [\n70000,\n"80",\ntrue]', [
-            "2: workload[0].name: must be a name in quotes, not 3",
-            "5: workload[0].api_ports[0]: 70000 is not a port. Allowed are 1 to 65535.",
-            '6: workload[0].api_ports[1]: "80" is not a port. Allowed are 1 to 65535.',
-            "7: workload[0].api_ports[2]: true is not a port. Allowed are 1 to 65535."]),
+            "2: workload[0].name: must be text in quotes, not 3",
+            "5: workload[0].api_ports[0]: must be at most 65535, not 70000",
+            '6: workload[0].api_ports[1]: must be a whole number, not "80"',
+            "7: workload[0].api_ports[2]: must be a whole number, not true"]),
         ("workload = [3]", ["1: workload[0]: must be a table, not 3"]),
         ("workload = 3", ["1: workload: must be a list, not 3"]),
     ],

@@ -189,18 +189,11 @@ def test_peers_remember_their_files(write: Callable[..., Path]) -> None:
     main = write('peers.cidrs = ["10.0.0.0/24"]')
     extra = write('peers.cidrs = ["10.1.0.0/24"]', "conf.d/a.toml")
     write('mode = "audit"', "conf.d/b.toml")
-    by_file = load(main).peers.by_file
+    by_file = load(main).settings().peers.by_file
     assert {name: list(map(str, nets)) for name, nets in by_file.items()} == {
         str(main): ["10.0.0.0/24"],
         str(extra): ["10.1.0.0/24"],
     }
-
-
-def test_peers_without_files_come_from_the_configuration() -> None:
-    """A section that was built by hand has no file to name."""
-    assert Config().peers.by_file == {}
-    config = Config.model_validate({"peers": {"cidrs": ["10.0.0.0/24"]}})
-    assert list(config.peers.by_file) == ["configuration"]
 
 
 def test_a_byte_order_mark_is_no_error(etc: Path) -> None:

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.scripts import packaging
 from tests.unit.conftest import Write
 from vllmwall import __version__
 from vllmwall.config import ConfigError, load
-from vllmwall.config.documents import reference_markdown, sample_toml
 from vllmwall.config.reading import ConfigReader, Reading
 from vllmwall.linux import helper_process
 
-EVERYTHING = re.sub(r"^#(?=[\[a-z])", "", sample_toml(), flags=re.MULTILINE)
+DOCS = packaging("config_docs")
+EVERYTHING = re.sub(r"^#(?=[\[a-z])", "", DOCS.sample_toml(), flags=re.MULTILINE)
 WRONG = "nonsense = 1\n[peers]\ncidrs = ['10.0.0.0/33']\n[policy]\napi = 'nobody'\n"
 
 
@@ -55,7 +56,7 @@ def read_apart(path: Path) -> Reading:
 
 def test_every_key_of_the_reference_comes_over(write: Write) -> None:
     """The process answers what reading it here would give."""
-    path = write("".join(re.findall(r"```toml\n(.*?)```", reference_markdown(), re.DOTALL)))
+    path = write("".join(re.findall(r"```toml\n(.*?)```", DOCS.reference_markdown(), re.DOTALL)))
     assert load(path).settings() == read_apart(path).usable()
 
 

@@ -21,7 +21,7 @@ HEAVY = {
         "vllmwall.cli.jobs",
         "vllmwall.inspect.prove",
     ),
-    *("vllmwall.config.models", "vllmwall.api.metrics.exposition", "vllmwall.cli.schemas"),
+    *("vllmwall.config.models", "vllmwall.api.metrics.exposition", "vllmwall.config.schema"),
     *("vllmwall.enforce.evaluator", "vllmwall.observe.snapshot", "vllmwall.api.explain.question"),
 }
 # All that a start does but the daemon itself.

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vllmwall.api.metrics.definitions import DEFINITIONS, reference
+from tests.support.scripts import packaging
+from vllmwall.api.metrics.definitions import DEFINITIONS
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.model import Role, Stack
 
@@ -118,4 +119,5 @@ def test_promtool_is_content(command: str) -> None:
 
 def test_the_reference_page_is_up_to_date() -> None:
     """`make docs` writes it."""
-    assert (ROOT / "docs" / "reference" / "metrics.md").read_text() == reference()
+    made = packaging("metrics_docs")
+    assert made.PAGE.read_text() == made.reference()

@@ -1,12 +1,11 @@
 """The metrics: what each is called, means and holds. Pure; needs no Prometheus library.
 
 `DEFINITIONS` is the one place: the exporter, docs/reference/metrics.md and the tests of the alert
-rules and of the dashboard read it. Run as a module it prints that page.
+rules and of the dashboard read it.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from vllmwall.api.status import status_of
 from vllmwall.api.status_answer import NamespaceStatus, Status
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.facts import DaemonFacts
-from vllmwall.engine.histograms import BOUNDS, Histogram, Measures
+from vllmwall.engine.histograms import Histogram, Measures
 from vllmwall.engine.status_facts import StatusFacts
 from vllmwall.model import Proto
 
@@ -318,33 +317,3 @@ def gathered(facts: MetricFacts) -> Iterator[tuple[Definition, list[Sample]]]:
     for one in DEFINITIONS:
         if one.kind != "histogram":
             yield one, list(one.samples(facts, status))
-
-
-_HEAD = """\
-# Metrics
-
-<!-- Written by `make docs`; edit vllmwall/api/metrics/definitions.py instead. -->
-
-The metrics for Prometheus, once [metrics are switched on](../how-to/metrics-and-alerts.md).
-Labels that are no name of ours (`netns`, `source`) have as many values as the node has network
-namespaces with a wall, and the configuration sources of peers: no stranger and no port becomes a
-label, so no outsider can make the number of time series grow.
-"""
-
-
-def reference() -> str:
-    """docs/reference/metrics.md."""
-    lines = [*_HEAD.splitlines(), "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
-    for one in DEFINITIONS:
-        labels = ", ".join(f"`{label}`" for label in one.labels) or "none"
-        lines.append(f"| `{one.name}` | {one.kind} | {labels} | {one.help} |")
-    bounds = ", ".join(f"{bound:g}" for bound in BOUNDS)
-    lines += ["", f"Bounds of the histograms, in seconds: {bounds}.", ""]
-    lines += [
-        f"Kinds of `vllmwall_events_total`: {', '.join(sorted(one.key for one in EventKey))}."
-    ]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import runpy
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from tests.support.scripts import packaging
 from vllmwall.inspect.audit.checks import CHECKS
 from vllmwall.inspect.audit.rules import Cve, Knobs, Rule, cves, knobs
 from vllmwall.inspect.audit.types import Severity
@@ -97,7 +97,7 @@ def test_a_row_with_a_mistake_is_refused() -> None:
 
 def test_the_reference_page_is_what_the_tables_say() -> None:
     """`make docs` after a change of a table."""
-    made = runpy.run_path(str(ROOT / "packaging" / "findings.py"))
-    assert PAGE.read_text() == made["markdown"]()
+    made = packaging("findings")
+    assert PAGE.read_text() == made.markdown()
     for rule in knobs().finding:
         assert f"## `{rule.id}`" in PAGE.read_text()
