@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -12,6 +13,10 @@ from typing import Protocol
 
 class Server(Protocol):
     """What the loop polls."""
+
+    @property
+    def deadline(self) -> float:
+        """When the next round begins in any case (monotonic seconds)."""
 
     def descriptors(self) -> Mapping[int, int]:
         """Descriptors and the events to poll them for."""
@@ -45,7 +50,8 @@ def _loop(server: Server, stop: int) -> None:
         poll.register(stop, select.POLLIN)
         for descriptor, events in server.descriptors().items():
             poll.register(descriptor, events)
-        for descriptor, _ in poll.poll(10_000):
+        seconds = max(0.0, min(10.0, server.deadline - time.monotonic()))
+        for descriptor, _ in poll.poll(seconds * 1000):
             if descriptor == stop:
                 return
             server.ready(descriptor)

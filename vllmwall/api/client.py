@@ -17,6 +17,7 @@ from vllmwall.api.errors import ControlError, Json
 from vllmwall.linux.places import CONTROL_SOCKET
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_TIMEVAL = struct.Struct("2l")
 
 
 def request(
@@ -55,8 +56,11 @@ def listening_pid(socket_path: Path) -> int:
 
 def _exchanged(line: bytes, socket_path: Path, timeout: float) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
+        # Where the queue is full, a connect with a timeout of Python's fails at once (EAGAIN).
+        limit = _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         connection.connect(os.fspath(socket_path))
+        connection.settimeout(timeout)
         connection.sendall(line)
         with connection.makefile("rb") as answer:
             return answer.readline()

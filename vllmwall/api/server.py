@@ -3,6 +3,7 @@
 One JSON object a line each way, over a unix stream socket: ``{"command": NAME, …}``, then
 ``{"result": …}`` or ``{"error": {"code", "message", "hint"}}``. The kernel reports the asking
 process (SO_PEERCRED): every client that may open the socket may read, only root may change.
+A request of a client that has left before its turn is dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,11 +23,11 @@ from vllmwall.api.later import Later
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.state import State
-from vllmwall.linux.loop_server import Bounds, Client, LoopServer, listen_unix
+from vllmwall.linux.listening import listen_unix
+from vllmwall.linux.loop_server import Bounds, Client, LoopServer, unix_user
 from vllmwall.linux.wire import Fit, decode, encode
 
-_REQUEST_LIMIT = 64 * 1024
-_CONNECTIONS = 32
+_BOUNDS = Bounds(clients=32, of_user=16, rate=20.0, share=0.25)
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -42,10 +44,15 @@ class ControlServer:
     def __init__(self, path: Path, answer: Answer, group: str = "") -> None:
         self._answer = answer
         listening = listen_unix(path, group_id(group))
-        self._server = LoopServer(listening, self._take, Bounds(_CONNECTIONS, _REQUEST_LIMIT), path)
+        self._server = LoopServer(listening, self._take, _BOUNDS, path, unix_user)
         self.descriptors = self._server.descriptors
         self.ready = self._server.ready
         self.close = self._server.close
+
+    @property
+    def deadline(self) -> float:
+        """When the loop has to ask for the `descriptors` again (monotonic seconds)."""
+        return self._server.deadline
 
     def _take(self, client: Client) -> None:
         line, newline, rest = client.incoming.partition(b"\n")
@@ -59,11 +66,14 @@ class ControlServer:
             return
         if isinstance(found, Later):
             client.is_pending = True
-            found.attach(
-                lambda work: self._server.answer(client, _reply(work)), lambda: not client.is_gone
-            )
+            found.attach(partial(self._deliver, client), partial(self._server.is_wanted, client))
         else:
             client.outgoing = _line({"result": encode(found)})
+
+    def _deliver(self, client: Client, work: Callable[[], object]) -> None:
+        with self._server.charged(client):
+            reply = _reply(work)
+        self._server.answer(client, reply)
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:

@@ -277,7 +277,8 @@ class Daemon:
             poll.register(descriptor, events)
         if self._events.stream is not None:
             poll.register(self._events.stream, select.POLLIN)
-        ready = [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
+        served = min(self._control.deadline, self._metrics.deadline) - time.monotonic()
+        ready = [one for one, _ in poll.poll(max(0.0, min(seconds, served)) * 1000)]
         self.follow_events()  # first: a port may be open
         for descriptor in ready:
             if descriptor == self._wake_read:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import stat
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -154,6 +158,55 @@ def test_who_may_read_may_not_change(path: Path) -> None:
     assert ["ok", "denied", "denied"] == [
         as_nobody(path, command) for command in ("status", "down", "peers.add")
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: becomes another user")
+def test_root_is_answered_beside_a_user_who_asks_without_end(path: Path) -> None:
+    """64 KiB of requests in one write, from more clients than a user has places."""
+    open_to_all_users(path.parent)
+    path.chmod(0o666)
+    line = b'{"command": "events", "most": 500}\n'
+    ready, started = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setgroups([])
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        greedy = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+        for client in greedy:
+            client.connect(str(path))
+            client.setblocking(False)
+            client.send(line * (64 * 1024 // len(line)))
+        os.write(started, b"x")
+        time.sleep(60)
+        os._exit(0)
+    try:
+        os.read(ready, 1)
+        for _ in range(20):
+            assert {"command": "status"} == request("status", socket_path=path, timeout=2)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready)
+        os.close(started)
+
+
+def test_a_client_waits_where_the_queue_of_the_socket_is_full(tmp_path: Path) -> None:
+    """The kernel refuses a connect that does not wait; a busy moment must not fail a command."""
+    path = tmp_path / "control.sock"
+    server = ControlServer(path, answer)
+    waiting: list[socket.socket] = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            waiting[-1].connect(str(path))
+    with pytest.raises(ControlError, match="gave no answer"):
+        request("status", socket_path=path, timeout=0.1)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(request, "status", None, path)
+        with served(server):
+            assert {"command": "status"} == asked.result(10)
+    for one in waiting:
+        one.close()
 
 
 @pytest.mark.parametrize(

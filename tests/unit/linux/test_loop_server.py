@@ -7,23 +7,37 @@ import select
 import socket
 import stat
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from vllmwall.linux.loop_server import Bounds, Client, LoopServer, listen_tcp, listen_unix
+from vllmwall.linux.listening import listen_tcp, listen_unix
+from vllmwall.linux.loop_server import Bounds, Client, LoopServer
 
 BOUNDS = Bounds()
+ROOT, ALICE, BOB = 0, 1000, 2000
+BIG = b"z" * 1_000_000
 
 
 class Echo:
-    """A server that answers each line with itself; ``later`` is answered when the test says."""
+    """A server that answers each line with itself; ``later`` is answered when the test says, and
+    ``big`` with a megabyte. ``users`` are those of the clients to come, in their order; the last
+    one is that of all others."""
 
-    def __init__(self, path: Path, bounds: Bounds = BOUNDS) -> None:
+    def __init__(
+        self, path: Path, bounds: Bounds = BOUNDS, users: Sequence[int] = (ALICE,)
+    ) -> None:
         self.taken: list[bytes] = []
         self.pending: list[Client] = []
         self.path = path
-        self.server = LoopServer(listen_unix(path, None), self.take, bounds, path)
+        self.users = list(users)
+        self.server = LoopServer(listen_unix(path, None), self.take, bounds, path, self.user)
+
+    def user(self, _: socket.socket) -> int:
+        """Whose client has come."""
+        return self.users.pop(0) if len(self.users) > 1 else self.users[0]
 
     def take(self, client: Client) -> None:
         """Take one line."""
@@ -31,6 +45,9 @@ class Echo:
         if newline:
             client.incoming = rest
             self.taken.append(line)
+            if line == b"big":
+                client.outgoing = BIG
+                return
             if line == b"later":
                 self.pending.append(client)
                 client.is_pending = True
@@ -46,6 +63,13 @@ class Echo:
         for descriptor, _ in ready:
             assert self.server.ready(descriptor)
         return len(ready)
+
+    def rounds(self, most: int = 200) -> None:
+        """Rounds until nothing is ready; no more than ``most``."""
+        for _ in range(most):
+            if not self.round():
+                return
+        raise AssertionError("there is always something ready")
 
     def client(self) -> socket.socket:
         """A client that has connected."""
@@ -114,6 +138,253 @@ def test_a_client_that_leaves_while_it_waits_is_known_to_be_gone(echo: Echo) -> 
     assert waiting.is_gone
     echo.server.answer(waiting, b"nobody reads this\n")
     assert 0 == echo.round()
+
+
+def test_nothing_is_computed_for_a_client_that_has_left(tmp_path: Path) -> None:
+    """However much it had asked, in one write or in many connections."""
+    echo = Echo(tmp_path / "s")
+    for _ in range(10):
+        with echo.client() as one:
+            one.sendall(b"x\n" * 20)
+    echo.rounds()
+    assert [] == echo.taken
+    with echo.client() as one:
+        one.sendall(b"x\n" * 20)
+        while not echo.taken:
+            echo.round()
+    echo.rounds()
+    assert [b"x"] == echo.taken
+
+
+def test_a_client_that_is_half_closed_costs_no_rounds(echo: Echo) -> None:
+    """Neither while it does not read, nor while it waits; then it gets all its answers."""
+    with echo.client() as stuck, echo.client() as waiting:
+        stuck.sendall(b"big\n" * 3)
+        waiting.sendall(b"later\nnext\n")
+        for one in (stuck, waiting):
+            one.shutdown(socket.SHUT_WR)
+        echo.rounds()
+        assert [b"big", b"later"] == sorted(echo.taken)
+        echo.server.answer(echo.pending.pop(), b"at last\n")
+        echo.rounds()
+        assert b"at last\nnext\n" == waiting.makefile("rb").read()
+        stuck.setblocking(False)
+        got = b""
+        for _ in range(1000):
+            echo.round()
+            try:
+                got += stuck.recv(1 << 20)
+            except BlockingIOError:
+                continue
+            if len(got) == 3 * len(BIG):
+                break
+        assert 3 * BIG == got
+
+
+def test_nothing_is_read_from_a_client_that_does_not_take_its_answer(echo: Echo) -> None:
+    """What it sends waits in the kernel, which makes it wait."""
+    with echo.client() as stuck:
+        stuck.sendall(b"big\n")
+        echo.rounds()
+        [client] = echo.server._clients.values()
+        stuck.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while stuck.send(b"x\n" * 1000):
+                echo.round()
+        assert (b"", [b"big"]) == (client.incoming, echo.taken)
+
+
+def test_many_requests_in_one_write_are_more_than_one_may_hold(tmp_path: Path) -> None:
+    """Only the size of one request is bounded."""
+    echo = Echo(tmp_path / "s", Bounds(bytes=100))
+    with echo.client() as client:
+        client.sendall(b"x\n" * 300)
+        got = b""
+        while len(got) < 600:
+            echo.rounds()
+            got += client.recv(600)
+        assert b"x\n" * 300 == got
+
+
+def test_of_all_but_root_one_is_answered_in_a_round(tmp_path: Path) -> None:
+    """And root in the same round, however many others ask."""
+    echo = Echo(tmp_path / "s", users=[*range(1000, 1020), ROOT])
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(echo.client()).sendall(b"other\n" * 100)
+        echo.round()
+        before = len(echo.taken)
+        stack.enter_context(echo.client()).sendall(b"root\n")
+        for _ in range(2):
+            echo.round()
+        assert b"root" in echo.taken
+        assert len(echo.taken) - before <= 3
+
+
+def test_others_take_turns(tmp_path: Path) -> None:
+    """A client with many requests waits until all others have had one."""
+    echo = Echo(tmp_path / "s", users=[ALICE, BOB])
+    with echo.client() as alice, echo.client() as bob:
+        alice.sendall(b"alice\n" * 50)
+        bob.sendall(b"bob\n" * 50)
+        while len(echo.taken) < 20:
+            echo.round()
+        assert 9 <= echo.taken.count(b"bob") <= 11
+
+
+def test_answers_that_are_not_taken_are_bounded_for_each_user(tmp_path: Path) -> None:
+    """By bytes, over all clients of the user; another user is answered."""
+    echo = Echo(tmp_path / "s", Bounds(outgoing=1_500_000), users=[*[ALICE] * 6, BOB])
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(echo.client()).sendall(b"big\n")
+        echo.rounds()
+        assert [b"big"] * 2 == echo.taken
+        stack.enter_context(echo.client()).sendall(b"bob\n")
+        echo.rounds()
+        assert [b"big", b"big", b"bob"] == echo.taken
+
+
+def test_an_answer_that_nobody_takes_is_dropped_after_a_time(tmp_path: Path) -> None:
+    """What is taken in steps stays."""
+    echo = Echo(tmp_path / "s", Bounds(stalled=0.4))
+    with echo.client() as stuck, echo.client() as slow:
+        for one in (stuck, slow):
+            one.sendall(b"big\n")
+        got = b""
+        for _ in range(4):
+            echo.rounds()
+            time.sleep(0.1)
+            got += slow.recv(1 << 18)
+        assert 1 == len(echo.server._clients)
+        while len(got) < len(BIG):
+            echo.round()
+            got += slow.recv(1 << 20)
+        assert BIG == got
+
+
+class Clock:
+    """The server's clock, which the test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("vllmwall.linux.loop_server.time.monotonic", lambda: self.now)
+
+
+def test_requests_of_one_user_are_bounded_in_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over all its clients, new ones too; other users and root's other clients do not wait."""
+    clock = Clock(monkeypatch)
+    users = [ALICE, ALICE, BOB, ROOT, ROOT, ALICE]
+    echo = Echo(tmp_path / "s", Bounds(rate=10.0), users)
+    with ExitStack() as stack:
+        for number in range(5):
+            stack.enter_context(echo.client()).sendall(b"%d\n" % number * 3)
+        echo.rounds()
+        assert [b"0", b"2", b"3", b"4"] == sorted(echo.taken)
+        assert clock.now + 0.1 == pytest.approx(echo.server.deadline)
+        stack.enter_context(echo.client()).sendall(b"new\n")
+        echo.rounds()
+        assert 4 == len(echo.taken)
+        clock.now += 0.1
+        echo.rounds()
+        assert 8 == len(echo.taken)
+
+
+def test_a_user_who_has_left_and_come_again_still_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new connection is no new account."""
+    Clock(monkeypatch)
+    echo = Echo(tmp_path / "s", Bounds(rate=10.0))
+    for _ in range(3):
+        with echo.client() as one:
+            one.sendall(b"x\n")
+            echo.rounds()
+        echo.rounds()
+    assert [b"x"] == echo.taken
+
+
+def test_a_user_gets_a_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that took a second puts the next one off by three, at a quarter."""
+    clock = Clock(monkeypatch)
+    echo = Echo(tmp_path / "s", Bounds(share=0.25))
+    take = echo.server._take
+
+    def slowly(client: Client) -> None:
+        clock.now += 1
+        take(client)
+
+    echo.server._take = slowly
+    with echo.client() as one:
+        one.sendall(b"x\n" * 5)
+        echo.rounds()
+        assert 1 == len(echo.taken)
+        clock.now += 2.9
+        echo.rounds()
+        assert 1 == len(echo.taken)
+        clock.now += 0.2
+        echo.rounds()
+        assert 2 == len(echo.taken)
+
+
+def test_places_of_root_and_of_other_users_are_not_for_one_user(tmp_path: Path) -> None:
+    """Who connects again and again drops clients of its own."""
+    echo = Echo(tmp_path / "s", Bounds(clients=4, of_user=3), users=[ROOT, BOB, ALICE])
+    with ExitStack() as stack:
+        root, bob, *alices = [stack.enter_context(echo.client()) for _ in range(20)]
+        echo.rounds()
+        for one in (root, bob, alices[-1]):
+            one.sendall(b"x\n")
+            echo.rounds()
+            assert b"x\n" == one.recv(2)
+        assert b"" == alices[0].recv(1)
+        assert 5 == len(echo.server._clients)
+
+
+def test_a_full_server_drops_one_of_the_user_with_most_clients(tmp_path: Path) -> None:
+    """And one that waits for no answer before one that does."""
+    echo = Echo(tmp_path / "s", Bounds(clients=4, of_user=3), users=[ALICE] * 3 + [BOB] * 2)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(echo.client()) for _ in range(3)]
+        clients[0].sendall(b"later\n")
+        echo.rounds()
+        clients += [stack.enter_context(echo.client()) for _ in range(2)]
+        echo.rounds()
+        assert b"" == clients[1].recv(1)
+        echo.server.answer(echo.pending.pop(), b"at last\n")
+        for one in clients[2:]:
+            one.sendall(b"x\n")
+        echo.rounds()
+        assert b"at last\n" == clients[0].recv(100)
+        assert [b"x\n"] * 3 == [one.recv(2) for one in clients[2:]]
+
+
+def test_those_who_only_connect_do_not_push_out_one_that_asks(tmp_path: Path) -> None:
+    """Even if they are of the same user and the request came first."""
+    echo = Echo(tmp_path / "s", Bounds(of_user=2))
+    with echo.client() as asking:
+        asking.sendall(b"x\n")
+        silent = [echo.client() for _ in range(10)]
+        for one in silent[:5]:
+            one.close()
+        echo.rounds()
+        assert b"x\n" == asking.recv(2)
+        for one in silent[5:]:
+            one.close()
+
+
+def test_many_who_connect_at_once_are_accepted_in_one_round(tmp_path: Path) -> None:
+    """Then the server pauses, so that connecting in a loop costs it little."""
+    echo = Echo(tmp_path / "s", Bounds(clients=100, of_user=100))
+    with ExitStack() as stack:
+        for _ in range(32):
+            stack.enter_context(echo.client())
+        echo.round()
+        assert 32 == len(echo.server._clients)
+        assert echo.server._listening.fileno() not in echo.server.descriptors()
+        assert echo.server.deadline < time.monotonic() + 0.1
 
 
 def test_too_many_bytes_and_too_many_clients_are_dropped(tmp_path: Path) -> None:

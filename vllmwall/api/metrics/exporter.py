@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,11 @@ class Metrics:
     def ready(self, descriptor: int) -> bool:
         """Serve one descriptor that poll reported; False: it is none of the metrics'."""
         return self._server is not None and self._server.ready(descriptor)
+
+    @property
+    def deadline(self) -> float:
+        """When the loop has to ask for the `descriptors` again (monotonic seconds)."""
+        return self._server.deadline if self._server else inf
 
     def after_pass(self) -> None:
         """Follow the configuration, and write the text file. Raises nothing."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vllmwall.linux.loop_server import Bounds, Client, LoopServer, listen_tcp, listen_unix
+from vllmwall.linux.listening import listen_tcp, listen_unix
+from vllmwall.linux.loop_server import Bounds, Client, LoopServer
 
-_BOUNDS = Bounds(clients=16, bytes=8192, seconds=5.0)
+_BOUNDS = Bounds(clients=16, of_user=16, bytes=8192, seconds=5.0)
 _NOT_READING = frozenset({"POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"})
 
 
