@@ -17,7 +17,7 @@ from vllmwall.linux.listening import listen_tcp, listen_unix
 from vllmwall.linux.loop_server import Bounds, Client, LoopServer
 
 BOUNDS = Bounds()
-ROOT, ALICE, BOB = 0, 1000, 2000
+ROOT, ALICE, BOB, CAROL = 0, 1000, 2000, 3000
 BIG = b"z" * 1_000_000
 
 
@@ -222,14 +222,24 @@ def test_of_all_but_root_one_is_answered_in_a_round(tmp_path: Path) -> None:
 
 
 def test_others_take_turns(tmp_path: Path) -> None:
-    """A client with many requests waits until all others have had one."""
-    echo = Echo(tmp_path / "s", users=[ALICE, BOB])
-    with echo.client() as alice, echo.client() as bob:
-        alice.sendall(b"alice\n" * 50)
-        bob.sendall(b"bob\n" * 50)
-        while len(echo.taken) < 20:
+    """A client with many requests waits until all others have had one; root's comes first."""
+    users = [ALICE, BOB, CAROL]
+    echo = Echo(tmp_path / "s", users=[*users, ROOT])
+    with ExitStack() as stack:
+        for user in users:
+            stack.enter_context(echo.client()).sendall(b"%d\n" % user * 50)
+        echo.round()
+        before = len(echo.taken)
+        while len(echo.taken) < before + 21:
             echo.round()
-        assert 9 <= echo.taken.count(b"bob") <= 11
+        since = echo.taken[before:]
+        assert [7, 7, 7] == [since.count(b"%d" % user) for user in users]
+        root = stack.enter_context(echo.client())
+        echo.round()
+        before = len(echo.taken)
+        root.sendall(b"root\n")
+        echo.round()
+        assert b"root" == echo.taken[before]
 
 
 def test_answers_that_are_not_taken_are_bounded_for_each_user(tmp_path: Path) -> None:
@@ -331,34 +341,42 @@ def test_a_user_gets_a_share_of_the_time(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_places_of_root_and_of_other_users_are_not_for_one_user(tmp_path: Path) -> None:
     """Who connects again and again drops clients of its own."""
-    echo = Echo(tmp_path / "s", Bounds(clients=4, of_user=3), users=[ROOT, BOB, ALICE])
+    users = [ROOT, BOB, *[ALICE] * 18, *[ROOT] * 10]
+    echo = Echo(tmp_path / "s", Bounds(clients=10, of_user=3), users)
     with ExitStack() as stack:
         root, bob, *alices = [stack.enter_context(echo.client()) for _ in range(20)]
         echo.rounds()
-        for one in (root, bob, alices[-1]):
+        for one in (root, bob, *alices[-3:]):
             one.sendall(b"x\n")
             echo.rounds()
             assert b"x\n" == one.recv(2)
         assert b"" == alices[0].recv(1)
         assert 5 == len(echo.server._clients)
+        for _ in range(10):
+            stack.enter_context(echo.client())
+        echo.rounds()
+        assert 7 == len(echo.server._clients)
 
 
 def test_a_full_server_drops_one_of_the_user_with_most_clients(tmp_path: Path) -> None:
-    """And one that waits for no answer before one that does."""
-    echo = Echo(tmp_path / "s", Bounds(clients=4, of_user=3), users=[ALICE] * 3 + [BOB] * 2)
+    """One that waits for no answer before one that does; root has a place all the same."""
+    users = [BOB, *[ALICE] * 3, CAROL, ROOT]
+    echo = Echo(tmp_path / "s", Bounds(clients=4, of_user=3), users)
     with ExitStack() as stack:
-        clients = [stack.enter_context(echo.client()) for _ in range(3)]
-        clients[0].sendall(b"later\n")
+        bob, *alices = [stack.enter_context(echo.client()) for _ in range(4)]
+        alices[0].sendall(b"later\n")
         echo.rounds()
-        clients += [stack.enter_context(echo.client()) for _ in range(2)]
+        carol = stack.enter_context(echo.client())
         echo.rounds()
-        assert b"" == clients[1].recv(1)
+        assert b"" == alices[1].recv(1)
+        root = stack.enter_context(echo.client())
+        echo.rounds()
         echo.server.answer(echo.pending.pop(), b"at last\n")
-        for one in clients[2:]:
+        for one in (bob, alices[2], carol, root):
             one.sendall(b"x\n")
         echo.rounds()
-        assert b"at last\n" == clients[0].recv(100)
-        assert [b"x\n"] * 3 == [one.recv(2) for one in clients[2:]]
+        assert b"at last\n" == alices[0].recv(100)
+        assert [b"x\n"] * 4 == [one.recv(2) for one in (bob, alices[2], carol, root)]
 
 
 def test_those_who_only_connect_do_not_push_out_one_that_asks(tmp_path: Path) -> None:
@@ -375,16 +393,24 @@ def test_those_who_only_connect_do_not_push_out_one_that_asks(tmp_path: Path) ->
             one.close()
 
 
-def test_many_who_connect_at_once_are_accepted_in_one_round(tmp_path: Path) -> None:
+def test_many_who_connect_at_once_are_accepted_in_one_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Then the server pauses, so that connecting in a loop costs it little."""
+    clock = Clock(monkeypatch)
     echo = Echo(tmp_path / "s", Bounds(clients=100, of_user=100))
     with ExitStack() as stack:
         for _ in range(32):
             stack.enter_context(echo.client())
         echo.round()
         assert 32 == len(echo.server._clients)
-        assert echo.server._listening.fileno() not in echo.server.descriptors()
-        assert echo.server.deadline < time.monotonic() + 0.1
+        stack.enter_context(echo.client())
+        echo.rounds()
+        assert 32 == len(echo.server._clients)
+        assert clock.now + 0.01 == pytest.approx(echo.server.deadline)
+        clock.now += 0.01
+        echo.rounds()
+        assert 33 == len(echo.server._clients)
 
 
 def test_too_many_bytes_and_too_many_clients_are_dropped(tmp_path: Path) -> None:
