@@ -39,7 +39,7 @@ test: $(PRODUCT) .cache/promtool-looked-for $(TORCH) ## unit, kernel and real to
 	@$(BIN)/python -m tests.suites fast $(ARGS)
 
 .PHONY: test-all
-test-all: ready-for-all ## every test: real vLLM, packages and booted systems too (root)
+test-all: ready-for-all ## every test: stories, real vLLM, packages, booted systems too (root)
 	@$(BIN)/python -m tests.suites all $(ARGS)
 
 .PHONY: ready-for-all

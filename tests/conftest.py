@@ -35,6 +35,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark tests that need root, before marks select; skip them where there is none."""
     if _NEED_ROOT & set(item.path.parents):
         item.add_marker(pytest.mark.kernel)
+        if _HERE / "scenario" in item.path.parents:
+            item.add_marker(pytest.mark.scenario)
         if os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root: builds network namespaces"))
 

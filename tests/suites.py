@@ -2,7 +2,7 @@
 
     python -m tests.suites fast|kernel|all [arguments for pytest]
 
-``fast`` is everything but real vLLM and booted systems; ``kernel`` is what needs network
+``fast`` is everything but stories, real vLLM and booted systems; ``kernel`` is what needs network
 namespaces and no more; ``all`` leaves nothing out. Tests with the
 mark `serial` measure time or memory, or load a core on purpose: they run last, one at a time.
 
@@ -19,7 +19,11 @@ import sys
 import time
 from pathlib import Path
 
-SUITES = {"fast": "not system and not vllm", "kernel": "kernel and not system", "all": ""}
+SUITES = {
+    "fast": "not scenario and not system and not vllm",
+    "kernel": "kernel and not system",
+    "all": "",
+}
 _COMPILED = Path(__file__).parents[1] / ".cache/pycache"
 _FAILED, _NO_TESTS = 1, 5  # pytest.ExitCode
 _MOST_AGAIN = 10  # more than these is a fault, not a busy machine
@@ -27,8 +31,8 @@ _LAST_FAILED = Path(".pytest_cache/v/cache/lastfailed")
 
 
 def workers() -> int:
-    """One for each processor, two at least."""
-    return int(os.environ.get("JOBS") or max(2, len(os.sched_getaffinity(0))))
+    """One more than there are processors: about half of a test's time is waiting for packets."""
+    return int(os.environ.get("JOBS") or 1 + len(os.sched_getaffinity(0)))
 
 
 def run(name: str, marks: str, arguments: list[str]) -> tuple[int, str]:
