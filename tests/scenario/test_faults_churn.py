@@ -1,4 +1,4 @@
-"""What comes and goes faster than it can be read: the wall is right, and nothing piles up."""
+"""Things that come and go faster than they can be read: the wall is right, and nothing piles up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MORE_MEMORY = 8 << 10  # KiB; 2,000 happenings that are kept take most of it
 _SLOWEST_ANSWER = 2.0  # seconds, with both cores taken
 
 # Forks a process for each of N new network namespaces; a rank, so its children are of the
-# workload. Each namespace is tied to ours by a veth, which ends when the kernel lets go of it.
+# workload. Each namespace is tied to ours by a veth, which ends when the kernel releases it.
 MAKER = """
 import ctypes, itertools, mmap, os, signal, socket, subprocess, sys
 library = open(os.environ["LIBTORCH"], "rb")
@@ -119,7 +119,7 @@ def test_processes_that_end_while_they_are_read_change_nothing(lab: Lab, tmp_pat
     flicker = [sys.executable, "-c", FLICKER]
     with running(lab.node, *[execs(NOTHING, 600)] * 2, flicker):
         node.start()
-        eventually(lambda: node.ask("status")["safe"], "the first wall stands", node.log)
+        eventually(lambda: node.ask("status")["safe"], "the first wall is active", node.log)
         closes(node, 29500)
         for port in range(29501, 29506):
             rank.open("tcp", "::", port)
@@ -244,7 +244,7 @@ def test_namespaces_that_end_are_let_go_of(lab: Lab, tmp_path: Path) -> None:
     for _ in range(BATCHES):
         churn(node)
     print(f"descriptors {before}, then {descriptors(pid)}; KiB {before_memory}, {memory(pid)}")
-    eventually(lambda: links(lab.node) == before_links, "the kernel has let go of all")
+    eventually(lambda: links(lab.node) == before_links, "the kernel has released all")
     assert descriptors(pid) <= before
     assert memory(pid) - before_memory < _MORE_MEMORY
     assert not node.logged(EventKey.PASS_FAILED)
@@ -260,8 +260,8 @@ def churn(node: Secluded) -> None:
 
     def is_walled() -> bool:
         spaces = node.ask("reload")["namespaces"]
-        stand = [one for one in spaces if one["wall"] == "active"]  # type: ignore[attr-defined,index]
-        return len(stand) >= expected
+        active = [one for one in spaces if one["wall"] == "active"]  # type: ignore[attr-defined,index]
+        return len(active) >= expected
 
     eventually(is_walled, "all namespaces with a listener have a wall", node.log)
     node.maker.close("-", "-", 0)

@@ -1,4 +1,4 @@
-"""A daemon that is killed at any step of its life: the wall that stood stands, the next one
+"""A daemon that is killed at any step of its life: the active wall stays, the next one
 goes on.
 
 A step is whatever changes something outside the process (see faults.c). All transactions are
@@ -114,7 +114,7 @@ def live(stage: Stage, environment: dict[str, str]) -> None:
     stage.until(stage.answers, "the first pass")
     stage.rank.open("tcp", "::", NEW)
     stage.until(lambda: stage.is_closed(NEW), "the new port is closed")
-    stage.node.configure(_OTHER_FAILSAFE)  # a table of other rules: made anew, not added to
+    stage.node.configure(_OTHER_FAILSAFE)  # a table of other rules: made again, not added to
     with contextlib.suppress(ControlError, OSError):
         stage.node.ask("reload")
     with contextlib.suppress(ProcessLookupError):
@@ -153,7 +153,7 @@ def every_step(
     [(TRANSACTIONS, 1), ({**OFF, **TRANSACTIONS}, 1), ({}, 4)],
     ids=["owned", "watched", "any"],
 )
-def test_the_wall_that_stood_stands_whenever_the_daemon_is_killed(
+def test_the_active_wall_stays_whenever_the_daemon_is_killed(
     stage: Stage, environment: dict[str, str], stride: int
 ) -> None:
     """At every step of start, event, reload and stop; a restart converges."""

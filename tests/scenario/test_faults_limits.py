@@ -1,4 +1,4 @@
-"""Where something runs out, refuses or jumps: the wall stands, it is said, and it goes on after."""
+"""Where something runs out, refuses or jumps: the wall stays, it is said, and it goes on after."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def fill(folder: Path) -> Path:
 
 def closes(node: Guarded, port: int = NEW) -> None:
     """What the daemon is there for works."""
-    eventually(lambda: f"tcp . {port}" in shown(node, "walled_any4"), "a rule stands", node.log)
+    eventually(lambda: f"tcp . {port}" in shown(node, "walled_any4"), "a rule is active", node.log)
     assert {"timeout"} == stranger_gets(node, port)
     assert {"open"} == peer_gets(node, port)
 
@@ -118,7 +118,7 @@ def answers(node: Guarded) -> bool:
 
 
 def test_a_disk_without_room_for_a_socket_ends_the_start_loudly(lab: Lab, tmp_path: Path) -> None:
-    """What cannot be tolerated: one clear line, a failure for systemd, and the wall stands."""
+    """What cannot be tolerated: one clear line, a failure for systemd, and the wall stays."""
     with guarded(lab, tmp_path) as node:
         node.rank().open("tcp", "::", 29500)
         closes(node, 29500)
@@ -181,7 +181,7 @@ def test_a_table_that_belongs_to_another_program_is_taken_when_that_ends(
 def test_notifications_that_overrun_while_we_are_stopped_are_made_up_for(
     lab: Lab, tmp_path: Path
 ) -> None:
-    """ENOBUFS on the watch: nobody knows what happened, so all of it is read and repaired."""
+    """ENOBUFS on the watch: what happened is unknown, so all of it is read and repaired."""
     with guarded(lab, tmp_path, environment=OFF) as node:
         node.rank().open("tcp", "::", NEW)
         closes(node)

@@ -45,7 +45,7 @@ def audited(lab: Lab, folder: Path, *arguments: str) -> Guarded:
 def listen_too(node: Guarded) -> None:
     """A rank beside the API."""
     node.rank().open("tcp", "::", PORT)
-    node.stands(2)
+    node.wait_for_rules(2)
 
 
 def dialled(node: Guarded, held: ExitStack, source: str, port: int = PORT) -> None:
@@ -179,7 +179,7 @@ def test_both_namespaces_are_learned_from(lab: Lab, tmp_path: Path, held: ExitSt
     listen(node)
     lab.stranger.add_address(*PRIVATE)
     with other_rank(node, other):
-        node.stands(2)
+        node.wait_for_rules(2)
         dialled(node, held, PRIVATE[0])
         held.enter_context(lab.stranger.dial("2001:db8::50", PORT, source=PRIVATE[1]))
         decode(LearnFacts, node.ask("learn"), Fit.WHOLE)

@@ -189,7 +189,7 @@ def test_a_slice_that_is_made_again_is_guarded_again(lab: Lab, tmp_path: Path) -
 
 
 def test_the_reason_of_the_daemon_reaches_the_user(lab: Lab, tmp_path: Path) -> None:
-    """What cannot be guarded is not started, unless it shall be anyway."""
+    """What cannot be guarded is not started, unless with --anyway."""
     node = Guarded(lab, tmp_path)
     node.configure(f"{PEERS}[guards]\nenabled = false\n")
     node.start()

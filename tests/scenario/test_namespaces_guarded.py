@@ -56,7 +56,7 @@ def space(node: Guarded, inode: int) -> dict[str, object] | None:
 
 
 def test_a_workload_is_guarded_inside_its_own_namespace(node: Guarded, pod: Guarded) -> None:
-    """The wall stands where its sockets are, and what the daemon sleeps through is closed."""
+    """The wall is active where its sockets are, and what the daemon sleeps through is closed."""
     with unit() as cgroup:
         rank = pod.rank(cgroup)
         wait_for_guard(pod, cgroup)
@@ -77,7 +77,7 @@ def test_a_listener_without_a_guard_is_walled_there(node: Guarded, pod: Guarded)
 
 
 def test_the_namespace_ends_with_its_processes(node: Guarded, pod: Guarded) -> None:
-    """Handles keep a namespace alive: none of ours does, and status speaks of it no more."""
+    """Handles keep a namespace alive: none of ours does, and status no longer names it."""
     rank = pod.rank()
     rank.open("tcp", "0.0.0.0", PORT)
     eventually(lambda: refuses(pod), "the listener's rule", node.log)
@@ -91,7 +91,7 @@ def test_the_namespace_ends_with_its_processes(node: Guarded, pod: Guarded) -> N
 
 
 def test_a_silent_namespace_ends_after_the_next_full_pass(node: Guarded, pod: Guarded) -> None:
-    """Nothing listened there, so no event tells of its end; only its guard stood."""
+    """Nothing listened there, so no event reports its end; only its guard was there."""
     with unit() as cgroup:
         rank = pod.rank(cgroup)
         wait_for_guard(pod, cgroup)

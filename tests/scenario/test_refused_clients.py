@@ -1,4 +1,4 @@
-"""`vllmwall blocked`: what a real daemon tells of strangers that knock at a real wall."""
+"""`vllmwall blocked`: the answer of a real daemon about strangers that a real wall blocked."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def node(lab: Lab, tmp_path: Path) -> Iterator[Guarded]:
 
 
 def listen(node: Guarded) -> None:
-    """Have a rank open its port, and its rule stand."""
+    """Have a rank open its port, and wait for its rule."""
     node.rank().open("tcp", "::", PORT)
-    node.stands(1)
+    node.wait_for_rules(1)
 
 
 def asked(node: Guarded) -> Json:
@@ -51,7 +51,7 @@ def of(node: Guarded, source: str) -> Json:
     return found
 
 
-def knock(node: Guarded, source: str, times: int = 1, port: int = PORT) -> None:
+def connect_from(node: Guarded, source: str, times: int = 1, port: int = PORT) -> None:
     """A TCP attempt each, given up before it is repeated."""
     target = node.lab.node.ipv6 if ":" in source else node.lab.node.ipv4
     for _ in range(times):
@@ -92,8 +92,8 @@ def following(node: Guarded, *arguments: str) -> Iterator[subprocess.Popen[str]]
 
 def test_a_stranger_is_named_with_port_role_and_workload(node: Guarded) -> None:
     """Both families; packets as many as were sent, with their headers."""
-    knock(node, node.lab.stranger.ipv4, 3)
-    knock(node, node.lab.stranger.ipv6, 2)
+    connect_from(node, node.lab.stranger.ipv4, 3)
+    connect_from(node, node.lab.stranger.ipv6, 2)
     four, six = of(node, node.lab.stranger.ipv4), of(node, node.lab.stranger.ipv6)
     assert (3, 180) == (four["packets"], four["bytes"])
     assert (2, 160) == (six["packets"], six["bytes"])
@@ -127,10 +127,10 @@ def test_a_private_source_that_keeps_trying_looks_like_a_forgotten_peer(node: Gu
     """And the command that is shown lets it in indeed."""
     node.lab.stranger.add_address(*PRIVATE)
     for source in PRIVATE:
-        knock(node, source, 2)
+        connect_from(node, source, 2)
         assert "" == of(node, source)["command"], "twice is not often"
-        knock(node, source)
-    knock(node, node.lab.stranger.ipv4, 5)
+        connect_from(node, source)
+    connect_from(node, node.lab.stranger.ipv4, 5)
     assert "" == of(node, node.lab.stranger.ipv4)["command"], "a public address is no suggestion"
     shown = run(node, "blocked")
     for source in PRIVATE:
@@ -143,14 +143,14 @@ def test_a_private_source_that_keeps_trying_looks_like_a_forgotten_peer(node: Gu
         assert "" == of(node, source)["command"]
 
 
-def test_what_was_counted_outlives_a_table_that_is_built_anew(node: Guarded) -> None:
+def test_what_was_counted_outlives_a_table_that_is_built_again(node: Guarded) -> None:
     """Another failsafe port replaces the table; the kernel forgets, the daemon does not."""
-    knock(node, node.lab.stranger.ipv4, 3)
+    connect_from(node, node.lab.stranger.ipv4, 3)
     since = of(node, node.lab.stranger.ipv4)["since"]
     node.configure(PEERS + "[host]\nfailsafe = ['tcp/2222']\n")
     node.ask("reload")
     assert 3 == of(node, node.lab.stranger.ipv4)["packets"]
-    knock(node, node.lab.stranger.ipv4, 1)
+    connect_from(node, node.lab.stranger.ipv4, 1)
     one = of(node, node.lab.stranger.ipv4)
     assert 4 == one["packets"]
     assert since == one["since"]
@@ -183,10 +183,10 @@ def test_two_namespaces_are_told_apart(lab: Lab, tmp_path: Path) -> None:
         with other_rank(node, other):
             eventually(
                 lambda: lab.stranger.connect("192.0.2.50", PORT, timeout=0.05) == "timeout",
-                "the wall stands there too",
+                "the wall is active there too",
             )
             before = {one["namespace"]: one["packets"] for one in asked(node)["sources"]}
-            knock(node, lab.stranger.ipv4, 2)
+            connect_from(node, lab.stranger.ipv4, 2)
             after = {one["namespace"]: one["packets"] for one in asked(node)["sources"]}
         here, there = (Path(host.path).name for host in (lab.node, other))
         assert {here, there} == set(after)
@@ -210,10 +210,10 @@ def other_rank(node: Guarded, host: object) -> Iterator[None]:
 
 def test_follow_prints_what_is_new_as_it_comes(node: Guarded) -> None:
     """Not what was before; a JSON object a line; Ctrl-C ends it well."""
-    knock(node, node.lab.stranger.ipv4, 3)
+    connect_from(node, node.lab.stranger.ipv4, 3)
     with following(node, "blocked", "--follow", "--json") as process:
         assert process.stdout is not None
-        knock(node, node.lab.stranger.ipv6, 2)
+        connect_from(node, node.lab.stranger.ipv6, 2)
         lines: list[Json] = []
         while sum(one["more_packets"] for one in lines) < 2:
             lines.append(json.loads(process.stdout.readline()))
@@ -233,8 +233,8 @@ def test_walls_that_are_down_refuse_nobody(node: Guarded) -> None:
 
 def test_names_come_from_dns_in_both_directions(node: Guarded) -> None:
     """A name that does not lead back is its owner's invention. Here: a hosts file of its own."""
-    knock(node, node.lab.stranger.ipv4)
-    knock(node, node.lab.stranger.ipv6)
+    connect_from(node, node.lab.stranger.ipv4)
+    connect_from(node, node.lab.stranger.ipv6)
     hosts = node.folder / "hosts"
     hosts.write_text(f"{node.lab.stranger.ipv4} gpu-7.example\n")
     script = f'mount --bind {hosts} /etc/hosts && exec "$@"'

@@ -114,8 +114,8 @@ class Guarded:
 
         eventually(lambda: reason() == "settle", "the pass after the event")
 
-    def stands(self, listeners: int) -> None:
-        """Wait until the workloads have so many listeners, and the rule of each stands.
+    def wait_for_rules(self, listeners: int) -> None:
+        """Wait until the workloads have so many listeners, and the rule of each is active.
 
         A workload is known as soon as its program has started, which tells nothing of its ports.
         """

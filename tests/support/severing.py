@@ -61,8 +61,8 @@ def ending(connection: socket.socket) -> int | None:
     return None
 
 
-def stand(backend: Nftables, host: Host, wanted: Wall) -> Severed:
-    """Put up a wall, then sever."""
+def apply_to(backend: Nftables, host: Host, wanted: Wall) -> Severed:
+    """Apply a wall, then sever."""
     backend.apply(host.path, wanted, None)
     return sever(host.path, wanted)
 

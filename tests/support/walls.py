@@ -71,7 +71,7 @@ def ask_all(
         return dict(zip(listed, pool.map(answer, listed), strict=True))
 
 
-def knock(host: Host, proto: Proto, address: str, port: int, source: str | None = None) -> str:
+def probe(host: Host, proto: Proto, address: str, port: int, source: str | None = None) -> str:
     """Try one door over TCP or UDP."""
     door = host.connect if proto is Proto.TCP else host.udp
     return door(address, port, SILENCE, source)

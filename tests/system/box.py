@@ -1,4 +1,4 @@
-"""A throw-away host with a real systemd: this machine's own root, booted by systemd-nspawn.
+"""A temporary host with a real systemd: this machine's own root, booted by systemd-nspawn.
 
 What the box writes lies in an overlay, so it lives over a reboot of the box and is gone with the
 test. It has cgroups and a network of its own; one cable leads to a host of the lab. With this
@@ -37,7 +37,7 @@ _numbers = itertools.count()
 
 
 class Box:
-    """One such host. `box` makes it and takes it away."""
+    """One such host. `box` makes it and removes it."""
 
     def __init__(self, folder: Path, neighbour: Host, target: str = "basic.target") -> None:
         self.root = folder / "root"

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Nobody shall take a run for whole that booted nothing: say it apart, and why."""
+    """A run that booted nothing must not look whole: say it apart, and why."""
     reasons: dict[str, int] = {}
     for report in terminalreporter.stats.get("skipped", []):
         if "tests/system/" in report.nodeid and isinstance(report.longrepr, tuple):

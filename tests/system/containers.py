@@ -1,4 +1,4 @@
-"""A node with a container engine and our package on it, and those who knock from outside."""
+"""A node with a container engine and our package on it, and hosts that connect from outside."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_explain_says_what_packets_find(node: ContainerNode) -> None:
 
 
 @pytest.mark.usefixtures("published")
-def test_doctor_and_prove_find_nothing_to_mend(node: ContainerNode) -> None:
+def test_doctor_and_prove_find_nothing_to_fix(node: ContainerNode) -> None:
     """The doctor knows where published ports lead; prove's packets meet what is expected."""
     doctor = node.ask("doctor", "--json").stdout
     assert '"fail"' not in doctor, doctor
@@ -170,7 +170,7 @@ def test_dockers_rules_are_its_own(node: ContainerNode) -> None:
 
 
 def test_docker_starts_again_and_its_containers_too(node: ContainerNode) -> None:
-    """It writes its rules anew, and ours stay; containers have new namespaces, walled again."""
+    """It writes its rules again, and ours stay; containers have new namespaces, walled again."""
     node.serve("again", *PUBLISHED, "--restart=always")
     ours = ("nft", "-s", "list", "chain", "inet", "vllmwall", "input")
     before = node.box.run(*ours).stdout

@@ -122,7 +122,7 @@ def test_explain_says_what_packets_find(node: ContainerNode) -> None:
 
 
 @pytest.mark.usefixtures("published")
-def test_doctor_and_prove_find_nothing_to_mend(node: ContainerNode) -> None:
+def test_doctor_and_prove_find_nothing_to_fix(node: ContainerNode) -> None:
     """With a container that publishes its ports."""
     doctor = node.ask("doctor", "--json").stdout
     assert '"fail"' not in doctor, doctor

@@ -1,7 +1,7 @@
 """A daemon whose PID and cgroup namespaces are not the machine's first, as in LXC and nspawn.
 
 The kernel's events name processes and cgroups as the first namespaces do, so there they say that
-something happened, and not to whom.
+something happened, and not to which process.
 """
 
 from __future__ import annotations

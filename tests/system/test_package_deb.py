@@ -109,7 +109,7 @@ def test_what_root_disabled_stays_so(node: Node) -> None:
 
 @every_suite
 def test_no_stranger_comes_in_over_a_reboot(node: Node) -> None:
-    """The wall of before stands before the network does; then the daemon takes it over."""
+    """The saved wall is active before the network is up; then the daemon takes it over."""
     node.eventually(node.guards, "it guards before")
     node.box.power_off()
     booting = threading.Thread(target=node.box.boot)

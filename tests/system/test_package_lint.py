@@ -1,4 +1,4 @@
-"""What lintian and rpmlint say of the packages, and that two builds are one."""
+"""The findings of lintian and rpmlint about the packages, and that two builds are one."""
 
 from __future__ import annotations
 

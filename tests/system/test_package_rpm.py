@@ -1,7 +1,7 @@
 """The RPM: its scripts under a real systemd, and its dependencies by a real dnf.
 
 On Debian's rpm 4.20, which runs scripts in an empty network namespace as Fedora's does. There is
-no RHEL to be had, so what it depends on stands in as empty packages of those names.
+no RHEL to be had, so empty packages of those names take the place of what it depends on.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def test_dnf_finds_a_python(
 def stub(folder: Path, name: str, version: str, provides: list[str]) -> Path:
     """An empty package."""
     lines = [f"name: {name}", "arch: amd64", f"version: {version}", "release: 1"]
-    lines += ["maintainer: nobody", "description: stands in", "provides:"]
+    lines += ["maintainer: nobody", "description: stand-in", "provides:"]
     lines += [f'  - "{one}"' for one in provides]
     file = folder / f"{name}.yaml"
     file.write_text("\n".join(lines))

@@ -43,7 +43,7 @@ mkdir -p /srv/py/DEBIAN /srv/py/usr/bin
 ln -sfn "$(readlink /usr/bin/python3)" /srv/py/usr/bin/python3
 printf 'Package: newer-python\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody\\n%s' \\
     'Replaces: python3-minimal
-Description: stands in
+Description: stand-in
 ' >/srv/py/DEBIAN/control
 dpkg-deb --build /srv/py /srv/py.deb && dpkg --install /srv/py.deb
 """
@@ -94,7 +94,7 @@ def boot_hammered(node: Node, before: Callable[[], object] = bool) -> tuple[int,
 
 
 def ours(node: Node) -> str:
-    """The table that stands."""
+    """The active table."""
     return node.box.run("nft", "list", "table", "inet", "vllmwall", check=False).stdout
 
 
@@ -132,7 +132,7 @@ def test_a_saved_wall_of_another_version_is_replaced(node: Node) -> None:
 
 
 @pytest.mark.parametrize("left_of_it", [0, 0.5])
-def test_a_saved_wall_that_was_cut_short_is_written_anew(node: Node, left_of_it: float) -> None:
+def test_a_saved_wall_that_was_cut_short_is_written_again(node: Node, left_of_it: float) -> None:
     """As a full disk or a dead machine leaves it: the boot goes on, the daemon guards."""
 
     def cut() -> None:
@@ -160,7 +160,7 @@ def test_versions_come_and_go_without_a_gap(node: Node) -> None:
 
 
 def test_an_upgrade_that_is_cut_short_leaves_the_wall(node: Node) -> None:
-    """Killed while it unpacks, with the daemon killed as well; then it is mended."""
+    """Killed while it unpacks, with the daemon killed as well; then it is repaired."""
     old = node.put(built_package("deb", OLD))
 
     def cut_short() -> None:
@@ -187,7 +187,7 @@ def test_an_upgrade_on_a_broken_configuration_is_done_and_opens_nothing(node: No
     node.eventually(lambda: "nonsense" in node.box.journal(), "the journal tells")
 
 
-def test_a_new_python_has_the_modules_compiled_anew(node: Node) -> None:
+def test_a_new_python_has_the_modules_compiled_again(node: Node) -> None:
     """By a trigger of dpkg; starting would take twice as long otherwise."""
     compiled = ("find", f"{SITE}/vllmwall", "-name", "model.*.pyc")
     for found in node.box.run(*compiled).stdout.split():

@@ -1,4 +1,4 @@
-"""What could not be tested on a real system is said at the end, apart from everything else."""
+"""The report of what could not be tested on a real system: at the end, apart from the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon does, from inside the sandbox of its unit, in a real Debian.
+"""The daemon's work from inside the sandbox of its unit, in a real Debian.
 
 Each test needs something that a line too many in vllmwall.service would take away. The tests
 share a node.
@@ -36,7 +36,7 @@ def _as_it_was(node: Node) -> Iterator[None]:
 
 @pytest.mark.every_suite
 def test_events_guards_and_the_doctor(node: Node) -> None:
-    """Events from tracefs, a guard for a job in our slice, and nothing for the doctor to mend."""
+    """Events from tracefs, a guard for a job in our slice, and no failure for doctor."""
     status = node.status()
     assert "tracefs" == status["daemon"]["events"], status["daemon"]  # type: ignore[index]
     job = node.box.start("vllmwall", "run", "--", "/usr/bin/python3", "-c", LISTENER)
@@ -168,7 +168,7 @@ def test_members_of_the_group_ask_and_change_nothing(node: Node) -> None:
 @pytest.mark.every_suite
 @pytest.mark.parametrize("daemon_dies", [False, True])
 def test_an_unconfirmed_reload_is_taken_back(node: Node, daemon_dies: bool) -> None:
-    """Whoever asked is dead by then, and so may be the daemon that knew what was before."""
+    """The client is dead by then, and so may be the daemon that knew what was before."""
     node.configure(CLOSED_TO_ALL)
     asking = node.box.start("vllmwall", "reload", "--confirm", "3s")
     node.eventually(lambda: node.reached(API) == "timeout", "the stranger is shut out")

@@ -90,7 +90,7 @@ def flood(lab: Lab, host: Box) -> tuple[int, int]:
 
 
 def test_no_stranger_comes_in_while_the_node_boots(lab: Lab, server: Box) -> None:
-    """The saved wall stands before the first packet; without it the same flood gets in."""
+    """The saved wall is active before the first packet; without it the same flood gets in."""
     tried, opened = flood(lab, server)
     assert opened > 100
     server.power_off()

@@ -89,7 +89,7 @@ def test_the_doctor_names_what_runs_it(node: Node) -> None:
     assert [] == [one for one in answer["diagnoses"] if one["state"] == "fail"]
 
 
-def test_a_reload_and_a_start_anew_work(node: Node) -> None:
+def test_a_reload_and_a_restart_work(node: Node) -> None:
     """By the units' own commands; what is wrong fails the reload."""
     node.reload()
     node.configure("[policy]\nnonsense = 5\n")
@@ -106,10 +106,10 @@ def test_a_reload_and_a_start_anew_work(node: Node) -> None:
         ("CAP_NET_ADMIN", "activating", "the wall is not as wanted: "),
     ],
 )
-def test_the_wall_stands_whatever_the_daemon_lacks(
+def test_the_wall_stays_whatever_the_daemon_lacks(
     node: Node, lacking: str, state: str, says: str
 ) -> None:
-    """Who cannot see is ready and takes nothing away; who cannot read the wall is started anew."""
+    """A blind daemon is ready and removes nothing; one that cannot read the wall is restarted."""
     drop_in = f"{UNITS}/vllmwall.service.d/lacking.conf"
     node.box.write(drop_in, f"[Service]\nCapabilityBoundingSet=~{lacking}\nTimeoutStartSec=4s\n")
     node.box.run("systemctl", "daemon-reload")

@@ -114,7 +114,7 @@ def test_what_the_workload_sends_is_counted_too(lab: Lab, tmp_path: Path, held: 
         held.callback(process.kill)
         assert process.stdout is not None
         process.stdout.readline()
-        node.stands(1)
+        node.wait_for_rules(1)
         dialled(held, lab.peer, lab.node.ipv4)
         eventually(
             lambda: clients(node)[lab.peer.ipv4]["bytes_sent"] == 4321, "all of it has arrived"
@@ -142,7 +142,7 @@ def test_a_client_that_left_is_gone(node: Guarded, held: ExitStack) -> None:
 def test_api_clients_and_ranks_are_told_apart(node: Guarded, held: ExitStack) -> None:
     """By role and by workload; a name that nothing has is an error."""
     served(8000, node, held)
-    node.stands(2)
+    node.wait_for_rules(2)
     stranger, peer, target = node.lab.stranger, node.lab.peer, node.lab.node
     dialled(held, stranger, target.ipv4, 8000)
     dialled(held, peer, target.ipv4)

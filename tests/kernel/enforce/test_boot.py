@@ -118,7 +118,7 @@ def test_it_can_be_loaded_again(lab: Lab) -> None:
 
 
 @pytest.mark.serial
-@pytest.mark.parametrize("owned", ["", "others shall edit it"])
+@pytest.mark.parametrize("owned", ["", "others may edit it"])
 def test_the_daemons_wall_takes_its_place_without_a_gap(lab: Lab, owned: str) -> None:
     """Under a flood, with and without an owner; the fence goes with the daemon's first word."""
     backend = Nftables(owned or None)
@@ -141,7 +141,7 @@ def test_the_daemons_wall_takes_its_place_without_a_gap(lab: Lab, owned: str) ->
 
 
 def test_a_script_with_a_mistake_leaves_no_half_of_itself(lab: Lab) -> None:
-    """nft -f is one transaction: the unit fails, and nothing stands."""
+    """nft -f is one transaction: the unit fails, and no rule is there."""
     script = boot_script(saved(lab)).replace("goto strangers", "goto nowhere", 1)
     with pytest.raises(Exception, match="non-zero"):
         boot(lab, script)

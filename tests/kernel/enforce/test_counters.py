@@ -1,4 +1,4 @@
-"""What the wall remembers of strangers, as netlink tells it and as nft prints it."""
+"""The wall's memory of strangers, as netlink reports it and as nft prints it."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_netlink_and_nft_tell_the_same(walled: Lab, backend: Nftables) -> None:
     walled.stranger.add_address(*sources)
     for target in (walled.node.ipv4, walled.node.ipv6):
         for proto, port in PORTS:
-            knock = walled.stranger.udp if proto is Proto.UDP else walled.stranger.connect
-            assert "timeout" == knock(target, port, timeout=0.05)
+            probe = walled.stranger.udp if proto is Proto.UDP else walled.stranger.connect
+            assert "timeout" == probe(target, port, timeout=0.05)
     for source in sources:
         walled.stranger.udp(walled.node.ipv4, 5353, timeout=0.01, source=source)
     found = backend.counters(walled.node.path)

@@ -31,7 +31,7 @@ def backend() -> Nftables:
 
 @pytest.fixture
 def node(lab: Lab) -> Host:
-    """A node that answers everybody as long as no wall stands."""
+    """A node that answers everybody as long as no wall is active."""
     lab.node.listen("::", PORT)
     assert lab.stranger.connect(lab.node.ipv4, PORT) == "open"
     return lab.node
@@ -39,7 +39,7 @@ def node(lab: Lab) -> Host:
 
 @pytest.fixture
 def watch(backend: Nftables, node: Host) -> Watch:
-    """What tells of others' changes to the wall that stands on the node."""
+    """The notifications about others' changes to the wall that is active on the node."""
     backend.apply(node.path, closed_at(node.path), None)
     return backend.watches()[inode_of(node.path)]
 
@@ -71,7 +71,7 @@ DEEDS = (
 def test_who_did_what_is_told_and_put_right(
     lab: Lab, node: Host, backend: Nftables, watch: Watch, number: int
 ) -> None:
-    """Each way to break the wall: pid and command of the process, and the wall stands again."""
+    """Each way to break the wall: pid and command of the process, and the wall is active again."""
     command, deed = ATTACKS[number], DEEDS[number]
     with subprocess.Popen(
         ["nsenter", f"--net={node.path}", "nft", command], stderr=subprocess.DEVNULL
@@ -141,7 +141,7 @@ def test_a_storm_of_others_changes_is_read_in_no_time(node: Host, watch: Watch) 
 
 
 def test_notifications_that_are_lost_are_told(node: Host, watch: Watch) -> None:
-    """More than the kernel keeps for us: read back then, nobody knows what happened."""
+    """More than the kernel keeps for us: what happened is unknown, so the wall is read back."""
     watch._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     node.run(["nft", "-f", "-"], stdin=_storm(2000))
     assert LOST in heard(watch)
@@ -151,7 +151,7 @@ def test_notifications_that_are_lost_are_told(node: Host, watch: Watch) -> None:
 
 
 @pytest.mark.serial
-def test_a_wall_flushed_again_and_again_stands(
+def test_a_wall_flushed_again_and_again_is_active(
     lab: Lab, node: Host, backend: Nftables, watch: Watch
 ) -> None:
     """From the commit that took it down to the commit that put it up: milliseconds."""

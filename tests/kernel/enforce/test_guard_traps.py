@@ -143,7 +143,7 @@ def test_a_cgroup_that_ended_leaves_the_set(node: Guarded) -> None:
         assert node.ask("status")["safe"] is True
 
 
-def test_a_cgroup_made_anew_while_no_daemon_ran(node: Guarded) -> None:
+def test_a_cgroup_made_again_while_no_daemon_ran(node: Guarded) -> None:
     """Same path, other number, and the table that was left holds the old one."""
     with unit() as cgroup:
         node.rank(cgroup)
@@ -163,7 +163,7 @@ def test_a_cgroup_made_anew_while_no_daemon_ran(node: Guarded) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_who_shares_the_cgroup_is_not_closed(node: Guarded, when: str) -> None:
-    """A server that is no workload listens there too: no guard, and status says because of whom."""
+    """A server that is no workload listens there too: no guard, and status names its process."""
     with unit() as cgroup:
         if when == "before":
             node.bystander(cgroup).open("tcp", "0.0.0.0", SSH)
@@ -267,7 +267,7 @@ def test_what_was_guarded_is_armed_by_the_next_daemon(node: Guarded) -> None:
 
 
 def test_garbage_in_the_memory_costs_only_the_memory(lab: Lab, tmp_path: Path) -> None:
-    """A crash can leave a file cut in the middle; the next daemon starts, guards, writes anew."""
+    """A crash can leave a file cut in the middle; the next daemon starts and guards."""
     node = Guarded(lab, tmp_path)
     node.runtime.mkdir()
     (node.runtime / "armed.json").write_text('{"/no-such.service": [1, "')

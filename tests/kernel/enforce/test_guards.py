@@ -46,7 +46,7 @@ def unit() -> Iterator[Path]:
 
 
 def is_guarded(node: Guarded) -> bool:
-    """Whether a guard stands on the node, as nft shows the sets."""
+    """Whether a guard is active on the node, as nft shows the sets."""
     listed = node.lab.node.run(["nft", "list", "table", "inet", "vllmwall"]).stdout
     blocks = listed.split("\tset ")
     return any(one.startswith("guarded_") and "elements" in one for one in blocks)
@@ -61,7 +61,7 @@ def peer(node: Guarded, port: int = PORT) -> str:
 
 
 def freeze(node: Guarded) -> None:
-    """Stop the daemon where it stands: what is closed from now on, the kernel closed."""
+    """Stop the daemon where it is: what is closed from now on, the kernel closed."""
     assert node.process is not None
     os.kill(node.process.pid, 19)
 
@@ -127,14 +127,14 @@ def test_a_restarted_unit_is_armed_before_its_first_process(node: Guarded, unit:
 
 
 def hide(node: Guarded, folder: Path) -> None:
-    """Let the daemon see nothing below a cgroup; the events tell of it all the same."""
+    """Let the daemon see nothing below a cgroup; the events report it all the same."""
     assert node.process is not None
     entered = ["nsenter", f"--target={node.process.pid}", "--mount"]
     subprocess.run([*entered, "mount", "-t", "tmpfs", "none", str(folder)], check=True)
 
 
 def is_armed_when_made(node: Guarded, unit: Path) -> bool:
-    """Make a cgroup anew: whether it gets a guard in half a second. The daemon sleeps then.
+    """Make a cgroup again: whether it gets a guard in half a second. The daemon sleeps then.
 
     A pass that something else causes just then would take the guard away.
     """

@@ -94,7 +94,7 @@ def test_a_namespace_that_is_release_of_ends(lab: Lab, backend: Nftables) -> Non
 
 
 def test_a_handle_that_rested_longest_makes_room(lab: Lab) -> None:
-    """No more namespaces are held than a process has low descriptors for."""
+    """A process holds at most as many namespaces as it has low descriptors for."""
     brief = lab.host("brief", "192.0.2.50")
     library = Libnftables(most=2)
     for host in (brief, lab.node, lab.peer):

@@ -107,7 +107,7 @@ def test_established_connections_are_not_counted(api: Lab, backend: Nftables) ->
 def test_concurrent_connections_are_limited_by_source(
     api: Lab, backend: Nftables, family: int
 ) -> None:
-    """So many and no more; one that ends makes room for one."""
+    """Never more than so many; one that ends makes room for one."""
     node, stranger = api.node, api.stranger
     address = node.ipv4 if family == 4 else node.ipv6
     backend.apply(node.path, limited(node, Limits(connections=5)), None)

@@ -16,7 +16,7 @@ from tests.support.guarded import PEERS, Guarded, eventually
 from tests.support.icmp import pings
 from tests.support.lab import PEER, Host, Lab
 from tests.support.severing import dialled, lives
-from tests.support.walls import SILENCE, ask_all, entry, knock, wall
+from tests.support.walls import SILENCE, ask_all, entry, probe, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto, Wall
 
@@ -53,7 +53,7 @@ def down(lab: Lab, backend: Nftables) -> Lab:
 
 
 def _seen(host: Host, address: str) -> dict[tuple[Proto, int], str]:
-    return ask_all(DOORS, lambda door: knock(host, door[0], address, door[1]))
+    return ask_all(DOORS, lambda door: probe(host, door[0], address, door[1]))
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -83,7 +83,7 @@ def test_echo_goes_both_ways_and_a_closed_port_is_told(down: Lab, family: int) -
     here, there = (node.ipv4, stranger.ipv4) if family == 4 else (node.ipv6, stranger.ipv6)
     assert pings(stranger, here)
     assert pings(node, there)
-    assert knock(node, Proto.UDP, there, 12345) == "refused"
+    assert probe(node, Proto.UDP, there, 12345) == "refused"
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -209,10 +209,10 @@ def test_what_the_node_forwards_is_untouched(lab: Lab, backend: Nftables) -> Non
     inner.listen("0.0.0.0", OTHER)
     inner.listen_udp("0.0.0.0", OTHER)
     backend.apply(lab.node.path, locked(lab.node), None)
-    assert knock(lab.stranger, Proto.TCP, "192.88.99.9", OTHER) == "open"
-    assert knock(lab.stranger, Proto.UDP, "192.88.99.9", OTHER) == "open"
+    assert probe(lab.stranger, Proto.TCP, "192.88.99.9", OTHER) == "open"
+    assert probe(lab.stranger, Proto.UDP, "192.88.99.9", OTHER) == "open"
     lab.stranger.listen("0.0.0.0", OTHER)
-    assert knock(inner, Proto.TCP, lab.stranger.ipv4, OTHER) == "open"
+    assert probe(inner, Proto.TCP, lab.stranger.ipv4, OTHER) == "open"
 
 
 def test_nothing_is_tracked_without_lockdown(lab: Lab, backend: Nftables) -> None:
@@ -301,5 +301,5 @@ def test_a_boot_keeps_lockdown(lab: Lab, tmp_path: Path) -> None:
     assert lab.stranger.connect(lab.node.ipv4, OTHER) == "open"
     lab.node.run(["nft", "-f", str(state / "boot.nft")])
     ports = (SSH, OTHER, OPEN)
-    seen = ask_all(ports, lambda port: knock(lab.stranger, Proto.TCP, lab.node.ipv4, port))
+    seen = ask_all(ports, lambda port: probe(lab.stranger, Proto.TCP, lab.node.ipv4, port))
     assert seen == {SSH: "open", OTHER: "timeout", OPEN: "open"}

@@ -72,7 +72,7 @@ def crowded(lab: Lab) -> Host:
     return lab.node
 
 
-@pytest.mark.parametrize("why_not_owned", ["", "others shall edit it"])
+@pytest.mark.parametrize("why_not_owned", ["", "others may edit it"])
 def test_the_rules_of_others_never_change(crowded: Host, why_not_owned: str) -> None:
     """Up, change, repair, reading, counters and down: their tables and handles stay."""
     backend = Nftables(why_not_owned)
@@ -97,7 +97,7 @@ def test_the_rules_of_others_never_change(crowded: Host, why_not_owned: str) -> 
 
 
 def test_iptables_reads_its_own_rules_as_before(crowded: Host, backend: Nftables) -> None:
-    """iptables-nft still understands its tables while ours stands beside them."""
+    """iptables-nft still understands its tables while ours is beside them."""
     commands = (["iptables-nft-save"], ["ip6tables-nft-save"])
     before = [_without_dates(crowded.run(command)) for command in commands]
     backend.apply(crowded.path, wall(crowded, everywhere(29500, "peers")), None)
@@ -120,7 +120,7 @@ def test_the_drops_of_others_still_count(lab: Lab, backend: Nftables) -> None:
 
 
 def test_another_namespace_is_not_touched(lab: Lab, backend: Nftables) -> None:
-    """A wall stands in the namespace that it is for, and in no other."""
+    """A wall is active in the namespace that it is for, and in no other."""
     backend.apply(lab.node.path, wall(lab.node, everywhere(29500, "peers")), None)
     assert lab.peer.run(["nft", "list", "ruleset"]).stdout == ""
     assert backend.read_back(lab.peer.path) is None

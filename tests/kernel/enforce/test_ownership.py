@@ -52,7 +52,7 @@ ATTACKS = (
 
 
 def closed_at(path: str) -> Wall:
-    """The wall of these tests, for whoever shall put it up."""
+    """The wall of these tests, for any owner."""
     return wall(Host("", path, None, None), everywhere(PORT, "peers"))  # type: ignore[arg-type]
 
 
@@ -67,7 +67,7 @@ def backend() -> Nftables:
 
 @pytest.fixture
 def node(lab: Lab) -> Host:
-    """A node that answers everybody as long as no wall stands."""
+    """A node that answers everybody as long as no wall is active."""
     lab.node.listen("::", PORT)
     lab.node.listen_udp("::", PORT)
     assert lab.stranger.connect(lab.node.ipv4, PORT) == "open"
@@ -108,14 +108,14 @@ def other_process(lab: Lab, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def handles(host: Host) -> list[str]:
-    """The kernel's number of everything in our table: it changes when something is made anew."""
+    """The kernel's number of everything in our table: it changes when something is made again."""
     listed = host.run(["nft", "-a", "list", "table", "inet", "vllmwall"]).stdout
     return re.findall(r"handle \d+", listed)
 
 
 @pytest.mark.parametrize("command", ATTACKS)
 def test_no_other_program_changes_it(lab: Lab, node: Host, backend: Nftables, command: str) -> None:
-    """A flush passes our table over, everything else is refused, and all of it still stands."""
+    """A flush passes our table over, everything else is refused, and all of it is still there."""
     backend.apply(node.path, closed_at(node.path), None)
     before = handles(node)
     assert (attack(node, command) == 0) == (command == "flush ruleset")
@@ -141,7 +141,7 @@ def test_nothing_slips_in_during_attacks(
 
 
 def test_it_outlives_its_owner_and_is_adopted(lab: Lab, node: Host, backend: Nftables) -> None:
-    """kill -9: the wall stands, and the next daemon owns it as it is."""
+    """kill -9: the wall stays, and the next daemon owns it as it is."""
     with other_process(lab, "stay") as owner:
         owner.send_signal(signal.SIGKILL)
         owner.wait()
@@ -173,7 +173,7 @@ def test_commands_without_a_daemon_leave_it_to_the_next(
 
 
 def test_an_owner_that_hangs_is_named(lab: Lab, node: Host, backend: Nftables) -> None:
-    """It can be told from the message whom to end; the wall stands meanwhile."""
+    """The message names the process to end; the wall stays active meanwhile."""
     with other_process(lab, "stay") as owner:
         owner.send_signal(signal.SIGSTOP)
         named = rf"belongs to \S+ \(pid {owner.pid}\)"
@@ -196,7 +196,7 @@ def test_an_orphan_can_be_taken_down(lab: Lab, node: Host, backend: Nftables) ->
 
 
 def test_a_namespace_release_of_is_adopted_again(lab: Lab, node: Host) -> None:
-    """Its table is an orphan then, the wall in it stands, and the next apply owns it."""
+    """Its table is an orphan then, the wall in it stays active, and the next apply owns it."""
     backend = Nftables()
     wanted = closed_at(node.path)
     backend.apply(node.path, wanted, None)
@@ -314,7 +314,7 @@ def _table(closed: Wall) -> Table:
     return ruleset.table(closed)
 
 
-def test_a_change_of_mode_makes_the_table_anew(lab: Lab, node: Host, backend: Nftables) -> None:
+def test_a_change_of_mode_makes_the_table_again(lab: Lab, node: Host, backend: Nftables) -> None:
     """The comment says the mode and is set at birth only: a new table, as owned as the old one."""
     closed = closed_at(node.path)
     audit = replace(closed, mode=Mode.AUDIT)
@@ -339,7 +339,7 @@ class _WithoutReplacement(Nftables):
 @on_one_network
 @given(first=walls(), second=walls())
 def test_any_wall_fits_an_owned_table(shared_lab: Lab, first: Wall, second: Wall) -> None:
-    """Put up anew or made by its difference, each wall comes back equal, though only parts of
+    """Made whole or by its difference, each wall comes back equal, though only parts of
     the table can be named."""
     path, namespace = shared_lab.node.path, wall(shared_lab.node, []).namespace
     one = replace(first, namespace=namespace, guards=frozenset())

@@ -19,7 +19,7 @@ from vllmwall.model import KernelLog, Limits, Network, Proto, Wall, WallEntry
 @pytest.fixture(scope="module")
 def backend() -> Nftables:
     """Without the owner flag: others can change what is ours here."""
-    return Nftables("others shall edit it")
+    return Nftables("others may edit it")
 
 
 @on_one_network
@@ -27,7 +27,7 @@ def backend() -> Nftables:
 def test_what_was_applied_is_read_back(
     shared_lab: Lab, backend: Nftables, first: Wall, second: Wall
 ) -> None:
-    """Any wall, put up anew or made from any other by its difference, comes back equal."""
+    """Any wall, made whole or from any other by its difference, comes back equal."""
     path = shared_lab.node.path
     namespace = wall(shared_lab.node, []).namespace
     one, two = replace(first, namespace=namespace), replace(second, namespace=namespace)
@@ -144,7 +144,7 @@ EDITS = {
 
 @pytest.fixture
 def guarded(shared_lab: Lab, backend: Nftables) -> Iterator[tuple[Host, Wall]]:
-    """The node with a wall that stands, and the wall."""
+    """The node with an active wall, and the wall."""
     wanted = _standing(shared_lab)
     backend.apply(shared_lab.node.path, wanted, None)
     yield shared_lab.node, wanted
@@ -218,7 +218,7 @@ def test_an_altered_wall_says_what_is_different(
 
 
 def test_a_deleted_table_is_no_wall(guarded: tuple[Host, Wall], backend: Nftables) -> None:
-    """A table that somebody deleted is None, and stands again after apply."""
+    """A table that somebody deleted is None, and is there again after apply."""
     host, wanted = guarded
     host.run(["nft", "delete table inet vllmwall"])
     assert backend.read_back(host.path) is None
@@ -247,7 +247,7 @@ def test_an_owned_table_is_still_our_wall(lab: Lab, backend: Nftables) -> None:
     assert backend.read_back(lab.node.path) == wanted
     with pytest.raises(EnforceError, match="Operation not permitted"):
         backend.apply(lab.node.path, wall(lab.node, []), None)
-    assert backend.read_back(lab.node.path) == wanted  # what stood stays
+    assert backend.read_back(lab.node.path) == wanted  # the active wall stays
 
 
 class _Owner:
@@ -297,7 +297,7 @@ def _grouped(standing: Wall, name: str) -> Wall:
 def test_a_wall_that_could_be_misread_is_refused(
     guarded: tuple[Host, Wall], backend: Nftables, injection: str
 ) -> None:
-    """Text that could mean something to nft never reaches it; what stands stays."""
+    """Text that could mean something to nft never reaches it; the active wall stays."""
     host, standing = guarded
     before = host.run(["nft", "-s", "list", "ruleset"]).stdout
     bad = INJECTIONS[injection](standing)

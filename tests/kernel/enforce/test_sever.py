@@ -1,4 +1,4 @@
-"""What is cut when a wall comes to stand, and what lives on: real connections, real resets."""
+"""The connections that a new wall resets, and those that live on: real ones, real resets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.support.lab import PEER, STRANGER, Host, Lab
-from tests.support.severing import PATIENCE, Dial, Door, dialled, ending, ends, lives, stand
+from tests.support.severing import PATIENCE, Dial, Door, apply_to, dialled, ending, ends, lives
 from tests.support.waiting import eventually
 from tests.support.walls import entry, everywhere, wall
 from vllmwall.enforce.nftables.backend import Nftables
@@ -52,7 +52,7 @@ def test_a_stranger_who_came_before_the_wall_is_reset_at_both_ends(
     door = Door(lab.node, "0.0.0.0", PORT, held)
     client = held.enter_context(lab.stranger.dial(V4, PORT, timeout=PATIENCE))
     server = door.accept()
-    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    found = apply_to(backend, lab.node, wall(lab.node, WALLED))
     assert errno.ECONNRESET == ending(client)
     assert errno.ECONNABORTED == ending(server)
     [connection] = found.connections
@@ -90,7 +90,7 @@ def test_a_stranger_is_found_whatever_the_socket(
     address, reached_at, entries = REACHED[bind]
     lab.node.listen(address, PORT)
     client = dial(lab.stranger, reached_at, PORT)
-    found = stand(backend, lab.node, wall(lab.node, entries))
+    found = apply_to(backend, lab.node, wall(lab.node, entries))
     assert errno.ECONNRESET == ending(client)
     assert {client.getsockname()[:2]} == ends(found)
 
@@ -113,7 +113,7 @@ def test_all_others_live_on(lab: Lab, backend: Nftables, dial: Dial) -> None:
     ]
     strangers = [dial(lab.stranger, V4, PORT), dial(lab.stranger, V6, PORT)]
     entries = [*WALLED, *everywhere(PUBLIC, "public"), entry(PORT, "public", at=OTHER)]
-    found = stand(backend, lab.node, wall(lab.node, entries))
+    found = apply_to(backend, lab.node, wall(lab.node, entries))
     assert {one.getsockname()[:2] for one in strangers} == ends(found)
     assert [True] * len(kept) == [lives(one) for one in kept]
 
@@ -134,7 +134,7 @@ def test_the_host_itself_lives_on_at_whatever_address(
         dial(lab.node, OTHER, PORT, source="127.0.0.9"),
         dial(lab.node, V4, PORT, source="198.51.100.7"),
     ]
-    found = stand(backend, lab.node, wall(lab.node, everywhere(PORT, "node"), peers=[]))
+    found = apply_to(backend, lab.node, wall(lab.node, everywhere(PORT, "node"), peers=[]))
     assert Severed() == found
     assert [True] * len(own) == [lives(one) for one in own]
 
@@ -162,7 +162,7 @@ def test_another_namespace_keeps_its_connections(lab: Lab, backend: Nftables, di
     for host in (lab.node, lab.peer):
         host.listen("0.0.0.0", PORT)
     here, there = dial(lab.stranger, V4, PORT), dial(lab.stranger, PEER[0], PORT)
-    stand(backend, lab.node, wall(lab.node, WALLED))
+    apply_to(backend, lab.node, wall(lab.node, WALLED))
     assert errno.ECONNRESET == ending(here)
     assert lives(there)
 
@@ -171,7 +171,7 @@ def test_audit_severs_nothing(lab: Lab, backend: Nftables, dial: Dial) -> None:
     """A wall that only counts cuts no connection."""
     lab.node.listen("0.0.0.0", PORT)
     client = dial(lab.stranger, V4, PORT)
-    assert Severed() == stand(backend, lab.node, wall(lab.node, WALLED, mode=Mode.AUDIT))
+    assert Severed() == apply_to(backend, lab.node, wall(lab.node, WALLED, mode=Mode.AUDIT))
     assert lives(client)
 
 
@@ -185,7 +185,7 @@ def test_a_handshake_that_is_not_done_is_ended(
     for address in (V4, V6):
         held.enter_context(lab.stranger.dial(address, PORT, timeout=PATIENCE))
     assert ["SYN-RECV"] * 2 == states(lab.node)
-    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    found = apply_to(backend, lab.node, wall(lab.node, WALLED))
     assert set(STRANGER) == {remote for remote, _ in ends(found)}
     assert [] == states(lab.node)
 
@@ -196,7 +196,7 @@ def test_a_connection_nobody_accepted_yet_is_reset(
     """It waits in the listener's queue and belongs to no descriptor; the server never gets it."""
     door = Door(lab.node, "0.0.0.0", PORT, held)
     client = held.enter_context(lab.stranger.dial(V4, PORT, timeout=PATIENCE))
-    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    found = apply_to(backend, lab.node, wall(lab.node, WALLED))
     assert {client.getsockname()} == ends(found)
     assert errno.ECONNRESET == ending(client)
     assert errno.ECONNABORTED == ending(door.accept())
@@ -213,7 +213,7 @@ def test_a_connection_that_is_half_closed_is_reset(
     (client if who == "the stranger" else server).shutdown(socket.SHUT_WR)
     expected = "CLOSE-WAIT" if who == "the stranger" else "FIN-WAIT-2"
     eventually(lambda: states(lab.node) == [expected], expected)
-    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    found = apply_to(backend, lab.node, wall(lab.node, WALLED))
     assert {client.getsockname()} == ends(found)
     assert [] == states(lab.node)
 
@@ -226,7 +226,7 @@ def test_what_its_process_closed_already_is_left_to_end(
     held.enter_context(lab.stranger.dial(V4, PORT, timeout=PATIENCE))
     door.accept().close()
     eventually(lambda: states(lab.node) == ["FIN-WAIT-2"], "the server's end is closed")
-    assert Severed() == stand(backend, lab.node, wall(lab.node, WALLED))
+    assert Severed() == apply_to(backend, lab.node, wall(lab.node, WALLED))
 
 
 def test_an_outbound_connection_from_a_walled_port_meets_its_rule(
@@ -237,7 +237,7 @@ def test_an_outbound_connection_from_a_walled_port_meets_its_rule(
     made = held.enter_context(lab.node.open_socket(socket.AF_INET, socket.SOCK_STREAM))
     made.bind((V4, PORT))
     made.connect((STRANGER[0], 9000))
-    found = stand(backend, lab.node, wall(lab.node, WALLED))
+    found = apply_to(backend, lab.node, wall(lab.node, WALLED))
     assert {(STRANGER[0], 9000)} == ends(found)
     assert errno.ECONNABORTED == ending(made)
 

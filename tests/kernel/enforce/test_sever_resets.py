@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from tests.support.lab import Lab
-from tests.support.severing import PATIENCE, Dial, dialled, ends, lives, stand
+from tests.support.severing import PATIENCE, Dial, apply_to, dialled, ends, lives
 from tests.support.walls import entry, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.sever import UNSUPPORTED, Severed, reset_all
@@ -51,7 +51,7 @@ def test_a_wall_of_many_ports_severs_at_each(
     strangers = [dial(lab.stranger, V4, port) for port in tried]
     kept = [dial(lab.stranger, V4, port) for port in beside]
     entries: list[WallEntry] = [entry(port, "peers") for port in (*gaps, *neighbours)]
-    found = stand(backend, lab.node, wall(lab.node, entries))
+    found = apply_to(backend, lab.node, wall(lab.node, entries))
     assert set(tried) == {one.local_port for one in found.connections}
     assert {one.getsockname() for one in strangers} == ends(found)
     assert [True] * len(kept) == [lives(one) for one in kept]

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.support.lab import Lab
-from tests.support.walls import SILENCE, entry, everywhere, knock, wall
+from tests.support.walls import SILENCE, entry, everywhere, probe, wall
 from vllmwall.enforce.backend import Counters, Refusal
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Mode, Proto
@@ -28,7 +28,7 @@ def _echoes(connection: socket.socket) -> bool:
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
 def test_an_established_stranger_is_cut(lab: Lab, backend: Nftables, address: str) -> None:
-    """A connection that a stranger opened before the wall stood carries nothing after."""
+    """A connection that a stranger opened before the wall was active carries nothing after."""
     lab.node.listen("::", PORT)
     with lab.stranger.dial(address, PORT) as strange, lab.peer.dial(address, PORT) as friendly:
         assert _echoes(strange)
@@ -85,12 +85,12 @@ def test_a_peer_that_comes_reaches_what_a_peer_reaches(lab: Lab, backend: Nftabl
 
 
 def test_removing_the_wall_lets_everybody_in_again(lab: Lab, backend: Nftables) -> None:
-    """After `remove` nothing of ours stands in anybody's way."""
+    """After `remove` nothing of ours is in anybody's way."""
     lab.node.listen("::", PORT)
     backend.apply(lab.node.path, wall(lab.node, everywhere(PORT, "peers")), None)
-    assert knock(lab.stranger, Proto.TCP, lab.node.ipv6, PORT) == "timeout"
+    assert probe(lab.stranger, Proto.TCP, lab.node.ipv6, PORT) == "timeout"
     assert backend.remove(lab.node.path)
-    assert knock(lab.stranger, Proto.TCP, lab.node.ipv6, PORT) == "open"
+    assert probe(lab.stranger, Proto.TCP, lab.node.ipv6, PORT) == "open"
 
 
 def test_audit_drops_nothing_and_counts(lab: Lab, backend: Nftables) -> None:
@@ -98,16 +98,16 @@ def test_audit_drops_nothing_and_counts(lab: Lab, backend: Nftables) -> None:
     lab.node.listen_udp("::", PORT)
     audit = wall(lab.node, everywhere(PORT, "peers"), mode=Mode.AUDIT)
     backend.apply(lab.node.path, audit, None)
-    assert knock(lab.peer, Proto.UDP, lab.node.ipv4, PORT) == "open"
+    assert probe(lab.peer, Proto.UDP, lab.node.ipv4, PORT) == "open"
     assert backend.counters(lab.node.path).packets == 0
-    assert knock(lab.stranger, Proto.UDP, lab.node.ipv4, PORT) == "open"
+    assert probe(lab.stranger, Proto.UDP, lab.node.ipv4, PORT) == "open"
     seen = backend.counters(lab.node.path)
     stranger = Refusal(ip_address(lab.stranger.ipv4), Proto.UDP, PORT, 1, 33)
     assert seen == Counters(1, 33, (stranger,))
 
 
 def test_the_mode_can_change_in_place(lab: Lab, backend: Nftables) -> None:
-    """From audit to enforce and back, on the wall that stands."""
+    """From audit to enforce and back, on an active wall."""
     lab.node.listen("::", PORT)
     audit = wall(lab.node, everywhere(PORT, "peers"), mode=Mode.AUDIT)
     enforce = replace(audit, mode=Mode.ENFORCE)
@@ -115,14 +115,14 @@ def test_the_mode_can_change_in_place(lab: Lab, backend: Nftables) -> None:
     for standing, wanted, outcome in steps:
         backend.apply(lab.node.path, wanted, standing)
         assert backend.read_back(lab.node.path) == wanted
-        assert knock(lab.stranger, Proto.TCP, lab.node.ipv4, PORT) == outcome
+        assert probe(lab.stranger, Proto.TCP, lab.node.ipv4, PORT) == outcome
 
 
 def test_refusals_are_counted_by_source_and_port(lab: Lab, backend: Nftables) -> None:
     """One datagram refused is one packet of 33 bytes from that source to that port."""
     backend.apply(lab.node.path, wall(lab.node, everywhere(PORT, "peers")), None)
-    assert knock(lab.stranger, Proto.UDP, lab.node.ipv4, PORT) == "timeout"
-    assert knock(lab.stranger, Proto.UDP, lab.node.ipv6, PORT) == "timeout"
+    assert probe(lab.stranger, Proto.UDP, lab.node.ipv4, PORT) == "timeout"
+    assert probe(lab.stranger, Proto.UDP, lab.node.ipv6, PORT) == "timeout"
     seen = backend.counters(lab.node.path)
     assert (seen.packets, seen.bytes) == (2, 33 + 53)
     assert set(seen.refusals) == {
@@ -140,7 +140,7 @@ def test_a_change_keeps_what_was_counted(lab: Lab, backend: Nftables) -> None:
     """A new listener changes elements only: counters go on, refused sources are remembered."""
     one = wall(lab.node, everywhere(PORT, "peers"))
     backend.apply(lab.node.path, one, None)
-    assert knock(lab.stranger, Proto.UDP, lab.node.ipv4, PORT) == "timeout"
+    assert probe(lab.stranger, Proto.UDP, lab.node.ipv4, PORT) == "timeout"
     two = wall(lab.node, [*one.entries, *everywhere(PORT + 1, "peers")])
     backend.apply(lab.node.path, two, one)
     assert backend.read_back(lab.node.path) == two
@@ -148,7 +148,7 @@ def test_a_change_keeps_what_was_counted(lab: Lab, backend: Nftables) -> None:
 
 
 def test_a_change_that_does_not_fit_becomes_a_replacement(lab: Lab, backend: Nftables) -> None:
-    """Where the table is not what we took it for, the wall stands all the same."""
+    """Where the table is not what we took it for, the wall is applied all the same."""
     believed = wall(lab.node, [entry(1000, "peers"), entry(PORT, "peers")])
     wanted = wall(lab.node, [entry(PORT, "peers"), entry(2000, "node")])
     backend.apply(lab.node.path, wanted, believed)  # there is no table at all

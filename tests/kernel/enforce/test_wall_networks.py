@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.lab import Lab
-from tests.support.walls import ask_all, everywhere, knock, wall
+from tests.support.walls import ask_all, everywhere, probe, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto
 
@@ -45,7 +45,7 @@ OUTSIDE = [
 def _ask(lab: Lab, proto: Proto, sources: list[str]) -> dict[str, str]:
     def answer(source: str) -> str:
         target = lab.node.ipv6 if ":" in source else lab.node.ipv4
-        return knock(lab.stranger, proto, target, PORT, source)
+        return probe(lab.stranger, proto, target, PORT, source)
 
     return ask_all(sources, answer)
 
@@ -95,8 +95,8 @@ def test_nobody_is_a_peer_while_the_list_is_empty(lab: Lab, backend: Nftables) -
     """An empty list of peers closes; it does not open."""
     lab.node.listen("::", PORT)
     backend.apply(lab.node.path, wall(lab.node, everywhere(PORT, "peers"), peers=[]), None)
-    assert knock(lab.peer, Proto.TCP, lab.node.ipv4, PORT) == "timeout"
-    assert knock(lab.peer, Proto.TCP, lab.node.ipv6, PORT) == "timeout"
+    assert probe(lab.peer, Proto.TCP, lab.node.ipv4, PORT) == "timeout"
+    assert probe(lab.peer, Proto.TCP, lab.node.ipv6, PORT) == "timeout"
 
 
 def test_an_ipv6_link_local_source_is_a_stranger(lab: Lab, backend: Nftables) -> None:
@@ -105,9 +105,9 @@ def test_an_ipv6_link_local_source_is_a_stranger(lab: Lab, backend: Nftables) ->
     shown = lab.node.run(["ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link"])
     target = shown.stdout.split()[3].split("/")[0] + "%eth0"
 
-    def neighbour_knocks() -> str:  # on the neighbour, where the name eth0 means its interface
-        return lab.peer.call(lambda: knock(lab.peer, Proto.TCP, target, PORT))
+    def probed_by_neighbour() -> str:  # on the neighbour, where the name eth0 means its interface
+        return lab.peer.call(lambda: probe(lab.peer, Proto.TCP, target, PORT))
 
-    assert neighbour_knocks() == "open"
+    assert probed_by_neighbour() == "open"
     backend.apply(lab.node.path, wall(lab.node, everywhere(PORT, "peers")), None)
-    assert neighbour_knocks() == "timeout"
+    assert probed_by_neighbour() == "timeout"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import packets
 from tests.support.lab import Host, Lab
-from tests.support.walls import SILENCE, entry, everywhere, knock, wall
+from tests.support.walls import SILENCE, entry, everywhere, probe, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto
 
@@ -120,14 +120,14 @@ def _talks(connection: socket.socket) -> bool:
 
 
 def test_a_full_memory_still_drops(lab: Lab) -> None:
-    """When no more sources can be remembered, a new one is refused and counted all the same."""
+    """When the memory for sources is full, a new one is refused and counted all the same."""
     backend = Nftables("this test fills its sets")
     lab.node.listen("::", PORT)
     backend.apply(lab.node.path, wall(lab.node, everywhere(PORT, "peers")), None)
     sources = ", ".join(f"{IPv4Address(0x0A000000 + n)} . tcp . 1" for n in range(4096))
     lab.node.run(["nft", "-f", "-"], stdin=f"add element inet vllmwall refused4 {{ {sources} }}")
-    assert knock(lab.stranger, Proto.TCP, lab.node.ipv4, PORT) == "timeout"
-    assert knock(lab.peer, Proto.TCP, lab.node.ipv4, PORT) == "open"
+    assert probe(lab.stranger, Proto.TCP, lab.node.ipv4, PORT) == "timeout"
+    assert probe(lab.peer, Proto.TCP, lab.node.ipv4, PORT) == "open"
     seen = backend.counters(lab.node.path)
     assert seen.packets >= 1
     assert IPv4Address(lab.stranger.ipv4) not in {refusal.source for refusal in seen.refusals}
@@ -137,15 +137,15 @@ def test_a_refused_port_says_nothing_and_others_answer(lab: Lab, backend: Nftabl
     """Only walled ports are silent: a closed port still refuses, over TCP and by ICMP, and
     the ICMP errors that others send us arrive."""
     backend.apply(lab.node.path, wall(lab.node, [entry(PORT, "peers")]), None)
-    assert knock(lab.stranger, Proto.TCP, lab.node.ipv4, PORT) == "timeout"
-    assert knock(lab.stranger, Proto.TCP, lab.node.ipv4, PORT + 1) == "refused"
+    assert probe(lab.stranger, Proto.TCP, lab.node.ipv4, PORT) == "timeout"
+    assert probe(lab.stranger, Proto.TCP, lab.node.ipv4, PORT + 1) == "refused"
     for host, other in ((lab.stranger, lab.node), (lab.node, lab.stranger)):
-        assert knock(host, Proto.UDP, other.ipv4, PORT + 1) == "refused"
-        assert knock(host, Proto.UDP, other.ipv6, PORT + 1) == "refused"
+        assert probe(host, Proto.UDP, other.ipv4, PORT + 1) == "refused"
+        assert probe(host, Proto.UDP, other.ipv6, PORT + 1) == "refused"
 
 
 def test_the_hosts_own_addresses_reach_each_other(lab: Lab, backend: Nftables) -> None:
-    """Traffic between two addresses of this host goes over lo, whoever is a peer."""
+    """Traffic between two addresses of this host goes over lo, and needs no peer."""
     lab.node.add_address("192.0.2.77")
     lab.node.listen("192.0.2.77", PORT)
     backend.apply(lab.node.path, wall(lab.node, everywhere(PORT, "node")), None)

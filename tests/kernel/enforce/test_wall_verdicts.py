@@ -1,4 +1,4 @@
-"""Who gets through to which listener: real packets, every kind of bind, every audience."""
+"""The sources that reach each listener: real packets, every kind of bind, every audience."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.lab import Lab
-from tests.support.walls import ask_all, entry, everywhere, knock, wall
+from tests.support.walls import ask_all, entry, everywhere, probe, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto, WallEntry
 
@@ -81,7 +81,7 @@ def outcomes(backend: Nftables) -> Iterator[dict[Try, str]]:
         backend.apply(lab.node.path, wanted, None)
         yield ask_all(
             TRIES,
-            lambda t: knock(hosts[t.host], t.proto, t.address, PORTS[t.bind, t.audience]),
+            lambda t: probe(hosts[t.host], t.proto, t.address, PORTS[t.bind, t.audience]),
         )
 
 
@@ -104,8 +104,8 @@ def test_loopback_is_left_alone(lab: Lab, backend: Nftables, address: str) -> No
     lab.node.listen(address, 7000)
     lab.node.listen_udp(address, 7000)
     backend.apply(lab.node.path, wall(lab.node, everywhere(7000, "node")), None)
-    assert knock(lab.node, Proto.TCP, address, 7000) == "open"
-    assert knock(lab.node, Proto.UDP, address, 7000) == "open"
+    assert probe(lab.node, Proto.TCP, address, 7000) == "open"
+    assert probe(lab.node, Proto.UDP, address, 7000) == "open"
 
 
 def test_an_ipv6_only_rule_spares_the_ipv4_listener_beside_it(lab: Lab, backend: Nftables) -> None:
@@ -117,7 +117,7 @@ def test_an_ipv6_only_rule_spares_the_ipv4_listener_beside_it(lab: Lab, backend:
     entries = [entry(8000, "peers", family=6), entry(8001, "peers", family=4)]
     backend.apply(lab.node.path, wall(lab.node, entries), None)
     doors = [(V4, 8000), (V6, 8000), (V4, 8001), (V6, 8001)]
-    assert ask_all(doors, lambda door: knock(lab.stranger, Proto.TCP, *door)) == {
+    assert ask_all(doors, lambda door: probe(lab.stranger, Proto.TCP, *door)) == {
         (V4, 8000): "open",
         (V6, 8000): "timeout",
         (V4, 8001): "timeout",
@@ -144,7 +144,7 @@ def test_the_exact_address_decides_before_the_wildcard(lab: Lab, backend: Nftabl
         lab.node.listen("0.0.0.0", port)
     backend.apply(lab.node.path, wall(lab.node, public_there + closed_there), None)
     doors = list(product((V4, "192.0.2.77"), (8000, 8001)))
-    assert ask_all(doors, lambda door: knock(lab.stranger, Proto.TCP, *door)) == {
+    assert ask_all(doors, lambda door: probe(lab.stranger, Proto.TCP, *door)) == {
         (V4, 8000): "timeout",
         (V4, 8001): "open",
         ("192.0.2.77", 8000): "open",
@@ -157,5 +157,5 @@ def test_a_rule_for_tcp_says_nothing_about_udp(lab: Lab, backend: Nftables) -> N
     lab.node.listen("0.0.0.0", 8000)
     lab.node.listen_udp("0.0.0.0", 8000)
     backend.apply(lab.node.path, wall(lab.node, [entry(8000, "peers")]), None)
-    assert knock(lab.stranger, Proto.TCP, V4, 8000) == "timeout"
-    assert knock(lab.stranger, Proto.UDP, V4, 8000) == "open"
+    assert probe(lab.stranger, Proto.TCP, V4, 8000) == "timeout"
+    assert probe(lab.stranger, Proto.UDP, V4, 8000) == "open"

@@ -20,7 +20,7 @@ from tests.support.hammer import hammer
 from tests.support.icmp import pings
 from tests.support.lab import PEER, STRANGER, Lab
 from tests.support.severing import dialled, ending, lives
-from tests.support.walls import ask_all, knock, networks, wall
+from tests.support.walls import ask_all, networks, probe, wall
 from vllmwall.api.errors import ControlError
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Proto
@@ -44,7 +44,7 @@ def node(lab: Lab, tmp_path: Path) -> Iterator[Guarded]:
 
 def seen_by_stranger(lab: Lab, address: str) -> dict[tuple[Proto, int], str]:
     """What the stranger gets at every door."""
-    return ask_all(DOORS, lambda door: knock(lab.stranger, door[0], address, door[1]))
+    return ask_all(DOORS, lambda door: probe(lab.stranger, door[0], address, door[1]))
 
 
 def only_failsafe() -> dict[tuple[Proto, int], str]:

@@ -42,7 +42,7 @@ def test_the_script_is_as_in_the_golden_file(name: str, fence: range | None) -> 
 
 
 def test_fixed_ports_last_and_drawn_ones_do_not() -> None:
-    """After a reboot another program may draw the port; whom it was public to stays no matter."""
+    """After a reboot another program may draw the port; its audience before does not matter."""
     standing = wall(
         entry(29500, "peers"),
         entry(29501, "peers", at="192.0.2.1"),
@@ -61,7 +61,7 @@ def test_what_a_stopped_job_had_is_remembered() -> None:
     assert {(29500, "peers")} == kept(wall(), entry(29500, "peers"), entry(43211, "peers"))
 
 
-def test_what_stands_now_counts_more_than_what_stood() -> None:
+def test_what_is_active_now_counts_more_than_what_was() -> None:
     """An API that moved to an internal port, or the other way round."""
     assert {(8000, "peers")} == kept(wall(entry(8000, "peers")), entry(8000, "public"))
     at = entry(8000, "peers", at="192.0.2.1")
@@ -77,17 +77,17 @@ def test_a_port_that_another_program_took_is_forgotten() -> None:
 
 
 def test_a_group_that_is_gone_takes_what_was_remembered_along() -> None:
-    """Nobody knows its networks any more."""
+    """Its networks are unknown now."""
     assert set() == kept(wall(), entry(9090, "monitoring"))
 
 
 def test_failsafe_ports_are_in_no_script() -> None:
-    """Whatever stood there: ssh has moved to that port since."""
+    """Whatever was there: ssh has moved to that port since."""
     standing = replace(wall(entry(2222, "peers")), failsafe=frozenset({22, 2222}))
     assert set() == kept(standing, entry(22, "peers"))
 
 
-def test_where_every_port_is_ephemeral_the_usual_fixed_ones_last_while_they_stand() -> None:
+def test_where_every_port_is_ephemeral_the_usual_fixed_ones_last_while_they_are_active() -> None:
     """ip_local_port_range = 1024 65535 is common on clusters; remembering would never end."""
     standing = wall(entry(29500, "peers"), entry(43211, "peers"))
     assert {(29500, "peers")} == kept(standing, entry(6379, "peers"), ephemeral=WIDE)
@@ -108,7 +108,7 @@ def test_the_script_gives_back_its_entries(any_wall: Wall) -> None:
 
 @pytest.mark.parametrize("text", ["", "nonsense", "table inet vllmwall {\n", "\0"])
 def test_from_a_broken_file_nothing_is_remembered(text: str) -> None:
-    """It is written anew."""
+    """It is written again."""
     assert frozenset() == remembered_in(text)
 
 

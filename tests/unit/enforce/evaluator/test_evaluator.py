@@ -1,4 +1,4 @@
-"""What the evaluator makes of a table, without a kernel: verdicts, the way, and what it refuses.
+"""The evaluator's answers about a table, without a kernel: verdicts, the way, refusals.
 
 That the verdicts are the kernel's is tested in tests/kernel/enforce/test_evaluator.py.
 """
@@ -180,7 +180,7 @@ def test_every_base_chain_is_asked_in_the_order_of_priority() -> None:
 
 
 def test_a_dormant_table_does_nothing() -> None:
-    """It is listed as if it stood."""
+    """It is listed as if it were active."""
     text = listing().replace("{\n", "{\n\tflags owner, dormant\n", 1)
     found = evaluate(read_table(text), packet())
     assert (Verdict.ACCEPT, "flags dormant") == (found.verdict, found.decided.rule)

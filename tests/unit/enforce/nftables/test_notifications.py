@@ -58,7 +58,7 @@ def seen(watch: Fed, *datagrams: bytes) -> tuple[Touch, ...]:
 
 
 def test_a_touch_names_process_and_deed(watch: Fed) -> None:
-    """Whoever changed our table is in the log with pid, command and what was done."""
+    """The process that changed our table is in the log with pid, command and what was done."""
     element = message(DELSETELEM, named("vllmwall", attribute(2, b"walled_any4\0")))
     rule = message(NEWRULE, named("vllmwall", attribute(2, b"input\0")))
     what = "deleted elements of walled_any4, added a rule to input"
@@ -123,7 +123,7 @@ def test_many_deeds_are_cut_short(watch: Fed) -> None:
 
 
 def test_lost_notifications_are_a_touch(watch: Fed) -> None:
-    """Nobody knows then whether the wall stands: it has to be read back."""
+    """The state of the wall is unknown then: it has to be read back."""
     assert 0 == LOST.pid
     assert "lost" in str(LOST)
 

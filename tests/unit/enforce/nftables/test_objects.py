@@ -70,7 +70,7 @@ def test_a_kernel_without_nft_socket_gets_no_rule_that_needs_it(any_wall: Wall) 
 
 
 def test_a_kernel_with_nft_socket_misses_those_rules() -> None:
-    """A table without them is not what this kernel shall hold."""
+    """A table without them is not what this kernel must hold."""
     text = ruleset.without_socket_rules(ruleset.table(WALLS["peers"])).listing()
     assert isinstance(read_wall(text, 7), AlteredWall)
 

@@ -38,7 +38,7 @@ def test_neighbours_that_nft_joins_are_the_networks_they_were() -> None:
 
 
 @pytest.mark.parametrize("flags", ["owner", "persist", "owner, persist", "owner,persist"])
-def test_whoever_owns_the_table_it_is_our_wall(flags: str) -> None:
+def test_with_any_owner_the_table_is_our_wall(flags: str) -> None:
     """The flags that protect the table do not change what it does."""
     owned = TEXT.replace("{\n", f"{{ # progname vllmwall\n\tflags {flags}\n", 1)
     assert read_wall(owned, 7) == WALL
