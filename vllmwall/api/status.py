@@ -51,6 +51,7 @@ def status_of(facts: StatusFacts) -> Status:
         safe=is_safe(facts),
         verdict=verdict(facts),
         problems=tuple(_problems(facts)),
+        reservations=facts.reservations,
         daemon=facts.daemon,
         backend=facts.backend,
         peers=Peers(facts.peers, facts.sources),
@@ -62,14 +63,15 @@ def status_of(facts: StatusFacts) -> Status:
 
 
 def is_safe(facts: StatusFacts) -> bool | None:
-    """True: every wall is as wanted. None: it could not be read. False: one does not."""
+    """True: every wall is as wanted, and nothing may get past it. None: it is not known. False: a
+    wall is not as wanted."""
     if facts.mode != "enforce":
         return False
     states = {wall_state(space) for space in facts.namespaces}
     if states & {"missing", "differs"} or any(_unguarded(facts)):
         return False
     is_known = facts.namespaces and "unknown" not in states and not facts.blind
-    return True if is_known else None
+    return True if is_known and not facts.reservations else None
 
 
 def verdict(facts: StatusFacts) -> str:
@@ -86,6 +88,9 @@ def verdict(facts: StatusFacts) -> str:
         return f"NOT safe: no rule stands for {', '.join(one.where for one in missing[:4])}"
     if facts.blind:
         return f"Unknown: {facts.blind}"
+    if facts.reservations:
+        kinds = dict.fromkeys(one.kind.replace("-", " ") for one in facts.reservations)
+        return f"Unknown: packets may get past the walls: {', '.join(kinds)}. {_summary(facts)}"
     if is_safe(facts) is None:
         names = ", ".join(space.name for space in facts.namespaces) or "any namespace"
         return f"Unknown: the wall could not be read back in {names}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vllmwall.cidr import Network
-from vllmwall.engine.facts import BackendFacts, ConfigProblem, DaemonFacts
+from vllmwall.engine.facts import BackendFacts, ConfigProblem, DaemonFacts, Reservation
 from vllmwall.networks.sources import PeerSource
 
 WallState = Literal["active", "missing", "differs", "none", "unknown"]
@@ -128,7 +128,8 @@ class OperatorRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """The answer to `vllmwall status`. ``safe`` None means that it is not known."""
+    """The answer to `vllmwall status`. ``safe`` None means that it is not known: a wall could not
+    be read, or there are ``reservations``."""
 
     version: int = 1
     host: str
@@ -137,6 +138,7 @@ class Status:
     safe: bool | None
     verdict: str
     problems: tuple[str, ...]
+    reservations: tuple[Reservation, ...]
     daemon: DaemonFacts | None
     backend: BackendFacts
     peers: Peers

@@ -79,12 +79,14 @@ def _own_wall() -> str:
 def _draw(out: Console, answer: Status, *, why: bool, everything: bool) -> None:
     colour = {True: "bold green", False: "bold red"}.get(answer.safe is True, "bold yellow")
     out.print(answer.verdict, style=colour if answer.safe is not None else "bold yellow")
+    for one in answer.reservations:
+        out.print(f"! {one.line}", style="yellow")
     for problem in answer.problems:
         out.print(f"! {problem}", style="red")
     for error in answer.config.error or ():
         out.print(f"! {problem_line(error)}", style="red")
-    for one in answer.daemon.modifications[-_MODIFICATIONS:] if answer.daemon else ():
-        out.print(f"! {_modification_line(one)}", style="yellow")
+    for change in answer.daemon.modifications[-_MODIFICATIONS:] if answer.daemon else ():
+        out.print(f"! {_modification_line(change)}", style="yellow")
     out.print(_facts_line(answer), style="dim")
     for workload in answer.workloads:
         _draw_workload(out, workload, answer, why=why, everything=everything)

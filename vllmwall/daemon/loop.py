@@ -35,6 +35,7 @@ from vllmwall.engine.event_log import EventLog
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, PassFacts
 from vllmwall.engine.log import Logger, configure
 from vllmwall.engine.options import Options
+from vllmwall.engine.reservations import events_lost, pass_failed
 from vllmwall.engine.saved_wall import SavedWall
 from vllmwall.engine.state import ReloadRequest, State
 from vllmwall.linux.lock import locked
@@ -188,16 +189,16 @@ class Daemon:
             if second_look:
                 self.reconciler.look_for_walls()
             self.reconciler.full_pass(self._catch_up)
-            self._count_lost_events()
+            self.state.reservations.clear()
+            self.count_lost_events()
             self._save_wall()
             self._changes.log_changes(self.reconciler)
             note_refusals(self.state)
-            self.state.problems.pop("pass", None)
         except Exception as error:  # whatever a user's process can provoke must not end us
-            why = f"the last pass failed: {error!r}; the active walls stay"
-            self.state.problems["pass"] = why
+            self.state.reservations["pass-failed"] = pass_failed(error)
             self.log(EventKey.PASS_FAILED, reason=reason, error=repr(error), exc_info=True)
-        pass_error = self.state.problems.get("pass")
+        failed = self.state.reservations.get("pass-failed")
+        pass_error = failed.what if failed else None
         if pass_error or any(self.reconciler.walls.failures()):
             self.wake_soon("what failed is tried again", _RETRY_SECONDS)
         daemon = self.state.daemon
@@ -230,11 +231,14 @@ class Daemon:
             if why != before:
                 self.log(EventKey.WALL_NOT_SAVED, error=str(error))
 
-    def _count_lost_events(self) -> None:
+    def count_lost_events(self) -> None:
+        """Note what the kernel dropped since the last call; a full pass follows."""
         lost = self._events.lost()
-        if lost > self.state.daemon.events_lost:
+        more = lost - self.state.daemon.events_lost
+        if more > 0:
             self.log(EventKey.EVENTS_LOST, events=lost)
             self.wake_soon("lost events", self._settle_seconds())
+            self.state.reservations["events-lost"] = events_lost(more)
         self.state.daemon = replace(self.state.daemon, events_lost=lost)
 
     def wake_soon(self, reason: str, seconds: float = 0.0) -> None:

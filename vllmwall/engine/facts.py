@@ -6,6 +6,36 @@ Imports nothing of ours: the command line reads them too, and pays for every imp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+ReservationKind = Literal[
+    "pass-failed",
+    "events-lost",
+    "processes-left-out",
+    "redirected",
+    "filtered-elsewhere",
+    "loopback-routed",
+    "shared-peer",
+]
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """One reason why packets may get past walls that are active as wanted: the node is not "safe".
+
+    ``kind`` is stable, for scripts and the metric. ``where`` is the namespace, workload or process;
+    ``what`` is wrong there, without a full stop; ``remedy`` is a sentence of its own.
+    """
+
+    kind: ReservationKind
+    where: str
+    what: str
+    remedy: str
+
+    @property
+    def line(self) -> str:
+        """For people, in one line."""
+        return f"{self.where}: {self.what}. {self.remedy}"
 
 
 @dataclass(frozen=True)

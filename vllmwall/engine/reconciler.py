@@ -21,7 +21,8 @@ from vllmwall.enforce.apply import Walls
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
 from vllmwall.enforce.nftables.notifications import Watch
 from vllmwall.engine.armed_units import Armed
-from vllmwall.engine.facts import BackendFacts, ConfigFacts
+from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
+from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
 from vllmwall.linux.cgroups import SLICE, is_within, job_of
 from vllmwall.model import (
@@ -198,8 +199,11 @@ class Reconciler:
             catch_up()
         return tuple(found)
 
-    def status(self, now: float, problems: Iterable[str] = ()) -> StatusFacts:
-        """The state of everything, with the walls read back from the kernel now."""
+    def status(
+        self, now: float, problems: Iterable[str] = (), reserved: Iterable[Reservation] = ()
+    ) -> StatusFacts:
+        """The state of everything, with the walls read back from the kernel now. ``problems`` and
+        ``reserved`` are the daemon's own."""
         wanted = self._wanted()
         if self.down:
             spaces = tuple(map(self._down_facts, wanted))
@@ -221,6 +225,7 @@ class Reconciler:
             guarding=self.guarding,
             blind=self.blind,
             problems=(*problems, *self._failures()),
+            reservations=(*reserved, *reservations(self)),
             bans=len(self.bans.bans()),
         )
 

@@ -14,7 +14,7 @@ from vllmwall.config.reading import Reading
 from vllmwall.config.settings import Settings
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.event_log import EventLog
-from vllmwall.engine.facts import ConfigFacts, DaemonFacts
+from vllmwall.engine.facts import ConfigFacts, DaemonFacts, Reservation, ReservationKind
 from vllmwall.engine.histograms import Measures
 from vllmwall.engine.log import Logger
 from vllmwall.engine.options import DOWN_MARKER, Options
@@ -31,6 +31,9 @@ class Loop(Protocol):
 
     def wake_soon(self, reason: str, seconds: float = 0.0) -> None:
         """Run a full pass in ``seconds`` at the latest."""
+
+    def count_lost_events(self) -> None:
+        """Keep `State.reservations` and the number of lost events up to date."""
 
     def follow_events(self) -> None:
         """Follow the events that came meanwhile: for work that takes more than a millisecond."""
@@ -61,7 +64,8 @@ class State:
     """The daemon as commands see it.
 
     ``daemon`` and ``config`` are replaced whenever they change. ``problems`` are the daemon's own,
-    by subject (``pass``, ``save``, ``metrics.listen``). ``on_trial`` is the configuration that
+    by subject (``save``, ``metrics.listen``), ``reservations`` what it knows against "safe", by
+    kind. ``on_trial`` is the configuration that
     comes back unless the one in force is confirmed; None: nothing is on trial.
     """
 
@@ -75,11 +79,15 @@ class State:
     measures: Measures = field(default_factory=Measures)
     refusals: Ledger = field(default_factory=lambda: Ledger(time.time()))
     problems: dict[str, str] = field(default_factory=dict)
+    reservations: dict[ReservationKind, Reservation] = field(default_factory=dict)
     on_trial: Settings | None = None
 
     def status(self) -> StatusFacts:
         """Everything that `status` shows, read back from the kernel now."""
-        facts = self.reconciler.status(time.time(), self.problems.values())
+        self.loop.count_lost_events()
+        facts = self.reconciler.status(
+            time.time(), self.problems.values(), self.reservations.values()
+        )
         config = replace(self.config, files=facts.config.files)
         return replace(facts, daemon=self.daemon, config=config)
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from vllmwall.decide.guards import Guarding
 from vllmwall.decide.walls import Skipped
-from vllmwall.engine.facts import BackendFacts, ConfigFacts, DaemonFacts
+from vllmwall.engine.facts import BackendFacts, ConfigFacts, DaemonFacts, Reservation
 from vllmwall.model import Listener, Network, Policy, Recognition, Wall
 from vllmwall.networks.sources import PeerSource
 
@@ -45,7 +45,8 @@ class StatusFacts:
     ``down`` is True after `vllmwall down`. ``problems`` are
     further lines for people (a pass that failed, a backend that had to rebuild).
     ``daemon`` is None when a one-shot command asks without a daemon. ``bans`` counts those in
-    force. ``blind`` is why there can be workloads that were not seen.
+    force. ``blind`` is why there can be workloads that were not seen. ``reservations`` are the
+    reasons why packets may get past the walls (see `vllmwall.engine.reservations`).
     """
 
     host: str
@@ -64,6 +65,7 @@ class StatusFacts:
     problems: tuple[str, ...] = ()
     bans: int = 0
     blind: str = ""
+    reservations: tuple[Reservation, ...] = ()
 
     @property
     def mode(self) -> Literal["enforce", "audit", "down"]:

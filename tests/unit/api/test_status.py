@@ -9,7 +9,7 @@ import pytest
 from tests.support.answers import status_json
 from tests.support.nodes import POLICY, RECORDINGS, facts, with_active
 from vllmwall.api.status import is_safe, verdict
-from vllmwall.engine.facts import ConfigFacts, ConfigProblem
+from vllmwall.engine.facts import ConfigFacts, ConfigProblem, Reservation
 from vllmwall.model import Mode, Recognition
 from vllmwall.networks.sources import PeerSource
 
@@ -108,6 +108,33 @@ def test_problems_of_peers_and_configuration_are_shown() -> None:
     assert [{"file": "a.toml", "key": "mode", "line": 3, "message": "bad"}] == answer["config"][
         "error"
     ]
+
+
+RESERVED = Reservation("redirected", "pod-1", "NAT goes round the wall", "Remove the rule.")
+
+
+def test_a_reservation_is_not_safe_and_names_its_remedy() -> None:
+    """However well every wall stands."""
+    found = facts(reservations=(RESERVED,))
+    answer = status_json(found)
+    assert answer["safe"] is None
+    assert answer["verdict"].startswith("Unknown: packets may get past the walls: redirected. 1 w")
+    assert [
+        {
+            "kind": "redirected",
+            "where": "pod-1",
+            "what": "NAT goes round the wall",
+            "remedy": "Remove the rule.",
+        }
+    ] == answer["reservations"]
+    assert "pod-1: NAT goes round the wall. Remove the rule." == RESERVED.line
+
+
+def test_a_reservation_hides_nothing_worse() -> None:
+    """A wall that is missing is known to be unsafe."""
+    found = with_active(facts(reservations=(RESERVED,)), None)
+    assert is_safe(found) is False
+    assert verdict(found).startswith("NOT safe")
 
 
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.json")), ids=lambda path: path.stem)

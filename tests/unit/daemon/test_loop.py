@@ -50,6 +50,50 @@ class Changed(daemon.Daemon):
 """
 
 
+# The second pass fails, the third does not; events are lost after that, until the last one.
+RESERVED = """
+from vllmwall.api.status import is_safe
+class Changed(daemon.Daemon):
+    lost = 0
+    def full_pass(self, reason):
+        if reason == "start":
+            object.__setattr__(self._events, "lost", lambda: self.lost)
+        self.reconciler.observer.fails = reason == "second"
+        super().full_pass(reason)
+        self.tell(reason)
+        if reason == "start":
+            self.wake_soon("second", 0.1)
+        if reason == "what failed is tried again":
+            self.lost = 7
+            self.tell("lost")
+        self._stopping = reason == "lost events"
+    def tell(self, when):
+        status = self.state.status()
+        told = [(one.kind, one.what[:20]) for one in status.reservations]
+        print(when, told, is_safe(status) is None)
+from vllmwall import observe
+observed = observe.Observer.observe
+def observe_or_fail(self):
+    if self.fails:
+        raise RuntimeError("a bug")
+    observed(self)
+observe.Observer.observe = observe_or_fail
+daemon._RETRY_SECONDS = 0.1
+"""
+
+
+def test_a_pass_that_failed_and_lost_events_are_no_longer_safe(tmp_path: Path) -> None:
+    """Until a pass has succeeded, in the very next status."""
+    done = ran(RESERVED, tmp_path)
+    assert [
+        "start [] False",
+        "second [('pass-failed', 'the last pass failed')] True",
+        "what failed is tried again [] False",
+        "lost [('events-lost', '7 kernel events were')] True",
+        "lost events [] False",
+    ] == done.stdout.splitlines(), done.stderr
+
+
 def test_a_pass_that_fails_by_a_bug_is_logged_and_tried_again(tmp_path: Path) -> None:
     """The active walls stay, and so does the daemon."""
     done = ran(FAILING, tmp_path)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from vllmwall.api.status import status_of
 from vllmwall.api.status_answer import NamespaceStatus, Status
 from vllmwall.engine.event_keys import EventKey
-from vllmwall.engine.facts import DaemonFacts
+from vllmwall.engine.facts import DaemonFacts, ReservationKind
 from vllmwall.engine.histograms import Histogram, Measures
 from vllmwall.engine.status_facts import StatusFacts
 from vllmwall.model import Proto
@@ -110,6 +110,12 @@ def _drops(attribute: str) -> Source:
     ]
 
 
+def _reservations(_: MetricFacts, status: Status) -> Iterator[Sample]:
+    found = Counter(one.kind for one in status.reservations)
+    for kind in get_args(ReservationKind):
+        yield (kind,), float(found[kind])
+
+
 def _failing(_: MetricFacts, status: Status) -> Iterable[Sample]:
     found: dict[Labels, float] = {}
     for one in status.peers.sources:
@@ -164,10 +170,18 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "vllmwall_safe",
         "gauge",
-        "1 when every wall was read back just now and is as it must be; 0 when one is not, or "
-        "cannot be read, or drops nothing.",
+        "1 when every wall was read back just now and is as it must be, without a reservation; 0 "
+        "when one is not, or cannot be read, or drops nothing.",
         (),
         _one(lambda facts, status: float(status.safe is True)),
+    ),
+    Definition(
+        "vllmwall_reservations",
+        "gauge",
+        "Reasons why packets may get past walls that are as they must be, by kind, as `vllmwall "
+        "status` lists them.",
+        ("kind",),
+        _reservations,
     ),
     Definition(
         "vllmwall_wall_up",

@@ -1,0 +1,48 @@
+"""Reasons why packets may get past walls that are active as wanted: what "safe" does not include.
+
+A check is a function in `CHECKS`. It gets the reconciler after a pass, at every `status`, and
+yields a `Reservation` for each thing that it finds: so it uses what a pass has kept, or reads
+little. To add one, add its kind to `vllmwall.engine.facts.ReservationKind` and its function here,
+and nothing else: status, JSON, exit status and metric follow. What only the daemon's loop knows is
+in `vllmwall.engine.state.State.reservations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from vllmwall.engine.facts import Reservation
+
+if TYPE_CHECKING:
+    from vllmwall.engine.reconciler import Reconciler
+
+Check = Callable[["Reconciler"], Iterable[Reservation]]
+
+CHECKS: tuple[Check, ...] = ()
+
+
+def reservations(reconciler: Reconciler) -> Iterator[Reservation]:
+    """What every check finds now."""
+    for check in CHECKS:
+        yield from check(reconciler)
+
+
+def pass_failed(error: Exception) -> Reservation:
+    """The last pass ended with this error."""
+    return Reservation(
+        "pass-failed",
+        "daemon",
+        f"the last pass failed: {error!r}; the active walls stay, and what is new has none",
+        "See `journalctl -u vllmwall`. The pass is repeated every few seconds.",
+    )
+
+
+def events_lost(number: int) -> Reservation:
+    """The kernel dropped so many events since the last full pass."""
+    return Reservation(
+        "events-lost",
+        "daemon",
+        f"{number} kernel events were lost, so new ports may be open until the next full pass",
+        "It runs at once: ask again. If this stays, a program starts or listens without end.",
+    )
