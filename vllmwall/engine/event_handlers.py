@@ -1,9 +1,9 @@
 """Handlers of kernel events: close ports and cgroups at once, then read the real state.
 
 An event is a hint, and a wrong one can only close, for as long as the pass takes that comes next
-(DESIGN §3, invariant 7): a few milliseconds. So a port of a process that is known to be a
-workload's gets the audience of an unrecognized listener, and a cgroup of a path that was
-guarded gets its guard before there is a process in it.
+(DESIGN §5): a few milliseconds. So a port of a process that is known to be a workload's gets the
+audience of an unrecognized listener, unless somebody else is known to listen there. A cgroup of
+a path that was guarded gets its guard before there is a process in it.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def follow(
     ``later`` reads what came meanwhile, and is called after a search: what that found may have its
     event, with the backlog, only there.
     """
-    _close_cgroups(reconciler, events)
+    guarded = _close_cgroups(reconciler, events)
     unnamed = any(isinstance(one, ListenEvent) and one.tid == UNNAMED for one in events)
     unnamed = unnamed or any(isinstance(one, ExecEvent) and one.pid == UNNAMED for one in events)
     searched = unnamed and reconciler.observer.search()
     if searched:
         more = tuple(later())
-        _close_cgroups(reconciler, more)
+        guarded |= _close_cgroups(reconciler, more)
         events = (*events, *more)
     listens = [
         (one, pid)
@@ -87,7 +87,7 @@ def follow(
     if early and not why:
         why = "a listener that was not there yet"
     # Rules for listeners that are not found yet stay until then: a quick pass would remove them.
-    quick = bool(len(listens) > len(early) or closed or begun or searched)
+    quick = bool(len(listens) > len(early) or closed or begun or searched or guarded)
     return Followed(quick, why, tuple(reactions), tuple(waiting))
 
 
@@ -112,10 +112,9 @@ def _observe(reconciler: Reconciler, listens: _Listens) -> _Listens:
     return [(one, pid) for one, pid in listens if not observe(pid, one.port, one.backlog)]
 
 
-def _close_cgroups(reconciler: Reconciler, events: Iterable[Event]) -> None:
-    for event in events:
-        if isinstance(event, CgroupEvent):
-            close_cgroup(reconciler, event)
+def _close_cgroups(reconciler: Reconciler, events: Iterable[Event]) -> bool:
+    closed = [close_cgroup(reconciler, one) for one in events if isinstance(one, CgroupEvent)]
+    return any(closed)
 
 
 def _who(reconciler: Reconciler, event: ListenEvent) -> tuple[int, ...]:
@@ -155,6 +154,8 @@ def close_port(reconciler: Reconciler, event: ListenEvent, pid: int) -> bool:
     active = reconciler.walls.actual(process.namespace)
     if active is None or event.port in active.failsafe or event.address.is_loopback:
         return False
+    if reconciler.observer.is_held_by_others(process, event.port):
+        return False  # a socket of another namespace, or a second one of a group
     entries = frozenset(_entries(active, event.address, event.port))
     with suppress(OSError, KeyError, EnforceError):  # the pass tries again, and reports
         reconciler.walls.close(process.namespace, entries)
@@ -162,17 +163,24 @@ def close_port(reconciler: Reconciler, event: ListenEvent, pid: int) -> bool:
     return False
 
 
-def close_cgroup(reconciler: Reconciler, event: CgroupEvent) -> None:
-    """Close a cgroup that was just made, if its path must be guarded."""
+def close_cgroup(reconciler: Reconciler, event: CgroupEvent) -> bool:
+    """Close a cgroup that was just made, if its path must be guarded; whether a pass must look.
+
+    The number of the guard is what the path has now, whatever the event says.
+    """
     path = reconciler.observer.cgroup_path(event.path, event.id)
     spaces = reconciler.armed.namespaces(path) if path else frozenset()
     if not path or not spaces or reconciler.why_no_guards:
-        return
+        return False
+    number = reconciler.observer.cgroup_numbers([path]).get(path)
+    if number is None:  # it is gone again
+        return False
     reconciler.armed.expect(path, spaces)
-    guard = frozenset({Guard(level_of(path), event.id, path)})
+    guard = frozenset({Guard(level_of(path), number, path)})
     for inode in spaces:
         with suppress(OSError, KeyError, EnforceError):
             reconciler.walls.close(inode, frozenset(), guard)
+    return True
 
 
 def _entries(active: Wall, address: Address, port: int) -> Iterator[WallEntry]:

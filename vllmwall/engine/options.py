@@ -31,8 +31,7 @@ class Options:
 
     @property
     def instance(self) -> str:
-        """The name of the tracefs instance: one for each runtime directory, so that a daemon takes
-        over the one that its predecessor left."""
+        """The name of the tracefs instance: one for each runtime directory."""
         if self.runtime_dir == RUNTIME_DIRECTORY:
             return "vllmwall"
         return f"vllmwall-{zlib.crc32(os.fsencode(self.runtime_dir)):08x}"

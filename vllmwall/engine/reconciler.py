@@ -25,6 +25,7 @@ from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
 from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
 from vllmwall.linux.cgroups import SLICE, is_within, job_of
+from vllmwall.linux.tracefs import remove_abandoned
 from vllmwall.model import (
     Network,
     Node,
@@ -356,8 +357,10 @@ class Reconciler:
 def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> list[int]:
     """Remove our table from every namespace (or only from ``only``); the inodes that had one.
 
-    Skips a namespace that ends meanwhile. Raises EnforceError when a wall stays.
+    Removes the trace instances of killed daemons, too. Skips a namespace that ends meanwhile.
+    Raises EnforceError when a wall stays.
     """
+    remove_abandoned()
     removed, errors = [], []
     for inode, path in every_namespace().items():
         if only and inode not in only:

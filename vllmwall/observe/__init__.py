@@ -17,7 +17,9 @@ from vllmwall.observe.processes import ProcessTable, read
 from vllmwall.observe.visibility import in_first_pid_namespace
 
 _Key = tuple[int, int]
+_Asked = tuple[int, int]  # the backlog of listen(), and the queue that the kernel made of it
 _NAMELESS_KEPT = 1024
+_UNSIGNED = 0xFFFFFFFF  # the kernel compares the backlog so (__sys_listen)
 
 
 class Observer:
@@ -32,7 +34,7 @@ class Observer:
         self._table = ProcessTable()
         self._owners = OwnerIndex()
         self._listeners: dict[_Key, Listener] = {}
-        self._backlogs: dict[_Key, int] = {}
+        self._backlogs: dict[_Key, _Asked] = {}
         self._nameless: dict[tuple[int, int], None] = {}
         self._looked_into: dict[int, frozenset[int]] = {}
         self._workload_pids: frozenset[int] = frozenset()
@@ -73,6 +75,15 @@ class Observer:
         """The pids that listen on ``port``, as last read."""
         found = (one.pids for one in self._listeners.values() if one.port == port)
         return tuple({pid for pids in found for pid in pids})
+
+    def is_held_by_others(self, process: Process, port: int) -> bool:
+        """Whether only other processes are known to listen on ``port`` in its namespace."""
+        found = [
+            one.pids
+            for one in self._listeners.values()
+            if one.port == port and one.namespace == process.namespace
+        ]
+        return bool(found) and not any(process.pid in pids for pids in found)
 
     def process(self, pid: int) -> Process | None:
         """A process, as last read."""
@@ -165,25 +176,38 @@ class Observer:
             for one in found
         }
         self._backlogs = {
-            key: one.backlog for key, one in self._listeners.items() if one.backlog is not None
+            key: (one.backlog, one.queue_limit)
+            for key, one in self._listeners.items()
+            if one.backlog is not None and one.queue_limit is not None
         }
 
     def _backlog_of(self, listener: Listener) -> int | None:
         """From its event, or from an event without a name whose port and queue length fit."""
-        known = self._backlogs.get((listener.namespace, listener.inode))
         queue = listener.queue_limit
+        backlog, made = self._backlogs.get((listener.namespace, listener.inode), (None, None))
+        if backlog is not None:
+            return backlog if made == queue else None  # it called listen() again
         nameless = queue is not None and (listener.port, queue) in self._nameless
-        return queue if known is None and nameless else known
+        return queue if nameless else None
 
     def _add(self, listener: Listener, backlog: int | None) -> None:
-        key = (listener.namespace, listener.inode)
-        # Of an event without a name only the port fits: another box's socket may be meant.
-        is_its_own = self._names_processes_as_we_do or backlog == listener.queue_limit
-        if backlog is not None and is_its_own:
-            self._backlogs[key] = backlog
+        key, queue = (listener.namespace, listener.inode), listener.queue_limit
+        if backlog is not None and queue is not None and self._made(listener, backlog):
+            self._backlogs[key] = backlog, queue
         known = self._listeners.get(key)
         pids = known.pids if known and set(listener.pids) <= set(known.pids) else listener.pids
-        self._listeners[key] = replace(listener, pids=pids, backlog=self._backlogs.get(key))
+        self._listeners[key] = replace(listener, pids=pids, backlog=self._backlog_of(listener))
+
+    def _made(self, listener: Listener, backlog: int) -> bool:
+        """Whether ``listen(backlog)`` made the queue that the kernel shows: else an event lies, or
+        is about another socket."""
+        if backlog == listener.queue_limit:
+            return True
+        # Of an event without a name only the port fits: another box's socket may be meant.
+        if not self._names_processes_as_we_do:
+            return False
+        most = self.namespaces.longest_queue(listener.namespace)
+        return listener.queue_limit == min(backlog & _UNSIGNED, most)
 
     def _look_inside(self, always: Collection[int]) -> None:
         """Threads and libraries of owners, again when their listeners changed."""

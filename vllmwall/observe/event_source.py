@@ -25,7 +25,8 @@ def open_events(instance: str, poll_seconds: float) -> EventSource:
     """Tracefs, else the process connector; listeners are then looked for every
     ``poll_seconds``."""
     try:
-        return EventSource("tracefs", f"tracefs instance {instance}", TraceEvents(instance))
+        stream = TraceEvents(instance)
+        return EventSource("tracefs", f"tracefs instance {stream.name}", stream)
     except EventsUnavailableError as error:
         reason = f"{error}; looking every {poll_seconds:g} s instead"
     try:

@@ -1,62 +1,52 @@
 """Kernel events as hints: listeners, started programs, new cgroups.
 
 A private tracefs instance reports every network namespace, names the thread, and costs 15 ns an
-event. Events are hints only: they can be lost, and everything in them is re-read
-before it is believed. Sources: Documentation/trace/events.rst, ftrace.rst; the events
+event. Events are hints only: they can be lost, and everything in them is re-read before it is
+believed. They are read in the kernel's binary form, where no name that a user chooses can pass
+for an event. Sources: Documentation/trace/events.rst, ftrace.rst; the events
 sock/inet_sock_set_state (Linux 4.16), syscalls/sys_enter_listen, sched/sched_process_exec,
 cgroup/cgroup_mkdir (Linux 4.13).
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from ipaddress import ip_address
-from pathlib import Path
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
+from vllmwall.linux.trace_ring import EventFormat, Record, UnknownFormatError, kind, text
+from vllmwall.linux.tracefs import Instance
 from vllmwall.model import Address
 from vllmwall.observe.visibility import in_first_pid_namespace
 
-TRACEFS_MOUNTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _LISTEN_STATE, _CLOSE_STATE = 10, 7  # TCP_LISTEN and TCP_CLOSE, net/tcp_states.h
+_TCP, _IPV6 = 6, 10  # IPPROTO_TCP and AF_INET6
 _PROGRAMS = ("python", "pypy", "vllm", "torchrun", "ray", "gcs_server", "sglang", "lmdeploy")
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8  # linux/mount.h
-_READ_BYTES = 1 << 13  # what is asked for is allocated, and the kernel gives a page or two
-_LITTLE = 1 << 11
-_READS = 64  # at a time: a storm of events must not keep the loop from its other work
+_TASK = "common_pid"
 _BACKLOGS_KEPT = 1024
-_DAEMONS = 9  # on one machine: its own, and those of its containers
 
 UNNAMED = 0
 """The pid of events outside the first PID namespace (LXC, systemd-nspawn, a container without
 hostPID): the kernel's pids are those of the first one, so they mean nothing here."""
 
+_Fields = tuple[Any, ...]  # of an event, in the order of _FIELDS
 _FILTERS = {
     # An accepted connection, a clone of the listener, leaves LISTEN too (tcp_v4_syn_recv_sock).
-    "sock/inet_sock_set_state": f"newstate == {_LISTEN_STATE} || "
-    f"(oldstate == {_LISTEN_STATE} && newstate == {_CLOSE_STATE})",
+    "sock/inet_sock_set_state": f"protocol == {_TCP} && (newstate == {_LISTEN_STATE} || "
+    f"(oldstate == {_LISTEN_STATE} && newstate == {_CLOSE_STATE}))",
     "syscalls/sys_enter_listen": "",
     "sched/sched_process_exec": " || ".join(f'filename ~ "*{name}*"' for name in _PROGRAMS),
     "cgroup/cgroup_mkdir": "root == 0",  # the v2 hierarchy
 }
+_FIELDS = {
+    "sock/inet_sock_set_state": (_TASK, "newstate", "sport", "family", "saddr", "saddr_v6"),
+    "syscalls/sys_enter_listen": (_TASK, "backlog"),
+    "sched/sched_process_exec": (_TASK,),
+    "cgroup/cgroup_mkdir": ("id", "path"),
+}
 _OPTIONAL = frozenset({"cgroup/cgroup_mkdir"})
-# "          python-4242    [001] d..1. 17.25: name: fields". Names of threads, programs and
-# cgroups belong to users and can hold anything, another event's text too. So the places count:
-# the thread's name has the first 16 columns (trace_print_context, kernel/trace/trace_output.c).
-_LINE = re.compile(r".{16}-(\d+) +\[\d+\] \S+ +([\d.]+): (\w+)[:(] ?(.*)")
-_CGROUP = re.compile(r"root=0 id=(\d+) level=(\d+) path=(.*)")
-_STATE = re.compile(
-    r"family=(\w+) \S+ sport=(\d+) \S+ saddr=(\S+) \S+ saddrv6=(\S+) \S+ \S+ newstate=(\w+)"
-)
-_BACKLOG = re.compile(r"backlog: (?:0x)?([0-9a-f]+)")
-_DROPPED = re.compile(r"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
-_LOST = re.compile(r"LOST (\d+) EVENTS")
 
 
 @dataclass(frozen=True)
@@ -94,7 +84,6 @@ class CgroupEvent:
     """A cgroup was made in the v2 hierarchy; no process is in it yet."""
 
     path: str
-    level: int
     id: int
 
 
@@ -108,179 +97,123 @@ class LostEvents:
 Event = ListenEvent | CloseEvent | ExecEvent | CgroupEvent | LostEvents
 
 
+_Decoder = Callable[[_Fields, bytes, Record], Event | None]
+
+
 class EventsUnavailableError(Exception):
     """No events are available here. The text is the reason, for status and log."""
 
 
 class TraceEvents:
-    """The private tracefs instance ``name``; a stale one of the same name is taken over.
+    """The events of a private tracefs instance ``name``, or ``name.2`` where a daemon has that.
 
-    Tracefs is the machine's: where a daemon of the host, or of another container, lives on an
-    instance of that name, this one is called ``name.2``, and so on.
-    Raises EventsUnavailableError when tracefs is not mounted, locked down or lacks the events.
+    Raises EventsUnavailableError when tracefs is not mounted, locked down, lacks the events or has
+    a layout that is not known.
     """
 
     def __init__(self, name: str) -> None:
         self._backlogs: dict[int, int] = {}
-        self._rest = ""
+        self._decoders: dict[int, tuple[EventFormat, _Decoder]] = {}
         self._has_times = False
         self._names_as_we_do = in_first_pid_namespace()
-        self._folder, self._pipe = _open_first(_tracefs() / "instances" / name)
+        try:
+            self._instance = Instance(name)
+        except (OSError, UnknownFormatError) as error:
+            raise _unavailable(error) from error
         try:
             self._configure()
-        except OSError as error:
+        except (OSError, UnknownFormatError) as error:
             self.close()
             raise _unavailable(error) from error
 
+    @property
+    def name(self) -> str:
+        """The name of the instance."""
+        return self._instance.folder.name
+
     def fileno(self) -> int:
         """The descriptor to poll."""
-        return self._pipe
+        return self._instance.fileno()
 
     def close(self) -> None:
         """Remove the instance."""
-        os.close(self._pipe)
-        self._remove()
+        self._instance.close()
 
-    def read(self) -> Iterator[Event]:
+    def read(self) -> list[Event]:
         """The events since the last call, or the oldest of them. Does not wait."""
-        for _ in range(_READS):
-            try:
-                data = os.read(self._pipe, _READ_BYTES)
-            except BlockingIOError:
-                return
-            lines = (self._rest + data.decode("latin-1")).split("\n")  # a column a byte
-            self._rest = lines.pop()
-            for line in lines:
-                if event := self._parse(line):
-                    yield event
-            if len(data) < _LITTLE:  # a storm fills more; what comes now wakes the loop again
-                return
+        pages = self._instance.pages
+        events: list[Event] = []
+        found: list[tuple[Record, bytes]] = []
+        for page in self._instance.read():
+            if lost := pages.lost(page):
+                events.append(LostEvents(lost))
+            found += [(record, page) for record in pages.records(page)]
+        found.sort()  # by time: a thread that changes its CPU leaves two halves in two buffers
+        decoded = (self._decode(page, record) for record, page in found)
+        return events + [event for event in decoded if event]
 
     def lost(self) -> int:
         """How many events the kernel had to drop since the instance was made."""
-        total = 0
-        for stats in self._folder.glob("per_cpu/cpu*/stats"):
-            with suppress(OSError):
-                total += sum(map(int, _DROPPED.findall(stats.read_text())))
-        return total
+        return self._instance.lost()
 
     def _configure(self) -> None:
-        self._write("tracing_on", "0")
-        self._write("trace", "")
-        self._write("buffer_percent", "0")  # wake poll at the first event, not at half a buffer
+        write = self._instance.write
+        write("tracing_on", "0")
         with suppress(OSError):  # only for what is measured
-            self._write("trace_clock", "mono")
+            write("trace_clock", "mono")
             self._has_times = True
         with suppress(OSError):  # only a saving
-            self._write("options/record-cmd", "0")
-        for event, condition in _FILTERS.items():
+            write("options/record-cmd", "0")
+        decode = self._state_event, self._note_backlog, self._exec_event, _cgroup_event
+        for (event, names), decoder in zip(_FIELDS.items(), decode, strict=True):
             try:
-                self._enable(event, condition)
+                layout = EventFormat(self._instance.text(f"events/{event}/format"), names)
+                self._enable(event, _FILTERS[event])
             except OSError:
                 if event not in _OPTIONAL:
                     raise
-        self._write("tracing_on", "1")
+            else:
+                self._decoders[layout.id] = layout, decoder
+        write("tracing_on", "1")
 
     def _enable(self, event: str, condition: str) -> None:
         if condition:
-            self._write(f"events/{event}/filter", condition)
-        self._write(f"events/{event}/enable", "1")
+            self._instance.write(f"events/{event}/filter", condition)
+        self._instance.write(f"events/{event}/enable", "1")
 
-    def _write(self, name: str, value: str) -> None:
-        with (self._folder / name).open("w") as file:
-            file.write(value)
+    def _decode(self, page: bytes, record: Record) -> Event | None:
+        layout, decoder = self._decoders.get(kind(page, record), (None, None))
+        fields = layout.read(page, record) if layout else None
+        return decoder(fields, page, record) if decoder and fields is not None else None
 
-    def _remove(self) -> None:
-        with suppress(OSError):
-            self._write("tracing_on", "0")
-        with suppress(OSError):
-            self._folder.rmdir()
+    def _note_backlog(self, fields: _Fields, _page: bytes, _record: Record) -> None:
+        task, backlog = fields
+        if len(self._backlogs) > _BACKLOGS_KEPT:  # listen() on unix sockets has no answer
+            self._backlogs.clear()
+        raw = backlog & 0xFFFFFFFF
+        self._backlogs[task] = raw - (1 << 32) if raw >> 31 else raw
 
-    def _parse(self, line: str) -> Event | None:
-        if line.startswith("CPU:"):
-            lost = _LOST.search(line)
-            return LostEvents(int(lost.group(1))) if lost else None
-        match = _LINE.match(line)
-        if match is None:
-            return None
-        task, name, text = int(match.group(1)), match.group(3), match.group(4)
-        if name == "sys_listen":
-            self._note_backlog(task, text)
-            return None
-        if name == "sched_process_exec":
-            return ExecEvent(self._named(task))
-        if name == "inet_sock_set_state" and "IPPROTO_TCP" in text:
-            return self._state_event(task, text, match.group(2))
-        if name == "cgroup_mkdir":
-            return _cgroup_event(text)
-        return None
+    def _state_event(self, fields: _Fields, _page: bytes, record: Record) -> Event:
+        task, state, port, family, ipv4, ipv6 = fields
+        if state != _LISTEN_STATE:
+            return CloseEvent(self._named(task), port)
+        address = IPv6Address(ipv6) if family == _IPV6 else IPv4Address(ipv4)
+        at = record.time / 1e9 if self._has_times else None
+        return ListenEvent(self._named(task), port, self._backlogs.pop(task, None), address, at)
 
-    def _note_backlog(self, task: int, text: str) -> None:
-        if match := _BACKLOG.search(text):
-            if len(self._backlogs) > _BACKLOGS_KEPT:  # listen() on unix sockets has no answer
-                self._backlogs.clear()
-            raw = int(match.group(1), 16) & 0xFFFFFFFF
-            self._backlogs[task] = raw - (1 << 32) if raw >> 31 else raw
-
-    def _state_event(self, task: int, text: str, when: str) -> Event | None:
-        found = _STATE.search(text)
-        if found is None:
-            return None
-        family, port, ipv4, ipv6, state = found.groups()
-        if state != "TCP_LISTEN":
-            return CloseEvent(self._named(task), int(port))
-        address = _address(ipv6 if family == "AF_INET6" else ipv4)
-        at = float(when) if self._has_times else None
-        backlog = self._backlogs.pop(task, None)
-        return ListenEvent(self._named(task), int(port), backlog, address, at)
+    def _exec_event(self, fields: _Fields, _page: bytes, _record: Record) -> Event:
+        return ExecEvent(self._named(fields[0]))
 
     def _named(self, task: int) -> int:
         return task if self._names_as_we_do else UNNAMED
 
 
-def _open_first(folder: Path) -> tuple[Path, int]:
-    """An instance without a reader, and the pipe to read it."""
-    names = [folder, *(folder.with_name(f"{folder.name}.{n}") for n in range(2, _DAEMONS + 1))]
-    for one in names:
-        try:
-            one.mkdir(exist_ok=True)
-            # Only one may read (EBUSY), so a living daemon's instance differs from a stale one.
-            return one, os.open(one / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno != errno.EBUSY or one is names[-1]:
-                raise _unavailable(error) from error
-    raise AssertionError("a loop over no names")
+def _cgroup_event(fields: _Fields, page: bytes, record: Record) -> Event:
+    number, place = fields
+    return CgroupEvent(text(page, record, place).decode(errors="replace"), number)
 
 
-@lru_cache(maxsize=256)  # nearly always one of the two wildcards
-def _address(text: str) -> Address | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
-
-
-def _cgroup_event(text: str) -> CgroupEvent | None:
-    match = _CGROUP.fullmatch(text)
-    if match is None:
-        return None
-    number, level, path = match.groups()
-    return CgroupEvent(path.encode("latin-1").decode(errors="replace"), int(level), int(number))
-
-
-def _unavailable(error: OSError) -> EventsUnavailableError:
-    return EventsUnavailableError(f"tracefs: {error.strerror} ({error.filename})")
-
-
-def _tracefs() -> Path:
-    """Where tracefs is mounted. Mounts it if the kernel has it and it is not mounted yet."""
-    for mount in TRACEFS_MOUNTS:
-        if (mount / "instances").is_dir():
-            return mount
-    place = TRACEFS_MOUNTS[0]
-    libc = ctypes.CDLL(None, use_errno=True)
-    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-    if libc.mount(b"nodev", os.fsencode(place), b"tracefs", flags, None) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise EventsUnavailableError(f"tracefs cannot be mounted at {place}: {reason}")
-    return place
+def _unavailable(error: OSError | UnknownFormatError) -> EventsUnavailableError:
+    if isinstance(error, OSError):
+        return EventsUnavailableError(f"tracefs: {error.strerror} ({error.filename})")
+    return EventsUnavailableError(f"tracefs: this kernel has another format of {error}")

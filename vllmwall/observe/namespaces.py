@@ -12,6 +12,7 @@ from vllmwall.linux.netns import OWN, inode_of, run_in
 from vllmwall.model import Listener, Process, Proto
 
 NAMED = Path("/run/netns")
+_SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 _IPVS_HEADER = 3  # lines, net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_info_seq_show
 _ACCEPTS_CONNECTIONS = "00010000"  # __SO_ACCEPTCON, net/unix/af_unix.c: unix_seq_show
 
@@ -85,6 +86,12 @@ class Namespaces:
         except (OSError, KeyError):
             return False
         return len(table.splitlines()) > _IPVS_HEADER
+
+    def longest_queue(self, inode: int) -> int:
+        """The sysctl somaxconn of a namespace, which cuts the backlog; 0: it cannot be read."""
+        with suppress(OSError, KeyError, ValueError):
+            return run_in(self.path(inode), lambda: int(_SOMAXCONN.read_text()))
+        return 0
 
     def listeners(self, inode: int, port: int = 0) -> list[Listener]:
         """The listeners in one namespace; an empty list and a line in `errors` on failure."""

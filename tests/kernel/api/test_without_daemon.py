@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,13 @@ def status(node: Guarded) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         node.lab.node.command([*command, "status"]), capture_output=True, text=True, check=False
     )
+
+
+def test_down_leaves_no_trace_of_a_killed_daemon(node: Guarded) -> None:
+    """Its instance recorded every listen of the machine for nobody."""
+    node.start()
+    assert node.trace_instance.exists()
+    node.stop(signal.SIGKILL)
+    assert node.trace_instance.exists()
+    vllmwall(node, "down")
+    assert not node.trace_instance.exists()

@@ -101,7 +101,7 @@ def test_what_a_search_found_has_its_event_read(node: Guarded, keeper: Reconcile
 def test_a_cgroup_that_came_during_a_search_is_guarded(node: Guarded, keeper: Reconciler) -> None:
     """What is read after a search is read only once."""
     with unit() as folder:
-        made = CgroupEvent(path_of(folder), 2, number_of(folder))
+        made = CgroupEvent(path_of(folder), number_of(folder))
         follow(keeper, [ListenEvent(UNNAMED, 29500, 4096, WILDCARD)], lambda: [made])
         listen(node, folder)
         assert "timeout" == stranger(node)
@@ -132,7 +132,7 @@ def test_a_cgroup_is_known_by_its_number(node: Guarded, keeper: Reconciler) -> N
     """Guarded before it listens, though the kernel's path is longer than ours."""
     with unit() as folder:
         path = path_of(folder)
-        follow(keeper, [CgroupEvent(f"/lxc/box{path}", 4, number_of(folder))])
+        follow(keeper, [CgroupEvent(f"/lxc/box{path}", number_of(folder))])
         listen(node, folder)
         assert "timeout" == stranger(node)
 
@@ -144,7 +144,7 @@ def test_another_boxs_cgroup_is_none_of_ours(node: Guarded, keeper: Reconciler) 
         assert mount
         path = path_of(folder)
         assert None is cgroups.our_name_for(f"/lxc/box{path}", number_of(other), mount)
-        follow(keeper, [CgroupEvent(f"/lxc/box{path}", 4, number_of(other))])
+        follow(keeper, [CgroupEvent(f"/lxc/box{path}", number_of(other))])
         assert not any(number_of(other) == guard.id for guard in guards(keeper))
 
 

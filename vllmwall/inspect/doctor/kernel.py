@@ -26,8 +26,8 @@ from vllmwall.linux.cgroups import mount_point
 from vllmwall.linux.connections import decoded, handles
 from vllmwall.linux.listeners import SocketDump
 from vllmwall.linux.netns import OWN, inode_of, run_in_new
+from vllmwall.linux.tracefs import MOUNTS
 from vllmwall.model import PEERS, Proto, Wall, WallEntry
-from vllmwall.observe.events import TRACEFS_MOUNTS
 
 _AS_ROOT = "Run it as root."
 _WITHOUT_EVENTS = "Guards work without events; other ports close up to a second late."
@@ -121,7 +121,7 @@ def _events_of(daemon: DaemonFacts) -> Diagnosis:
 def _events() -> Diagnosis:
     """From this process's own mounts."""
     subject = "events"
-    folder = next((one for one in TRACEFS_MOUNTS if (one / "events").is_dir()), None)
+    folder = next((one for one in MOUNTS if (one / "events").is_dir()), None)
     if folder is None:
         remedy = f"mount -t tracefs none /sys/kernel/tracing. {_WITHOUT_EVENTS}"
         return warn(subject, f"tracefs is not mounted{_locked_down()}", remedy)

@@ -27,7 +27,7 @@ def test_a_locked_down_kernel_is_a_warning(tmp_path: Path, monkeypatch: pytest.M
     """Its files are there and cannot be opened (kernel_lockdown(7))."""
     lockdown = tmp_path / "lockdown"
     monkeypatch.setattr(kernel, "_LOCKDOWN", lockdown)
-    monkeypatch.setattr(kernel, "TRACEFS_MOUNTS", (tmp_path,))
+    monkeypatch.setattr(kernel, "MOUNTS", (tmp_path,))
     (tmp_path / "events").mkdir()
     lockdown.write_text("none integrity [confidentiality]\n")
     (found,) = (one for one in kernel.features(None) if one.subject == "events")
