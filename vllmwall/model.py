@@ -173,9 +173,8 @@ class Listener:
     @property
     def is_loopback(self) -> bool:
         """Reachable from this host only (127.0.0.0/8, ::1 and ::ffff:127.x), or a unix socket."""
-        if self.plain_address is None:
-            return self.proto is Proto.UNIX
-        return self.plain_address.is_loopback
+        plain = self.plain_address
+        return self.proto is Proto.UNIX if plain is None else plain.is_loopback
 
     @property
     def address_text(self) -> str:
@@ -194,15 +193,16 @@ class Listener:
     @property
     def destinations(self) -> tuple[Destination, ...]:
         """Where packets from outside this host must go to reach it; empty: none can."""
-        return () if self.is_loopback else self._bound_to
+        return () if self.is_loopback else self.bound_to
 
     def reached_by(self, destination: Address) -> bool:
         """Whether a packet to this address and its port reaches it, if no closer socket does."""
         to = cidr.without_zone(destination)
-        return any(one.family == to.version and one.address in (None, to) for one in self._bound_to)
+        return any(one.family == to.version and one.address in (None, to) for one in self.bound_to)
 
     @property
-    def _bound_to(self) -> tuple[Destination, ...]:
+    def bound_to(self) -> tuple[Destination, ...]:
+        """Where packets must go to reach it, from wherever they come."""
         address = self.plain_address
         if address is None:
             return ()
@@ -214,10 +214,8 @@ class Listener:
 
 @dataclass(frozen=True)
 class RaySession:
-    """The ports that a Ray node wrote into its session directory, by the stem of the file.
-
-    Source: ray 2.60, ``/tmp/ray/session_*/{gcs_server_port,metrics_agent_port,…}_<node id>``.
-    """
+    """The ports in a Ray node's session directory, by the stem of the file (ray 2.60:
+    ``/tmp/ray/session_*/{gcs_server_port,metrics_agent_port,…}_<node id>``)."""
 
     directory: str
     ports: Mapping[str, tuple[int, ...]]
@@ -381,7 +379,8 @@ class Wall:
 
     Sources in ``banned`` (merged) reach only ports in ``failsafe`` and ``failsafe_udp``.
     ``lockdown`` closes ports without an entry, except ``opened``. ``limits`` apply to entries that
-    are limited, not to peers; ``log`` is where the kernel logs dropped packets.
+    are limited, not to peers; ``log`` is where the kernel logs dropped packets. ``redirected``: the
+    port that a packet had before NAT counts too. This host reaches itself by lo and its ``vrfs``.
     """
 
     namespace: int
@@ -398,3 +397,5 @@ class Wall:
     opened: frozenset[tuple[Proto, int]] = frozenset()
     limits: Limits | None = None
     log: KernelLog | None = None
+    redirected: bool = False
+    vrfs: frozenset[str] = frozenset()

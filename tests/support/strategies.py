@@ -79,6 +79,8 @@ def walls(draw: st.DrawFn) -> Wall:
         opened=draw(st.frozensets(doors, max_size=3)),
         limits=limited,
         log=draw(st.none() | logs),
+        redirected=draw(st.booleans()),
+        vrfs=draw(st.sampled_from([frozenset(), frozenset({"blue", "mgmt-0"})])),
     )
 
 
@@ -90,6 +92,7 @@ def _limited(one: WallEntry, *, wanted: bool) -> WallEntry:
 def by_elements(wall: Wall, standing: Wall) -> Wall:
     """The wall with the rules of another: what differs then is in elements."""
     rules = ("mode", "guard_audience", "failsafe", "failsafe_udp", "lockdown", "opened", "log")
+    rules += ("redirected", "vrfs")
     kept = {name: getattr(standing, name) for name in rules}
     found = replace(wall, limits=standing.limits, **kept)
     if found.limits is not None:

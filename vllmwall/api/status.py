@@ -24,6 +24,7 @@ from vllmwall.api.status_answer import (
     WorkloadStatus,
 )
 from vllmwall.api.units import count
+from vllmwall.decide.walls import audience_at
 from vllmwall.linux.users import user_name
 from vllmwall.model import PUBLIC, Proto
 
@@ -111,7 +112,8 @@ def _summary(facts: StatusFacts) -> str:
     if not facts.recognition.workloads:
         return "no workload runs here; the wall is ready"
     networked = [one for one in labelled if one.listener.proto is not Proto.UNIX]
-    ruled = [one for one in networked if facts.skip_reason(one.listener) is None]
+    reached = [one for one in networked if not one.listener.is_loopback]
+    ruled = [one for one in reached if facts.skip_reason(one.listener) is None]
     public = [one for one in ruled if PUBLIC in facts.policy.audience_of(one.label.role)]
     parts = [
         f"{count(len(facts.recognition.workloads), 'workload')}, "
@@ -245,7 +247,7 @@ def _listener(one: LabelledListener, facts: StatusFacts) -> ListenerStatus:
         path=listener.path,
         namespace=listener.namespace,
         role=label.role.value,
-        audience=facts.policy.audience_of(label.role),
+        audience=audience_at(listener, label.role, facts.policy),
         confidence=label.confidence,
         evidence=tuple(RoleEvidence(each.kind, each.detail) for each in label.evidence),
         rule=_rule(listener, facts),

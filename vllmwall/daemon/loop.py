@@ -329,6 +329,8 @@ class Daemon:
         try:
             watch = self.reconciler.watches().get(namespace)
             commits = watch.read() if watch else ()
+            if watch and watch.found_nat():
+                self.reconciler.follow_nat(namespace)
             if commits:
                 with self.state.measures.repair.timed():
                     self.reconciler.repair(namespace)

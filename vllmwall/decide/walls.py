@@ -5,6 +5,8 @@ and 9; checked by property tests):
 
 - A listener that is not `api` is public only if the policy names its role.
 - A failsafe port is in no wall.
+- A listener on loopback is for this host, whatever its role. Packets of other hosts reach it where
+  ``route_localnet`` is set, as kube-proxy does, or by NAT.
 - A rule never affects another user's socket that belongs to no workload.
 - Every TCP or UDP listener of a workload has an entry, or is `Skipped` with the reason.
 - The order of the input does not matter.
@@ -42,7 +44,6 @@ from vllmwall.model import (
     Workload,
 )
 
-LOOPBACK = "loopback only: no packet from outside reaches it"
 UNIX = "unix socket: no packet reaches it"
 FAILSAFE = "failsafe port: never in a wall"
 NOWHERE = "the kernel reports no address or port for it"
@@ -58,7 +59,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9 ._:/-]")
 
 @dataclass(frozen=True)
 class Skipped:
-    """A listener of a workload that gets no rule, and why (loopback, failsafe, shared)."""
+    """A listener of a workload that gets no rule, and why (failsafe, shared)."""
 
     listener: Listener
     reason: str
@@ -135,13 +136,16 @@ def bare_wall(namespace: int, policy: Policy, peers: tuple[Network, ...]) -> Wal
     return _wall(namespace, frozenset(), frozenset(), _networks_of(policy, peers), policy)
 
 
+def audience_at(listener: Listener, role: Role, policy: Policy) -> tuple[str, ...]:
+    """The audience that the policy gives a listener, for people: on loopback it is this host."""
+    return (NODE,) if listener.is_loopback else policy.audience_of(role)
+
+
 def _why_no_rule(listener: Listener, policy: Policy) -> str | None:
     if listener.proto is Proto.UNIX:
         return UNIX
     if listener.address is None or not 1 <= listener.port <= 65535:
         return NOWHERE
-    if listener.is_loopback:
-        return LOOPBACK
     if (listener.proto, listener.port) in policy.failsafe:
         return FAILSAFE
     return None
@@ -149,16 +153,17 @@ def _why_no_rule(listener: Listener, policy: Policy) -> str | None:
 
 def _claims(workload: Workload, labelled: LabelledListener, policy: Policy) -> Iterator[_Claim]:
     role = labelled.label.role
-    audience = _audience(role, policy)
+    listener = labelled.listener
+    audience = (NODE,) if listener.is_loopback else _audience(role, policy)
     note = _note(role, workload.name)
     can_be_limited = role is Role.API and audience == (PUBLIC,) and policy.limits is not None
-    for key in _keys(labelled.listener):
+    for key in _keys(listener):
         limited = can_be_limited and key.proto is Proto.TCP
-        yield _Claim(key, labelled.listener, audience, note, limited)
+        yield _Claim(key, listener, audience, note, limited)
 
 
 def _keys(listener: Listener) -> Iterator[_Key]:
-    for to in listener.destinations:
+    for to in listener.bound_to:
         yield _Key(listener.namespace, to.family, listener.proto, listener.port, to.address)
 
 
@@ -208,9 +213,15 @@ def _hits_another_user(
     """
     uids = {claim.listener.uid for claim in claims}
     return any(
-        other.uid not in uids and key.address in (None, other.address)
+        other.uid not in uids and _is_hit(other.address, key.address)
         for other in others.get(_place(key), ())
     )
+
+
+def _is_hit(address: Address | None, by: Address | None) -> bool:
+    """Whether a rule for an address drops packets to another one. Over lo nothing is dropped, so
+    a wildcard rule costs a socket on loopback nothing."""
+    return by == address or (by is None and not (address is not None and address.is_loopback))
 
 
 def _networks_of(policy: Policy, peers: tuple[Network, ...]) -> Mapping[str, tuple[Network, ...]]:

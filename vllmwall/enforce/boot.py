@@ -13,7 +13,8 @@ the facts:
 - A fence can take the place of guards: connections to the ephemeral range are for the audience
   of unrecognized listeners, except to failsafe ports and where an entry decides otherwise. It
   sees SYNs only, so answers pass.
-- Bans and lockdown stay. Limits and the log are left out: they close nothing.
+- Bans and lockdown stay. Limits and the log are left out: they close nothing. So are the rules
+  for NAT and VRFs, which are not there yet.
 """
 
 from __future__ import annotations
@@ -79,7 +80,14 @@ def _without_extras(wall: Wall) -> Wall:
     """Bans and lockdown stay; a rule for limits or the log could cost the whole script."""
     entries = frozenset(replace(one, limited=False) for one in wall.entries)
     return replace(
-        wall, entries=entries, guards=frozenset(), answering=False, limits=None, log=None
+        wall,
+        entries=entries,
+        guards=frozenset(),
+        answering=False,
+        limits=None,
+        log=None,
+        redirected=False,
+        vrfs=frozenset(),
     )
 
 

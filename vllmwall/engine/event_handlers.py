@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.cgroups import level_of
-from vllmwall.model import PUBLIC, Address, Guard, Listener, Proto, Role, Wall, WallEntry
+from vllmwall.model import NODE, PUBLIC, Address, Guard, Listener, Proto, Role, Wall, WallEntry
 from vllmwall.observe import thread_group
 from vllmwall.observe.events import (
     UNNAMED,
@@ -152,7 +152,7 @@ def close_port(reconciler: Reconciler, event: ListenEvent, pid: int) -> bool:
     if process is None or pid not in reconciler.members or event.address is None:
         return False
     active = reconciler.walls.actual(process.namespace)
-    if active is None or event.port in active.failsafe or event.address.is_loopback:
+    if active is None or event.port in active.failsafe:
         return False
     if reconciler.observer.is_held_by_others(process, event.port):
         return False  # a socket of another namespace, or a second one of a group
@@ -187,6 +187,7 @@ def _entries(active: Wall, address: Address, port: int) -> Iterator[WallEntry]:
     """What closes the port and is not there yet. ``[::]`` may take IPv4 too: the pass will know."""
     listener = Listener(active.namespace, Proto.TCP, port, address)
     there = {(one.family, one.proto, one.port, one.address) for one in active.entries}
-    for to in listener.destinations:
+    audience = (NODE,) if listener.is_loopback else active.guard_audience
+    for to in listener.bound_to:
         if (to.family, Proto.TCP, port, to.address) not in there:
-            yield WallEntry(to.family, Proto.TCP, port, active.guard_audience, to.address, _NOTE)
+            yield WallEntry(to.family, Proto.TCP, port, audience, to.address, _NOTE)

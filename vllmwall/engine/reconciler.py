@@ -19,6 +19,7 @@ from vllmwall.decide.retained import with_retained
 from vllmwall.decide.walls import Decision, bare_wall, decide
 from vllmwall.enforce.apply import Walls
 from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
+from vllmwall.enforce.nftables.check import DEVICE
 from vllmwall.enforce.nftables.notifications import Watch
 from vllmwall.engine.armed_units import Armed
 from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
@@ -123,6 +124,11 @@ class Reconciler:
         wall = None if self.down else self._wanted().get(inode)
         if wall is not None:
             self.walls.settle(inode, wall)
+
+    def follow_nat(self, inode: int) -> None:
+        """Judge packets there by their first port, where NAT begins to change it."""
+        self.observer.namespaces.forget_packet_path(inode)
+        self.repair(inode)
 
     def watches(self) -> Mapping[int, Watch]:
         """By namespace (inode): what becomes readable when others change things there."""
@@ -316,10 +322,16 @@ class Reconciler:
             }
         banned = self.bans.networks()
         return {
-            inode: ordered(wall, policy, banned, self.home)
+            inode: ordered(self._along(wall), policy, banned, self.home)
             for inode, wall in walls.items()
             if inode in there
         }
+
+    def _along(self, wall: Wall) -> Wall:
+        """The wall with the rules that the way of its packets needs."""
+        path = self.observer.namespaces.packet_path(wall.namespace)
+        vrfs = frozenset(filter(DEVICE.fullmatch, path.vrfs))
+        return replace(wall, redirected=path.nat, vrfs=vrfs)
 
     def _read_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
         space = self.walls.read_back(inode)

@@ -10,6 +10,7 @@ from pathlib import Path
 from vllmwall.linux.listeners import SocketDump
 from vllmwall.linux.netns import OWN, inode_of, run_in
 from vllmwall.model import Listener, Process, Proto
+from vllmwall.observe.packet_paths import PacketPath, packet_path
 
 NAMED = Path("/run/netns")
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
@@ -32,6 +33,7 @@ class Namespaces:
         self._only = only
         self._members: dict[int, int] = {}
         self._dumps: dict[int, SocketDump] = {}
+        self._paths: dict[int, PacketPath] = {}
 
     def update(self, processes: Mapping[int, Process]) -> None:
         """Learn the namespaces from their processes; close the sockets of those that ended."""
@@ -40,6 +42,7 @@ class Namespaces:
             if self._is_ours(process.namespace):
                 members.setdefault(process.namespace, process.pid)
         self._members = members
+        self._paths.clear()
         for inode in self._dumps.keys() - members.keys():
             self._dumps.pop(inode).close()
         self.errors = {inode: text for inode, text in self.errors.items() if inode in members}
@@ -78,6 +81,19 @@ class Namespaces:
                 if path.stat().st_ino == inode:
                     return path.name
         return "host" if inode == self._host else f"net:{inode}"
+
+    def packet_path(self, inode: int) -> PacketPath:
+        """The way of packets there, read once between two updates; the usual one where it cannot
+        be read."""
+        if inode not in self._paths:
+            self._paths[inode] = PacketPath()
+            with suppress(OSError, KeyError):
+                self._paths[inode] = run_in(self.path(inode), packet_path)
+        return self._paths[inode]
+
+    def forget_packet_path(self, inode: int) -> None:
+        """Read the way of packets again when it is asked for."""
+        self._paths.pop(inode, None)
 
     def delivers_elsewhere(self, inode: int) -> bool:
         """Whether IPVS takes packets there that no local socket is meant to get."""

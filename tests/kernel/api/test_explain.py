@@ -11,13 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydantic import TypeAdapter
 
 from tests.support.cgroups import cgroup, inside
+from tests.support.explaining import explain, vllmwall
 from tests.support.guarded import PEERS, Guarded, guarded
 from tests.support.lab import NODE, PEER, STRANGER, Host, Lab
 from tests.support.walls import entry, wall
-from vllmwall.api.explain.answer import Explanation
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Guard, Limits, Mode, Proto
 
@@ -49,30 +48,12 @@ def node(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield found
 
 
-def vllmwall(node: Guarded, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command line from outside the node's namespace, as on a host with containers."""
-    words = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
-    words += ["explain", *arguments]
-    words += ["--config", str(node.config), "--only-namespace", node.lab.node.path]
-    environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
-
-
 def listening(host: Host, port: int, folder: Path | None = None) -> str:
     """A process that listens, started in a cgroup; its pid."""
     argv = [sys.executable, "-c", LISTEN, str(port)]
     process = host.popen(inside(folder, argv) if folder else argv)
     assert process.stdout is not None
     return process.stdout.readline()
-
-
-def explain(node: Guarded, *arguments: str) -> Explanation:
-    """The answer as its published shape has it."""
-    done = vllmwall(node, *arguments, "--json")
-    assert done.stdout, done.stderr
-    answer = TypeAdapter(Explanation).validate_json(done.stdout)
-    assert {"open": 0, "closed": 8}.get(answer.verdict, 9) == done.returncode
-    return answer
 
 
 def connection(host: Host, address: str, port: int) -> str:

@@ -19,7 +19,6 @@ from tests.unit.decide.decide_nodes import (
 )
 from vllmwall.decide.walls import (
     FAILSAFE,
-    LOOPBACK,
     NOWHERE,
     SHARED,
     UNIX,
@@ -156,10 +155,6 @@ def test_a_zone_is_no_part_of_an_entry() -> None:
 @pytest.mark.parametrize(
     ("one", "reason"),
     [
-        (listener("127.0.0.1"), LOOPBACK),
-        (listener("127.8.0.1", proto=Proto.UDP), LOOPBACK),
-        (listener("::1"), LOOPBACK),
-        (listener("::ffff:127.0.0.1"), LOOPBACK),
         (Listener(HERE, Proto.UNIX, 0, path="/run/x.sock"), UNIX),
         (listener("0.0.0.0", 22), FAILSAFE),
         (listener("0.0.0.0", 0), NOWHERE),
@@ -171,6 +166,16 @@ def test_what_needs_no_rule_is_skipped_with_its_reason(one: Listener, reason: st
     """Status shows why a listener has none."""
     found = decide(node(workload(of_role(Role.GLOO, one))), DEFAULT, ())
     assert found == Decision({}, (Skipped(one, reason),))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("role", [Role.API, Role.GLOO])
+def test_a_listener_on_loopback_is_for_this_host(address: str, role: Role) -> None:
+    """Whatever its role: with route_localnet or NAT packets of others arrive there."""
+    found = decide(node(workload(of_role(role, listener(address)))), DEFAULT, ())
+    (entry,) = entries(found)
+    assert (entry.audience, entry.address) == (("node",), listener(address).plain_address)
+    assert () == found.skipped
 
 
 def test_failsafe_is_per_protocol() -> None:
@@ -301,13 +306,18 @@ def test_every_namespace_with_an_entry_has_a_wall_of_its_own() -> None:
                 of_role(Role.API, listener("0.0.0.0", namespace=1)),
                 of_role(Role.GLOO, listener("0.0.0.0", namespace=2)),
                 of_role(Role.GLOO, listener("127.0.0.1", namespace=3)),
+                of_role(Role.GLOO, listener("0.0.0.0", 22, namespace=4)),
             )
         ),
         DEFAULT,
         (),
     )
-    assert sorted(found.walls) == [1, 2]
-    assert {wall.namespace: len(wall.entries) for wall in found.walls.values()} == {1: 1, 2: 1}
+    assert sorted(found.walls) == [1, 2, 3]
+    assert {wall.namespace: len(wall.entries) for wall in found.walls.values()} == {
+        1: 1,
+        2: 1,
+        3: 1,
+    }
 
 
 def test_a_wall_holds_the_networks_that_its_entries_name() -> None:
@@ -368,6 +378,6 @@ def test_a_note_is_text_that_nft_cannot_misread(name: str, note: str) -> None:
 
 def test_a_listener_that_two_workloads_show_is_decided_once() -> None:
     """Nothing is listed twice."""
-    one = of_role(Role.GLOO, listener("127.0.0.1"))
+    one = of_role(Role.GLOO, listener("0.0.0.0", 22))
     found = decide(node(workload(one), workload(one, pid=200)), DEFAULT, ())
-    assert found.skipped == (Skipped(one.listener, LOOPBACK),)
+    assert found.skipped == (Skipped(one.listener, FAILSAFE),)

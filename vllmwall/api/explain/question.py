@@ -27,7 +27,7 @@ from vllmwall.api.explain.reasons import WallFacts, judged
 from vllmwall.api.explain.targets import Probe, Question, labelled, probes
 from vllmwall.config import load
 from vllmwall.config.origins import of_audience, of_network
-from vllmwall.decide.walls import decide
+from vllmwall.decide.walls import audience_at, decide
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.evaluator import NotUnderstoodError, Packet, Socket, evaluate, read_table
 from vllmwall.enforce.evaluator.socket_lookup import reached
@@ -160,8 +160,14 @@ def _wall(known: _Known, probe: Probe) -> WallFacts:
     except (OSError, KeyError, EnforceError) as error:
         return WallFacts("unknown", why=f"it cannot be read: {error}")
     outcomes = tuple(sorted(one.value for one in found.possible)) if found.outcomes else ()
-    audience = _audience(read_wall(text, probe.target.namespace), probe)
-    return WallFacts(found.verdict.value, found.way, outcomes, audience=audience)
+    wall = read_wall(text, probe.target.namespace)
+    return WallFacts(
+        found.verdict.value,
+        found.way,
+        outcomes,
+        audience=_audience(wall, probe),
+        redirected=wall.redirected,
+    )
 
 
 def _audience(wall: Wall, probe: Probe) -> tuple[str, ...] | None:
@@ -228,7 +234,7 @@ def _purpose(known: _Known, listener: Listener) -> Purpose | None:
                 role=label.role.value,
                 confidence=label.confidence,
                 evidence=label.evidence,
-                audience=reconciler.policy.audience_of(label.role),
+                audience=audience_at(one.listener, label.role, reconciler.policy),
                 audience_from=known.audience_from(label.role),
                 no_rule=next((each.reason for each in skipped), ""),
             )

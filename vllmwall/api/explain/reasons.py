@@ -29,6 +29,10 @@ _REFUSED = {
     Meaning.GUARD: "its cgroup is guarded, and the source is not in the audience of the guard",
     Meaning.LOCKDOWN: "host.lockdown closes every port that nothing opens",
 }
+_ON_LOOPBACK = "it is bound to loopback, where the kernel takes no packet of another host"
+_REDIRECTED = (
+    "no socket listens there, but NAT may hand the packet to another port: explain that one instead"
+)
 _LEADING = (Meaning.NONE, Meaning.REFUSED)
 
 
@@ -37,7 +41,8 @@ class WallFacts:
     """The verdict of our table: ``none`` where there is no table; ``unknown`` where such a packet
     cannot exist, or where ``why`` names what could not be read or understood.
 
-    ``audience`` is that of the wall's entry for the port; None: it has none.
+    ``audience`` is that of the wall's entry for the port; None: it has none. ``redirected``: NAT
+    may change the port of a packet there.
     """
 
     verdict: WallVerdict
@@ -45,6 +50,7 @@ class WallFacts:
     outcomes: tuple[str, ...] = ()
     why: str = ""
     audience: tuple[str, ...] | None = None
+    redirected: bool = False
 
     @property
     def decided(self) -> Step | None:
@@ -61,12 +67,14 @@ def judged(
     if published is not None:
         to = published.to
         return "unknown", f"{published.by} forwards it to {to}: explain that port instead"
-    if listener is not None and listener.is_loopback and probe.packet.interface != "lo":
-        return "closed", "it is bound to loopback: no packet from another host reaches it"
+    if listener is not None and listener.is_loopback and not _is_delivered(probe):
+        return "closed", _ON_LOOPBACK
     if listener is not None and not probe.exists:
         return "closed", f"it listens at {listener.where}: not for IPv{probe.packet.family}"
     if wall.verdict in ("drop", "reject"):
         return "closed", _refused(wall)
+    if listener is None and wall.redirected and probe.packet.interface != "lo":
+        return "unknown", _REDIRECTED
     if listener is None:
         return "closed", _not_listening(probe, wall)
     if wall.verdict == "unknown":
@@ -76,6 +84,11 @@ def judged(
     if wall.verdict == "none":
         return "open", f"no wall is active in {probe.namespace}"
     return "open", _accepted(wall)
+
+
+def _is_delivered(probe: Probe) -> bool:
+    """Whether the kernel lets the packet reach an address on loopback. ::1 has no such switch."""
+    return probe.packet.interface == "lo" or (probe.localnet and probe.packet.family == 4)
 
 
 def _accepted(wall: WallFacts) -> str:

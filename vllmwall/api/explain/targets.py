@@ -14,10 +14,12 @@ from vllmwall.api.explain.answer import Hook
 from vllmwall.cidr import without_zone
 from vllmwall.enforce.evaluator import Packet
 from vllmwall.engine.reconciler import Reconciler
+from vllmwall.linux.netns import run_in
 from vllmwall.model import Address, LabelledListener, Listener, Network, Proto, Workload
 from vllmwall.observe.addresses import own_addresses
 from vllmwall.observe.namespaces import inode_of_name
 from vllmwall.observe.other_firewalls import PublishedPort
+from vllmwall.observe.packet_paths import routes_loopback
 
 PEER, STRANGER = "peer", "stranger"
 _STRANGERS = ("203.0.113.9", "198.51.100.9", "192.0.2.9", "2001:db8:bad::9", "3fff::9")
@@ -37,11 +39,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Probe:
-    """A packet to a target. ``namespace`` is the name of that of the target."""
+    """A packet to a target. ``namespace`` is the name of that of the target. ``localnet``: an
+    interface there takes packets to 127.0.0.0/8 from other hosts (route_localnet)."""
 
     namespace: str
     target: Target
     packet: Packet
+    localnet: bool = False
 
     @property
     def exists(self) -> bool:
@@ -96,7 +100,7 @@ def probes(reconciler: Reconciler, asked: Question) -> list[Probe]:
     targets = _targets(reconciler, asked)
     places = {inode: _place(reconciler, inode) for inode in {one.namespace for one in targets}}
     every = [
-        probe for one in targets for probe in _of(reconciler, asked, one, *places[one.namespace])
+        probe for one in targets for probe in _of(reconciler, asked, one, places[one.namespace])
     ]
     met = {_key(probe) for probe in every if probe.exists}
     return [probe for probe in every if probe.exists or _key(probe) not in met]
@@ -113,12 +117,11 @@ def _key(probe: Probe) -> tuple[str, Proto, int, Address]:
     return probe.namespace, probe.target.proto, probe.target.port, probe.packet.source
 
 
-def _of(
-    reconciler: Reconciler, asked: Question, target: Target, name: str, own: Sequence[Address]
-) -> list[Probe]:
+def _of(reconciler: Reconciler, asked: Question, target: Target, place: _Place) -> list[Probe]:
+    own = place.own
     every = [
         Probe(
-            name,
+            place.name,
             target,
             Packet(
                 source,
@@ -129,6 +132,7 @@ def _of(
                 frozenset({"syn"} if target.proto is Proto.TCP else ()),
                 interface="lo" if source in own or source.is_loopback else "",
             ),
+            place.localnet,
         )
         for source in _sources(reconciler, asked, own)
     ]
@@ -166,9 +170,8 @@ def _at_port(reconciler: Reconciler, asked: Question, wanted: int | None) -> lis
         for one in reconciler.observer.namespaces.listeners(inode, port)
         if asked.proto in ("", one.proto.value) and (asked.to is None or one.reached_by(asked.to))
     ]
-    outside = [one for one in found if not one.is_loopback] or found
-    if outside:
-        return [Target(one.namespace, one.proto, port, _known(reconciler, one)) for one in outside]
+    if found:
+        return [Target(one.namespace, one.proto, port, _known(reconciler, one)) for one in found]
     home = wanted or next(iter(reconciler.only), reconciler.observer.namespaces.own)
     return [Target(home, Proto(asked.proto or "tcp"), port)]
 
@@ -199,12 +202,23 @@ def _address(text: str) -> Address:
         raise ControlError("bad-request", f"sources: {error}", hint) from error
 
 
-def _place(reconciler: Reconciler, namespace: int) -> tuple[str, tuple[Address, ...]]:
-    """The name of a namespace, and its own addresses where they can be read."""
+@dataclass(frozen=True)
+class _Place:
+    """A namespace: its name, its own addresses, and its route_localnet."""
+
+    name: str
+    own: tuple[Address, ...] = ()
+    localnet: bool = False
+
+
+def _place(reconciler: Reconciler, namespace: int) -> _Place:
+    """What can be read of a namespace."""
     namespaces = reconciler.observer.namespaces
+    name = namespaces.name(namespace)
     with suppress(OSError, KeyError):
-        return namespaces.name(namespace), own_addresses(namespaces.path(namespace))
-    return namespaces.name(namespace), ()
+        path = namespaces.path(namespace)
+        return _Place(name, own_addresses(path), run_in(path, routes_loopback))
+    return _Place(name)
 
 
 def _destination(listener: Listener | None, source: Address, own: Sequence[Address]) -> Address:

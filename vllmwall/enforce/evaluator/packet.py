@@ -57,7 +57,9 @@ class Packet:
     ``proto`` is the name in /etc/protocols (``tcp``, ``ipv6-icmp``). Ports are None where the
     packet has none: another protocol, a later fragment. ``flags`` are those of TCP. ``interface``
     is where it came in, ``slave`` the number of the VRF's member that it came in by (0: none).
+    ``slave_name`` is its name; of a packet of this host to itself it is the VRF's own.
     ``state`` is conntrack's: ``new``, ``established``, ``related``, ``invalid``, ``untracked``.
+    ``first`` is the address and port that it was sent to, where NAT changed them.
     """
 
     source: Address
@@ -70,6 +72,8 @@ class Packet:
     slave: int = 0
     socket: Socket | None = None
     state: str = "new"
+    slave_name: str = ""
+    first: tuple[Address, int] | None = None
 
     @property
     def family(self) -> int:

@@ -121,6 +121,12 @@ def _flag_set(text: str) -> frozenset[str]:
     return found
 
 
+def _through_vrf(asked: _Asked) -> Outcome:
+    """Of this host's own packets both are the VRF; the interface of others is not known here."""
+    names = (asked.packet.interface, asked.packet.slave_name)
+    return MATCHED if set(names) == {asked.words["vrf"]} else UNMATCHED
+
+
 def _remember(asked: _Asked) -> Outcome:
     """A full set ends the rule (NFT_BREAK), and a limit in it matches or does not."""
     asked.table.elements(asked.words["set"])
@@ -216,6 +222,7 @@ def _grammar() -> Iterator[tuple[re.Pattern[str], _Statement]]:
     yield re.compile(rf"(?:{_RATE}|{_COUNT}){end}"), lambda _: UNDECIDED
     kept = rf"(?: & [0-9a-f:.]+)?(?: (?:counter|{_RATE}|{_COUNT}))*"
     yield re.compile(rf"(?:update|add) @(?P<set>\S+) \{{ {_KEY}{kept} \}}{end}"), _remember
+    yield re.compile(rf'iifname "(?P<vrf>[^"*]+)" meta sdifname "(?P=vrf)"{end}'), _through_vrf
     mask = rf"tcp flags (?P<value>\w+) / (?P<mask>[\w,]+){end}"
     yield re.compile(mask), _flags
     yield (

@@ -131,6 +131,25 @@ def _state(text: str) -> str:
     return text
 
 
+def _word(known: str) -> Callable[[str], str]:
+    """The one word that is understood."""
+
+    def read(text: str) -> str:
+        if text != known:
+            raise ValueError(text)
+        return text
+
+    return read
+
+
+def _first_address(family: int) -> Selector:
+    def load(packet: Packet) -> int | None:
+        is_ours = packet.first is not None and packet.family == family
+        return int(packet.first[0]) if packet.first is not None and is_ours else None
+
+    return Selector(load, _address(family, lambda packet: packet.destination).read)
+
+
 def _transparent(packet: Packet) -> int | None:
     return int(packet.socket.transparent) if packet.socket else None
 
@@ -151,6 +170,11 @@ _SELECTORS = {
     "meta sdif": Selector(lambda packet: packet.slave, _numbers),
     "iif": Selector(lambda packet: packet.interface, _one(_loopback)),
     "socket transparent": Selector(_transparent, _numbers),
+    "ct status": Selector(lambda packet: "dnat" if packet.first else "", _one(_word("dnat"))),
+    "ct direction": Selector(lambda _: "original", _one(_word("original"))),
+    "ct original ip daddr": _first_address(4),
+    "ct original ip6 daddr": _first_address(6),
+    "ct original proto-dst": _port(lambda packet: packet.first[1] if packet.first else None),
     "ct state": Selector(lambda packet: packet.state, _one(_state)),
 }
 WORDS = "|".join(

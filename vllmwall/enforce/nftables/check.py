@@ -13,6 +13,7 @@ _NOTE = re.compile(r"[A-Za-z0-9 ._:/-]{0,120}")  # the kernel keeps up to 127 by
 _LONGEST = 255  # NFT_NAME_MAXLEN less the terminator, linux/netfilter/nf_tables.h
 _PREFIX = re.compile(r"[A-Za-z0-9 ._:/-]{1,64}")  # the kernel keeps up to 127 bytes
 _MOST = 1_000_000
+DEVICE = re.compile(r"[A-Za-z0-9._-]{1,15}")  # nft reads * as any ending
 
 
 def check_wall(wall: Wall) -> None:
@@ -30,6 +31,11 @@ def check_wall(wall: Wall) -> None:
     for value in (limits.new_per_second, limits.burst, limits.connections) if limits else ():
         if value is not None:
             _check_number("a limit", value, range(1, _MOST))
+    for name in wall.vrfs:
+        if not DEVICE.fullmatch(name):
+            raise EnforceError(
+                f"the device {name!r} has characters that are not allowed in a ruleset"
+            )
     if limits is None and any(entry.limited for entry in wall.entries):
         raise EnforceError("the wall has limited entries and no limits")
 

@@ -25,6 +25,7 @@ _NFGENMSG = 4  # bytes of struct nfgenmsg
 _INET = 1  # NFPROTO_INET, linux/netfilter.h
 _NAME = TABLE_NAME.encode() + b"\0"
 _NAMED = struct.pack("=HH", 4 + len(_NAME), 1) + _NAME  # attribute 1 is the table in every message
+_NAT = struct.pack("=HH", 8, 7) + b"nat\0"  # NFTA_CHAIN_TYPE, in no other message
 _NEWGEN, _GEN_PID, _GEN_NAME = 15, 2, 3
 _RECEIVE_BUFFER = 4 << 20  # bytes; a script of 10,000 rules is 3 MB of messages
 _DATAGRAM = 1 << 16  # NLMSG_GOODSIZE is a page; a message alone may be longer
@@ -82,6 +83,7 @@ class Watch:
     def __init__(self, portid: int = 0) -> None:
         self._portid = portid
         self._deeds: list[str] = []
+        self._has_new_nat = False
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, netlink.NETFILTER
         )
@@ -108,10 +110,16 @@ class Watch:
         """What others did to our table since the last call. Never waits."""
         return tuple(self._touches())
 
+    def found_nat(self) -> bool:
+        """Whether a chain of the type nat was made or deleted since the last call. `read` first."""
+        found, self._has_new_nat = self._has_new_nat, False
+        return found
+
     def _touches(self) -> Iterator[Touch]:
         for _ in range(_AT_ONCE):
             try:
                 datagram = self._socket.recv(_DATAGRAM)
+                self._has_new_nat = self._has_new_nat or _NAT in datagram
                 if self._deeds or _NAMED in datagram:
                     yield from self._decoded(datagram)
             except BlockingIOError:

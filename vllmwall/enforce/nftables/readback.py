@@ -31,6 +31,7 @@ from vllmwall.enforce.nftables.names import (
     LIMITED,
     LOCKDOWN,
     OPENED,
+    REDIRECTED,
     STRANGERS,
     UNLISTED,
     Audience,
@@ -51,6 +52,8 @@ _MAPPING = re.compile(rf'{_KEY}(?: comment "(?P<note>[^"]*)")? : (?P<verdict>.+)
 _WALLED = re.compile(_KEY)
 # The owner flags protect the table; newer versions of nft name the owner behind the brace.
 _OWNED = re.compile(r"^\tflags (?:owner|persist|owner,\s*persist)\n|(?<=\{) # progname .*$", re.M)
+
+_VRF = re.compile(r'iifname "([^"]+)" meta sdifname "\1" accept')
 
 _Key = tuple[Address | None, Proto, int]
 Adjust = Callable[[Table], Table]
@@ -85,6 +88,8 @@ def read_wall(text: str, namespace: int, adjust: Adjust = unchanged) -> Wall:
         _opened(listing, strange),
         _limits(listing),
         operator_rules.log_in(listing.lines(f"chain {STRANGERS}")),
+        f"chain {REDIRECTED}" in listing.blocks,
+        frozenset(_vrfs(listing.lines(f"chain {ruleset.INPUT}"))),
     )
     strange += _differences(listing, wall, adjust)
     if not strange:
@@ -106,6 +111,8 @@ def skeleton(wall: Wall) -> Wall:
         lockdown=wall.lockdown,
         limits=wall.limits,
         log=wall.log,
+        redirected=wall.redirected,
+        vrfs=wall.vrfs,
     )
 
 
@@ -187,6 +194,10 @@ def _key(found: re.Match[str]) -> _Key:
     """The key of an element. Raises ValueError."""
     address = ip_address(found["address"]) if found["address"] else None
     return address, Proto(found["proto"]), int(found["port"])
+
+
+def _vrfs(rules: tuple[str, ...]) -> Iterator[str]:
+    return (found[1] for rule in rules if (found := _VRF.fullmatch(rule)))
 
 
 def _networks(listing: Listing, strange: list[str]) -> dict[str, tuple[Network, ...]]:

@@ -17,6 +17,9 @@ lists with what is written here: where they differ, another program changed some
 - Where every audience includes the peers, as by default, they are ``trusted`` and accepted before
   ports are looked up: nearly all packets at these ports are a job's own. It halves the cost of
   the wall for them.
+- Packets to 127.0.0.0/8 from another interface (``route_localnet``, or NAT) come before the
+  trusted: a listener there is for this host. A port of no workload has no element and goes on.
+  To ::1 the kernel lets none in (ipv6_rcv_core), not by NAT either (tried on 6.18).
 - By family, and the exact address before the wildcard, as the kernel finds its listener: a
   rule for ``[::]`` with v6only never affects another process's IPv4 socket of the same port.
 - No conntrack: each packet is judged, so an established stranger is cut too.
@@ -45,6 +48,12 @@ lists with what is written here: where they differ, another program changed some
   the last minute. The lookup finds what is left of that (TIME_WAIT), which has no cgroup
   (nft_socket_eval, net/netfilter/nft_socket.c). Refusing those would hurt busy servers that are
   no workloads. The listener's own rule, half a millisecond later, refuses its packets.
+- Where NAT is, a packet can come by another port than it was sent to: a service mesh redirects
+  every port of its pod to a proxy, which dials the first one over lo. So a base chain of its own
+  judges by conntrack's first port what the others accept. It exists only beside a nat chain of
+  another program: a rule with ``ct`` makes the kernel track connections.
+- A packet of this host to itself that goes through a VRF comes in by the VRF and its member at
+  once is that VRF too (vrf_local_xmit); one from outside has its interface there.
 - Bans, lockdown, limits and the log are in `operator_rules`. A change of bans is one of elements;
   a change of the others changes rules, so it replaces the table.
 """
@@ -64,7 +73,11 @@ from vllmwall.enforce.nftables.names import (
     CGROUPS,
     FAILSAFE,
     GUARDED,
+    LOOPBACK,
     MEMORIES,
+    REDIRECTED,
+    REDIRECTED_PORTS,
+    REDIRECTED_WALLED,
     STRANGERS,
     TABLE,
     UNLISTED,
@@ -83,6 +96,7 @@ from vllmwall.enforce.nftables.objects import Chain, Element, Map, Meaning, Rule
 from vllmwall.enforce.nftables.operator_rules import network_set
 from vllmwall.enforce.nftables.syntax import (
     DESTINATION,
+    FIRST_LOOKUP,
     LOOKUP,
     MAPS,
     PORT,
@@ -99,6 +113,7 @@ REMEMBERED = 4096  # sources and ports by family: about 1 MB at most
 REMEMBERED_SECONDS = 3600  # after the last packet
 INPUT = "input"
 _PRIORITY, _LATER = "filter - 10", "filter - 9"
+_AFTER = "filter - 8"  # behind _LATE: judges what the others accept
 _LATE = "late"
 
 Cgroups = Mapping[Guard, str]
@@ -196,8 +211,15 @@ def audience_chains(audiences: Iterable[Audience]) -> Iterator[Chain]:
 
 def trusted(wall: Wall) -> tuple[Network, ...]:
     """Sources that are accepted before their port is looked up: the peers, or none."""
-    everywhere = all(PEERS in one or PUBLIC in one for one in _all_audiences(wall))
+    beyond = (one.audience for one in wall.entries if not is_on_loopback(one))
+    audiences = {wall.guard_audience, *beyond}
+    everywhere = all(PEERS in one or PUBLIC in one for one in audiences)
     return tuple(wall.networks[PEERS]) if everywhere and not wall.lockdown else ()
+
+
+def is_on_loopback(entry: WallEntry) -> bool:
+    """Whether the port is on an address that packets reach over lo only, as a rule."""
+    return entry.address is not None and entry.address.is_loopback
 
 
 def is_walled(entry: WallEntry) -> bool:
@@ -237,6 +259,7 @@ def _with_chain(table: Table, new: Chain) -> tuple[Chain, ...]:
 
 def _chains(wall: Wall) -> Iterator[Chain]:
     yield Chain(INPUT, tuple(_input_rules(wall)), _PRIORITY)
+    yield Chain(LOOPBACK, (_walled("addr4"),))
     walled = (*map_lookups(), Rule(f"goto {STRANGERS}", Meaning.AUDIENCE))
     yield Chain(WALLED, walled)
     yield Chain(GUARDED, tuple(_guarded_rules(wall)))
@@ -245,6 +268,8 @@ def _chains(wall: Wall) -> Iterator[Chain]:
     yield Chain(UNLISTED, tuple(_unlisted_rules(wall.guard_audience)))
     yield from audience_chains(audiences_of(wall))
     yield from operator_rules.chains(wall)
+    if wall.redirected:
+        yield from _redirected()
     yield Chain(STRANGERS, tuple(_strangers(wall.mode, wall.log)))
 
 
@@ -260,18 +285,41 @@ def _typed(name: str) -> str:
 
 
 def _input_rules(wall: Wall) -> Iterator[Rule]:
-    yield Rule('iif "lo" accept', Meaning.LOOPBACK)
+    yield from _own_packets(wall)
     yield from operator_rules.ban_rules()
+    yield Rule(f"{DESTINATION[4]} 127.0.0.0/8 jump {LOOPBACK}")
     for family, source in SOURCE.items():
         yield Rule(f"{source} @{trusted_set(family)} accept", Meaning.TRUSTED)
-    for name, lookup in LOOKUP.items():
-        yield Rule(f"{lookup} @{walled_set(name)} goto {WALLED}", Meaning.AUDIENCE)
+    yield from map(_walled, MAPS)
     yield Rule(f"{SYN} {'jump' if wall.lockdown else 'goto'} {GUARDED}")
     if wall.lockdown:
         yield from operator_rules.lockdown_rules()
     else:
         yield Rule("meta l4proto 0-255 accept", Meaning.POLICY)
         yield Rule(f"goto {STRANGERS}", Meaning.UNREADABLE)
+
+
+def _own_packets(wall: Wall) -> Iterator[Rule]:
+    yield Rule('iif "lo" accept', Meaning.LOOPBACK)
+    for name in sorted(wall.vrfs):
+        yield Rule(f'iifname "{name}" meta sdifname "{name}" accept', Meaning.LOOPBACK)
+
+
+def _redirected() -> Iterator[Chain]:
+    first = f"ct status dnat ct direction original goto {REDIRECTED_PORTS}"
+    base = (Rule('iif "lo" accept', Meaning.LOOPBACK), Rule(first))
+    yield Chain(REDIRECTED, base, _AFTER)
+    walled = (
+        Rule(f"{lookup} @{walled_set(name)} goto {REDIRECTED_WALLED}", Meaning.AUDIENCE)
+        for name, lookup in FIRST_LOOKUP
+    )
+    yield Chain(REDIRECTED_PORTS, tuple(walled))
+    mapped = (Rule(f"{lookup} vmap @{name}", Meaning.AUDIENCE) for name, lookup in FIRST_LOOKUP)
+    yield Chain(REDIRECTED_WALLED, (*mapped, Rule(f"goto {STRANGERS}", Meaning.AUDIENCE)))
+
+
+def _walled(name: str) -> Rule:
+    return Rule(f"{LOOKUP[name]} @{walled_set(name)} goto {WALLED}", Meaning.AUDIENCE)
 
 
 def _guarded_rules(wall: Wall) -> Iterator[Rule]:

@@ -19,6 +19,21 @@ LOOKUP = {
 }
 
 
+_FIRST_PORT = "meta l4proto . ct original proto-dst"
+_FIRST = {
+    "addr4": f"ct original {DESTINATION[4]} . {_FIRST_PORT}",
+    "addr6": f"ct original {DESTINATION[6]} . {_FIRST_PORT}",
+    "any4": f"meta nfproto ipv4 {_FIRST_PORT}",
+    "any6": f"meta nfproto ipv6 {_FIRST_PORT}",
+}
+FIRST_LOOKUP = tuple(
+    (name, f"meta l4proto {proto} {lookup}")  # without a protocol nft does not know the type
+    for name, lookup in _FIRST.items()
+    for proto in ("tcp", "udp")
+)
+"""The same by the address and port that the packet had before NAT, each with its map."""
+
+
 def map_lookups() -> Iterator[Rule]:
     """The rules that look a port up in every map. A port without an entry matches none."""
     for name, lookup in LOOKUP.items():

@@ -27,6 +27,7 @@ from pyroute2 import IPRoute, NetlinkError
 from vllmwall.inspect.prove.plan import Source
 from vllmwall.linux.netns import held, run_in, run_in_new
 from vllmwall.model import Address
+from vllmwall.observe.packet_paths import routes_loopback
 
 VETH = "vwprove"
 TABLE = 0x76770001
@@ -128,12 +129,14 @@ def _connect(
 
 def _add_veth(name: str, inside: str) -> str:
     """Create the veth pair; return the hardware address of the end under test."""
+    localnet = int(routes_loopback())  # before ours is there: what it asks is true of others
     with IPRoute() as routes:
         routes.link("add", ifname=name, kind="veth", peer={"ifname": _FAR_END, "net_ns_fd": inside})
     _set(f"ipv6/conf/{name}/addr_gen_mode", _NO_LINK_LOCAL)
     _set(f"ipv6/conf/{name}/accept_ra", 0)
     _set(f"ipv6/conf/{name}/disable_ipv6", 0)
     _set(f"ipv4/conf/{name}/rp_filter", 0)
+    _set(f"ipv4/conf/{name}/route_localnet", localnet)
     return _hardware_address(name)
 
 
@@ -147,6 +150,7 @@ def _configure_inside(
 ) -> None:
     """In the temporary namespace: the sources' addresses, and routes to the targets."""
     _set(f"ipv6/conf/{_FAR_END}/disable_ipv6", 0)
+    _set(f"ipv4/conf/{_FAR_END}/route_localnet", 1)  # to and from 127.0.0.0/8
     with IPRoute() as routes:
         index = routes.link_lookup(ifname=_FAR_END)[0]
         routes.link("set", index=index, state="up")

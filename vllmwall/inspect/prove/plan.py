@@ -91,10 +91,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class NamespaceView:
-    """What the plan needs from a network namespace: its addresses and listeners."""
+    """What the plan needs from a network namespace: its addresses and listeners.
+
+    ``localnet``: an interface takes packets to 127.0.0.0/8 from other hosts (route_localnet).
+    """
 
     addresses: tuple[Address, ...]
     listeners: tuple[Listener, ...]
+    localnet: bool = False
 
     def at(self, proto: Proto, port: int) -> list[Listener]:
         """The listeners at a port, on any address."""
@@ -227,24 +231,35 @@ def _destinations(listener: Listener, view: NamespaceView) -> list[Address]:
     others = view.at(listener.proto, listener.port)
     exact = {each.plain_address for each in others if not each.is_wildcard}
     found: list[Address] = []
-    for to in listener.destinations:
-        if to.address is not None:
+    for to in listener.bound_to:
+        if to.address is not None and to.address.is_loopback:
+            found += [to.address] if view.localnet and to.family == 4 else []
+        elif to.address is not None:
             found += [each for each in view.addresses if each == to.address][:1]
-            continue
-        dual_stack = len(listener.destinations) > 1
-        if dual_stack and to.family == 4 and any(each.address_text == "0.0.0.0" for each in others):
-            continue  # the kernel delivers IPv4 to that one, which is probed too
-        of_family = (each for each in view.addresses if each.version == to.family)
-        found += [each for each in of_family if each not in exact][:1]
+        elif to.family == 6 or not _has_own_ipv4(listener, others):
+            of_family = (each for each in view.addresses if each.version == to.family)
+            found += [each for each in of_family if each not in exact][:1]
     return found
+
+
+def _has_own_ipv4(listener: Listener, others: Collection[Listener]) -> bool:
+    """Whether the kernel delivers IPv4 to another listener, which is probed too."""
+    is_dual = len(listener.bound_to) > 1
+    return is_dual and any(each.address_text == "0.0.0.0" for each in others)
 
 
 def _skipped(one: ListenerStatus, workload: WorkloadStatus) -> Skipped:
     where = f"{one.proto} {host_port(one.addr, one.port)}"
     if one.proto == Proto.UNIX.value:
         where = f"unix {one.path}"
-    reason = one.reason or "bound to no address of its network namespace that can be probed"
+    reason = one.reason or _unreached(one)
     return Skipped(where, one.role, workload.name, reason)
+
+
+def _unreached(one: ListenerStatus) -> str:
+    if one.proto != Proto.UNIX.value and _listener(one).is_loopback:
+        return "loopback: the kernel takes no packet of another host there"
+    return "bound to no address of its network namespace that can be probed"
 
 
 def _way(target: Target) -> Way:

@@ -31,6 +31,7 @@ from vllmwall.linux.netns import run_in
 from vllmwall.model import Mode, Network
 from vllmwall.observe.namespaces import every_namespace
 from vllmwall.observe.other_firewalls import other_chains
+from vllmwall.observe.packet_paths import routes_loopback
 
 _SETTINGS = ("ipv4/conf/all/rp_filter", "ipv4/ip_forward", "ipv6/conf/all/forwarding")
 
@@ -148,7 +149,7 @@ def _view() -> NamespaceView:
             if (text := one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS"))
         ]
         outside = (one for one in found if not (one.is_loopback or one.is_link_local))
-        return NamespaceView(tuple(outside), tuple(dump.listeners()))
+        return NamespaceView(tuple(outside), tuple(dump.listeners()), routes_loopback())
 
 
 def _routed() -> list[Network]:

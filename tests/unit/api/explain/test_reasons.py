@@ -240,7 +240,7 @@ def test_a_dormant_table_is_named() -> None:
         (
             {"listener": Listener(1, Proto.TCP, INTERNAL, ip_address("127.0.0.1"))},
             "closed",
-            "it is bound to loopback: no packet from another host reaches it",
+            "it is bound to loopback, where the kernel takes no packet of another host",
         ),
         (
             {"source": ip_address("2001:db8::9"), "wall": WallFacts("unknown")},

@@ -286,3 +286,47 @@ def test_comments_and_counters_are_no_part_of_what_matches() -> None:
     assert Verdict.REJECT is evaluate(read_table(newer), packet(80)).verdict
     commented = with_rule('tcp dport 29500 counter drop comment "why, then"')
     assert Verdict.DROP is evaluate(read_table(commented), packet()).verdict
+
+
+NAT = replace(
+    WALL,
+    redirected=True,
+    vrfs=frozenset({"blue"}),
+    entries=WALL.entries | {WallEntry(4, Proto.TCP, 5000, ("peers",), NODE)},
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "port", "first", "verdict"),
+    [
+        (STRANGER, 15006, 29500, Verdict.DROP),
+        (STRANGER, 15006, 5000, Verdict.DROP),
+        (STRANGER, 15006, 8000, Verdict.ACCEPT),
+        (STRANGER, 15006, 81, Verdict.ACCEPT),
+        (STRANGER, 29500, 8000, Verdict.DROP),
+        (PEER, 15006, 29500, Verdict.ACCEPT),
+        (PEER, 15006, 5000, Verdict.ACCEPT),
+    ],
+)
+def test_a_redirected_packet_is_judged_by_both_of_its_ports(
+    source: object, port: int, first: int, verdict: Verdict
+) -> None:
+    """As conntrack knows the first one; without NAT the same packet is judged by one."""
+    table = read_table(listing(NAT))
+    sent = packet(port, source, socket=Socket({1: 1}), first=(NODE, first))
+    assert verdict is evaluate(table, sent).verdict
+    plain = Verdict.DROP if port == 29500 else Verdict.ACCEPT
+    assert plain is evaluate(table, replace(sent, first=None)).verdict
+
+
+@pytest.mark.parametrize(
+    ("slave", "verdict"),
+    [("blue", Verdict.ACCEPT), ("eth0", Verdict.DROP), ("", Verdict.DROP)],
+)
+def test_this_host_reaches_itself_through_a_vrf(slave: str, verdict: Verdict) -> None:
+    """Its packets come in by the VRF and by no member; a stranger's come by one."""
+    table = read_table(listing(NAT))
+    found = evaluate(table, packet(source=STRANGER, interface="blue", slave=3, slave_name=slave))
+    assert verdict is found.verdict
+    elsewhere = packet(source=STRANGER, interface="eth0", slave_name="eth0")
+    assert Verdict.DROP is evaluate(table, elsewhere).verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -66,6 +67,9 @@ WALLS = {
         entry(29500, "peers", proto=Proto.UDP),
         entry(29503, "peers", at="2001:db8::1", family=6, proto=Proto.UDP),
         peers=PEERS,
+    ),
+    "nat-and-vrf": replace(
+        wall(*TCPSTORE, peers=PEERS), redirected=True, vrfs=frozenset({"mgmt", "blue"})
     ),
 }
 

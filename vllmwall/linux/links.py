@@ -1,0 +1,59 @@
+"""The network devices of one network namespace, by rtnetlink: and their kinds.
+
+Layouts: linux/if_link.h. Sockets are those of `netlink.opened`.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vllmwall.linux import netlink
+
+_GET_LINK, _NEW_LINK = 18, 16  # RTM_GETLINK, RTM_NEWLINK
+_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
+_NAME, _INFO = 3, 18  # IFLA_IFNAME, IFLA_LINKINFO
+_KIND, _DATA = 1, 2  # IFLA_INFO_KIND, IFLA_INFO_DATA
+_IPVLAN_MODE = 1  # IFLA_IPVLAN_MODE
+_L3S = 2  # IPVLAN_MODE_L3S
+
+
+@dataclass(frozen=True)
+class Link:
+    """One device. ``kind`` is the kernel's word: ``vrf``, ``ipvlan``; empty: a real one.
+
+    ``is_l3s``: an ipvlan whose packets are filtered in the namespace of its master and in no
+    other (mode l3s, ipvlan_l3s.c: ipvlan_nf_input hands them to the socket).
+    """
+
+    index: int
+    name: str
+    kind: str = ""
+    is_l3s: bool = False
+
+
+def links(route: socket.socket) -> list[Link]:
+    """The devices of the socket's namespace. Raises OSError when the kernel refuses."""
+    request = _HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    return [one for part in netlink.dumped(route, _GET_LINK, request) for one in decoded(part)]
+
+
+def decoded(data: bytes) -> Iterator[Link]:
+    """The devices in one datagram of the kernel's answer. Raises MalformedMessageError."""
+    for start, end in netlink.messages(data, _NEW_LINK, _HEADER.size):
+        index = _HEADER.unpack_from(data, start)[2]
+        found = netlink.values(data, start + _HEADER.size, end)
+        info = netlink.values(found.get(_INFO, b""))
+        kind = _text(info.get(_KIND, b""))
+        yield Link(index, _text(found.get(_NAME, b"")), kind, kind == "ipvlan" and _is_l3s(info))
+
+
+def _is_l3s(info: dict[int, bytes]) -> bool:
+    mode = netlink.values(info.get(_DATA, b"")).get(_IPVLAN_MODE, b"")
+    return int.from_bytes(mode[:2], "little" if struct.pack("=H", 1)[0] else "big") == _L3S
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode(errors="replace")
