@@ -124,14 +124,16 @@ def families(one: Listener) -> list[int]:
 def rules_met(decision: Decision, one: Listener) -> list[WallEntry | None]:
     """The rule that packets to ``one`` meet, by family, looked up as the ruleset does it.
 
-    First the exact address, then any; loopback packets meet none.
+    First the exact address, then any; a socket on loopback is met by its own alone.
     """
     wall = decision.walls.get(one.namespace)
-    if wall is None or one.is_loopback:
+    if wall is None:
         return []
     rules = {(rule.family, rule.proto, rule.port, str(rule.address)): rule for rule in wall.entries}
     address = str(one.plain_address).partition("%")[0]
     exact = [rules.get((family, one.proto, one.port, address)) for family in families(one)]
+    if one.is_loopback:
+        return exact
     anywhere = [rules.get((family, one.proto, one.port, "None")) for family in families(one)]
     return [first or second for first, second in zip(exact, anywhere, strict=True)]
 
