@@ -19,7 +19,24 @@ if TYPE_CHECKING:
 
 Check = Callable[["Reconciler"], Iterable[Reservation]]
 
-CHECKS: tuple[Check, ...] = ()
+
+def filtered_elsewhere(reconciler: Reconciler) -> Iterator[Reservation]:
+    """Workloads behind an ipvlan device in mode l3s: the wall of their namespace sees no packet."""
+    namespaces = reconciler.observer.namespaces
+    for workload in reconciler.recognition.workloads:
+        inside = {one.listener.namespace for one in workload.listeners}
+        for inode in sorted(inside):
+            for device in namespaces.packet_path(inode).l3s:
+                yield Reservation(
+                    "filtered-elsewhere",
+                    f"{namespaces.name(inode)}, {workload.name}",
+                    f"not guarded: {device} is an ipvlan device in mode l3s, whose packets are "
+                    "filtered in the namespace of its master",
+                    "Use ipvlan mode l2 or l3, or macvlan.",
+                )
+
+
+CHECKS: tuple[Check, ...] = (filtered_elsewhere,)
 
 
 def reservations(reconciler: Reconciler) -> Iterator[Reservation]:
