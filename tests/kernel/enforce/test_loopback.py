@@ -11,7 +11,7 @@ from tests.support.guarded import Guarded, guarded
 from tests.support.lab import Host, Lab
 from tests.support.localnet import route_loopback
 from tests.support.proving import CLOSED, fates, proved
-from tests.support.walls import entry, everywhere, knock, wall
+from tests.support.walls import entry, everywhere, probe, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Mode, Proto
 
@@ -28,7 +28,7 @@ TO_LOOPBACK = """table ip other {
 
 def over_loopback(host: Host, proto: Proto, port: int) -> str:
     """What such a host gets at the node's 127.0.0.1."""
-    return knock(host, proto, "127.0.0.1", port, host.ipv4)
+    return probe(host, proto, "127.0.0.1", port, host.ipv4)
 
 
 @pytest.mark.parametrize("proto", [Proto.TCP, Proto.UDP])
@@ -47,7 +47,7 @@ def test_a_workload_s_loopback_is_for_this_host(lab: Lab, backend: Nftables, pro
             over_loopback(host, proto, PORT),
             over_loopback(host, proto, OTHER),
         )
-    assert "open" == knock(lab.node, proto, "127.0.0.1", PORT)
+    assert "open" == probe(lab.node, proto, "127.0.0.1", PORT)
 
 
 def test_a_wildcard_listener_is_reached_there_by_its_audience(lab: Lab, backend: Nftables) -> None:

@@ -12,7 +12,7 @@ from tests.support.guarded import guarded
 from tests.support.lab import Host, Lab
 from tests.support.mesh import PORT, sidecar, talks
 from tests.support.waiting import eventually
-from tests.support.walls import entry, everywhere, knock, wall
+from tests.support.walls import entry, everywhere, probe, wall
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.model import Mode, Proto, Wall
 
@@ -67,7 +67,7 @@ def test_both_ports_of_a_redirected_packet_must_let_it_in(
     lab.node.run(["nft", "-f", "-"], stdin=CHANGES)
     backend.apply(lab.node.path, judged(lab.node), None)
     got = {
-        host.name: [knock(host, proto, address, port) for port in (29500, 80, 81, 7000)]
+        host.name: [probe(host, proto, address, port) for port in (29500, 80, 81, 7000)]
         for host in (lab.stranger, lab.peer)
     }
     assert {
