@@ -33,7 +33,7 @@ def over_loopback(host: Host, proto: Proto, port: int) -> str:
 
 @pytest.mark.parametrize("proto", [Proto.TCP, Proto.UDP])
 def test_a_workload_s_loopback_is_for_this_host(lab: Lab, backend: Nftables, proto: Proto) -> None:
-    """Not for peers either, whom the wall trusts at other ports; a port of no workload is open
+    """Not for peers either, which the wall trusts at other ports; a port of no workload is open
     as it was."""
     route_loopback(lab, lab.stranger, lab.peer)
     serve = lab.node.listen if proto is Proto.TCP else lab.node.listen_udp
@@ -99,7 +99,7 @@ def test_the_daemon_closes_them_and_tells_so(lab: Lab, tmp_path: Path) -> None:
         job.open("tcp", "::1", PORT)
         api.open("tcp", "127.0.0.1", 8000)
         node.ask("reload")
-        node.stands(4)
+        node.wait_for_rules(4)
         assert {("node",)} == {tuple(one["audience"]) for one in node.listeners()}  # type: ignore[arg-type]
         (answer,) = explain(node, "203.0.113.9", "8000").answers
         assert ("closed", True) == (answer.verdict, "bound to loopback" in answer.reason)

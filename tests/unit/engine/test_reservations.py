@@ -1,4 +1,4 @@
-"""What keeps a node from being "safe" although its walls are active."""
+"""Reasons why a node is not "safe" although its walls are active."""
 
 from __future__ import annotations
 
