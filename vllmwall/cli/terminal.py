@@ -74,6 +74,7 @@ def console() -> Console:
         width=None if sys.stdout.isatty() else PIPED_WIDTH,
         highlight=False,
         markup=False,
+        emoji=False,  # `:100:` in an IPv6 address is one
         soft_wrap=False,
     )
 

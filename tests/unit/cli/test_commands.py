@@ -124,6 +124,19 @@ def test_peers_are_added_for_a_while_or_saved_but_not_both(daemon: Daemon, run: 
     assert run("peers", "add", "10.1.0.0/16", "--for", "1h", "--save").returncode == 2
 
 
+def test_addresses_are_shown_as_they_are(daemon: Daemon, run: Run) -> None:
+    """In lines and in tables. `:100:`, `:b:` and `:bed:` mean pictures in other programs' text."""
+    addresses = ["fd00:100::/64", "fd00:b:0:bed::/64", "2001:db8:abcd:1234::/64"]
+    source = {"name": "config", "kind": "static", "networks": addresses}
+    problem = {**source, "name": "x", "error": "fd00:100::1 is no name", "networks": []}
+    daemon.answers(
+        "peers.list", {"version": 1, "networks": addresses, "sources": [source, problem]}
+    )
+    shown = run("peers", "list").stdout
+    assert all(one in shown for one in addresses)
+    assert "! x: fd00:100::1 is no name\n" in shown
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("2d", 172800)])
 def test_durations(text: str, seconds: float) -> None:
     """As people write them."""
