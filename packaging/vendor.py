@@ -24,7 +24,7 @@ MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 # systemd-python is compiled against one distribution: see vllmwall.linux.systemd.
 WANTED = (
     *("click", "pip-nftables", "prometheus-client", "psutil", "pydantic", "pyroute2", "pyyaml"),
-    *("rich", "structlog", "tomli"),
+    *("structlog", "tomli"),
 )
 _HEAD = f"""# What the packages carry, for CPython {PYTHONS[0]} to {PYTHONS[-1]} and glibc 2.17.
 # Written by `python packaging/vendor.py pin`. `make packages` takes these wheels and no others.

@@ -16,16 +16,14 @@ from vllmwall.api.errors import NoArguments
 from vllmwall.api.units import count
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command
+from vllmwall.cli.drawing import Column, Console, Table, Text
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.failures import fail
 from vllmwall.cli.parameters import config_option, only_option
-from vllmwall.cli.terminal import Column, print_answer, print_json, printable, table
+from vllmwall.cli.terminal import print_answer, print_json, printable
 from vllmwall.cli.without_daemon import failing_in_words
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from vllmwall.inspect.audit.types import AuditAnswer, Finding, Unchecked
 
 _SEVERITIES = ("critical", "high", "medium", "low", "info")
@@ -107,8 +105,6 @@ def _verdict(answer: AuditAnswer) -> str:
 
 
 def _table(findings: Iterable[Finding], *, why: bool) -> Table:
-    from rich.text import Text
-
     columns = (Column("SEVERITY", "whole"), Column("WORKLOAD", most=20), Column("FINDING"))
     rows = []
     for one in findings:
@@ -119,7 +115,7 @@ def _table(findings: Iterable[Finding], *, why: bool) -> Table:
             words.append(f"\n{line}", style="not bold")
         severity = Text(one.severity.value, style=_COLOURS[one.severity])
         rows.append((severity, Text(one.workload, style="cyan"), words))
-    return table(columns, rows)
+    return Table(columns, rows)
 
 
 def _details(one: Finding) -> Iterable[str]:

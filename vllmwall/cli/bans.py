@@ -12,13 +12,12 @@ from vllmwall.api.errors import NoArguments
 from vllmwall.api.networks import NetworksRequest
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
+from vllmwall.cli.drawing import Column, Console, Table
 from vllmwall.cli.parameters import Duration, cidrs_argument
 from vllmwall.cli.ssh import ssh_client
-from vllmwall.cli.terminal import Column, print_answer, table
+from vllmwall.cli.terminal import print_answer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vllmwall.api.bans import Bans
     from vllmwall.networks.banlist import Ban
 
@@ -67,7 +66,7 @@ def _draw(out: Console, answer: Bans) -> None:
         Column("UNTIL", "whole"),
         Column("REASON"),
     )
-    out.print(table(columns, map(_row, answer.bans)))
+    out.print(Table(columns, map(_row, answer.bans)))
 
 
 def _row(one: Ban) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,13 +15,10 @@ from vllmwall.api.commands import BLOCKED
 from vllmwall.api.units import count, how_long, how_much
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command, common
+from vllmwall.cli.drawing import Column, Console, Table
 from vllmwall.cli.follow import print_line, report_start, ticks, until_enough
-from vllmwall.cli.terminal import Column, print_answer, printable, table
+from vllmwall.cli.terminal import print_answer, printable
 from vllmwall.model import Mode
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 _NAMES_SECONDS = 2.0
 _ROWS = 30
@@ -178,7 +174,7 @@ def _table(groups: Iterable[list[BlockedSource]], now: float, *, wide: bool) -> 
         Column("LAST", "whole", right=True),
         *(Column(title, "whole") for title in (("BYTES", "SINCE", "WHERE") if wide else ())),
     ]
-    return table(columns, ([*_row(one, now), *(_more(one) if wide else ())] for one in groups))
+    return Table(columns, ([*_row(one, now), *(_more(one) if wide else ())] for one in groups))
 
 
 def _row(group: list[BlockedSource], now: float) -> list[str]:

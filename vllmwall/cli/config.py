@@ -5,18 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from vllmwall.cli.command_line import Command, Group
+from vllmwall.cli.drawing import Console
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.parameters import CONFIG
 from vllmwall.cli.terminal import print_answer, print_json, problem_line
 from vllmwall.engine.facts import ConfigProblem
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
@@ -17,14 +16,12 @@ from vllmwall.api.commands import CONFIRM, ROLLBACK
 from vllmwall.api.errors import ControlError, NoArguments
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command, common
+from vllmwall.cli.drawing import Console
 from vllmwall.cli.failures import fail
 from vllmwall.cli.parameters import only_option
 from vllmwall.cli.terminal import print_answer, print_json
 from vllmwall.cli.without_daemon import failing_in_words, runtime_dir, take_down
 from vllmwall.engine.trial import Unconfirmed, forget, note, noted, wait_apart
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _PATIENCE_SECONDS = 3.0
 _ROLLBACK_SECONDS = 60.0

@@ -13,13 +13,12 @@ from vllmwall.api.errors import NoArguments
 from vllmwall.api.units import count, how_much
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
+from vllmwall.cli.drawing import Column, Console, Table
 from vllmwall.cli.failures import fail
 from vllmwall.cli.ssh import ssh_client
-from vllmwall.cli.terminal import Column, print_answer, table
+from vllmwall.cli.terminal import print_answer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vllmwall.api.connections import Client, Connections
 
 _WIDE = 110
@@ -85,7 +84,7 @@ def _draw(out: Console, answer: Connections) -> None:
         *(Column(title, "whole") for title in (("STATE", "WHERE") if wide else ())),
     ]
     if clients:
-        out.print(table(columns, (_row(one, wide=wide) for one in clients)))
+        out.print(Table(columns, (_row(one, wide=wide) for one in clients)))
 
 
 def _row(one: Client, *, wide: bool) -> list[str]:

@@ -12,6 +12,7 @@ from vllmwall.api.errors import ControlError, NoArguments
 from vllmwall.api.units import count
 from vllmwall.cli.ask import put
 from vllmwall.cli.command_line import Command, common
+from vllmwall.cli.drawing import Text
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.parameters import config_option
 from vllmwall.cli.terminal import console, print_json, printable
@@ -61,10 +62,8 @@ def _status() -> tuple[Status | None, str]:
 
 
 def _draw(one: Diagnosis) -> None:
-    from rich.text import Text
-
     mark, colour = _MARKS[one.state.value]
     seen, remedy = str(printable(one.seen)), str(printable(one.remedy))
-    console().print(Text.assemble((f"{mark} {one.subject}", colour), f": {seen}"))
+    console().print(Text().append(f"{mark} {one.subject}", colour).append(f": {seen}"))
     if remedy:
         console().print(Text(f"  → {remedy}", style="bold"))

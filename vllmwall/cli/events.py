@@ -14,14 +14,12 @@ from vllmwall.api.events import Event, EventsRequest
 from vllmwall.api.units import count
 from vllmwall.cli.ask import ask, put
 from vllmwall.cli.command_line import Command, common
+from vllmwall.cli.drawing import Console, Text
 from vllmwall.cli.failures import fail_as
 from vllmwall.cli.follow import print_line, ticks, until_enough
 from vllmwall.cli.terminal import console
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
-
     from vllmwall.api.events import Events
 
 _EVERY_SECONDS = 0.5
@@ -83,7 +81,6 @@ def _own(kind: str, detail: str) -> Event:
 
 def _line(one: Event) -> Text:
     """An event in one line for a person."""
-    from rich.text import Text
 
     text = Text(time.strftime("%H:%M:%S ", time.localtime(one.time)), style="dim")
     text.append(f"{_words(one.kind)} ", style=_STYLES.get(one.level, "bold"))

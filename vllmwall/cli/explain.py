@@ -13,6 +13,7 @@ from vllmwall.api.commands import EXPLAIN
 from vllmwall.cidr import host_port
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command, common
+from vllmwall.cli.drawing import Column, Console, Table, Text
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.failures import fail
 from vllmwall.cli.parameters import config_option, only_option
@@ -21,8 +22,6 @@ from vllmwall.cli.without_daemon import failing_in_words, runtime_dir
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
-
-    from rich.console import Console
 
     from vllmwall.api.explain.answer import (
         Answer,
@@ -38,6 +37,7 @@ _COLOURS = {"open": "bold green", "closed": "bold red", "depends": "bold yellow"
 _EXITS = {"open": Exit.OK, "closed": Exit.CLOSED}
 _WORDS = frozenset({"peer", "stranger"})
 _MOST = 256  # answers
+_COLUMNS = (Column("", "whole"), Column(""))
 Row = tuple[str, str]
 
 
@@ -121,19 +121,12 @@ def _draw(out: Console, answer: Explanation, *, way: bool) -> None:
 
 
 def _show_answer(out: Console, one: Answer, *, way: bool) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     head = Text(one.verdict.upper(), style=_COLOURS.get(one.verdict, "bold"))
     head.append(f"  {one.proto.value} {one.source} to ", style="not bold default")
     head.append(f"{host_port(one.address, one.port)} in {one.namespace}", style="not bold")
     out.print(head)
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, words in _rows(one, way=way):
-        table.add_row(f"  {name}", Text(words))
-    out.print(table)
+    rows = [(Text(f"  {name}", "dim"), words) for name, words in _rows(one, way=way)]
+    out.print(Table(_COLUMNS, rows))
 
 
 def _rows(one: Answer, *, way: bool) -> Iterator[Row]:

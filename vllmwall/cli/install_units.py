@@ -9,17 +9,14 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from vllmwall.cli.command_line import Command
+from vllmwall.cli.drawing import Console
 from vllmwall.cli.failures import fail
 from vllmwall.cli.terminal import print_answer
 from vllmwall.linux.places import RUNTIME_DIRECTORY, STATE_DIRECTORY
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _DESTINATION = "/etc/systemd/system"
 _PACKAGED = Path("/usr/lib/systemd/system/vllmwall.service")

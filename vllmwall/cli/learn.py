@@ -15,15 +15,13 @@ from vllmwall.api.errors import NoArguments
 from vllmwall.api.units import count, how_long
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
+from vllmwall.cli.drawing import Column, Console, Table
 from vllmwall.cli.failures import fail
 from vllmwall.cli.follow import ticks
 from vllmwall.cli.parameters import Duration
-from vllmwall.cli.terminal import Column, print_answer, table
+from vllmwall.cli.terminal import print_answer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from vllmwall.api.learn import LearnFacts
     from vllmwall.inspect.learn.proposal import LearnedSource, Proposal, Watching
     from vllmwall.model import Network
@@ -161,7 +159,7 @@ def _table(sources: list[LearnedSource]) -> Table:
         Column("", "whole"),
         Column("WHY"),
     )
-    return table(columns, map(_row, sources))
+    return Table(columns, map(_row, sources))
 
 
 def _row(one: LearnedSource) -> tuple[str, ...]:

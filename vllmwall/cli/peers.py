@@ -12,12 +12,11 @@ from vllmwall.api.errors import NoArguments
 from vllmwall.api.peers import AddRequest, PeersAnswer, RemoveRequest
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Group
+from vllmwall.cli.drawing import Column, Console, Table
 from vllmwall.cli.parameters import Duration, cidrs_argument
-from vllmwall.cli.terminal import Column, print_answer, table
+from vllmwall.cli.terminal import print_answer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vllmwall.networks.sources import PeerSource
 
 
@@ -60,7 +59,7 @@ def _draw(out: Console, found: PeersAnswer) -> None:
         for source in found.sources
     ]
     if rows:
-        out.print(table([Column("PEERS"), Column("FROM"), Column("UNTIL")], rows))
+        out.print(Table([Column("PEERS"), Column("FROM"), Column("UNTIL")], rows))
     for source in found.sources:
         if source.error:
             out.print(f"! {source.name}: {source.error}", style="red")

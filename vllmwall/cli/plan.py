@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,13 +11,11 @@ from vllmwall.api.plan_answer import EntryChange, Plan, PlanRequest
 from vllmwall.cidr import host_port
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command
+from vllmwall.cli.drawing import Console
 from vllmwall.cli.parameters import config_option, only_option
 from vllmwall.cli.ssh import ssh_connection
 from vllmwall.cli.terminal import print_answer
 from vllmwall.cli.without_daemon import failing_in_words, runtime_dir
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _MARKS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow")}
 

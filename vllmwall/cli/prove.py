@@ -17,14 +17,12 @@ from vllmwall.api.commands import STATUS
 from vllmwall.api.errors import NoArguments
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
+from vllmwall.cli.drawing import Column, Console, Table, Text
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.failures import fail
-from vllmwall.cli.terminal import Column, print_answer, printable, table
+from vllmwall.cli.terminal import print_answer, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from vllmwall.api.status_answer import Status
     from vllmwall.inspect.prove import ProbeReport, Proof
     from vllmwall.model import Address
@@ -82,8 +80,6 @@ def prove(peer: tuple[str, ...], patience: float) -> None:
 
 
 def _draw(out: Console, answer: Proof) -> None:
-    from rich.text import Text
-
     from vllmwall.inspect.prove import summary
 
     colour = "bold green" if answer.as_expected else "bold red"
@@ -105,15 +101,13 @@ def _draw(out: Console, answer: Proof) -> None:
 
 
 def _table(probes: Collection[ProbeReport]) -> Table:
-    from rich.text import Text
-
     rows = []
     for alike in _alike(probes):
         one, style = alike[0], _COLOURS[alike[0].outcome.value]
         mark = Text(_MARKS[one.outcome.value], style=style)
         met = Text(one.met, style="" if one.outcome.value == "as expected" else style)
         rows.append((mark, _places(alike), one.role, one.source_kind, _expected(one), met))
-    return table(_COLUMNS, rows)
+    return Table(_COLUMNS, rows)
 
 
 def _alike(probes: Collection[ProbeReport]) -> Collection[list[ProbeReport]]:

@@ -14,6 +14,7 @@ from vllmwall.api.units import count
 from vllmwall.cli.ask import ask, ask_if_running
 from vllmwall.cli.command_line import Command, CommandLine
 from vllmwall.cli.confirm import on_trial
+from vllmwall.cli.drawing import Console
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.parameters import config_option, confirm_option, force_option, only_option
 from vllmwall.cli.ssh import ssh_connection
@@ -22,8 +23,6 @@ from vllmwall.cli.without_daemon import failing_in_words, runtime_dir, take_down
 from vllmwall.linux.places import RUNTIME_DIRECTORY, STATE_DIRECTORY
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vllmwall.api.status_answer import Status
     from vllmwall.engine.options import Options
 

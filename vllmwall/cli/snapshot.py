@@ -13,12 +13,11 @@ from vllmwall.api.errors import NoArguments
 from vllmwall.api.units import count
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
+from vllmwall.cli.drawing import Column, Console, Table
 from vllmwall.cli.failures import fail
-from vllmwall.cli.terminal import Column, print_answer, printable, table
+from vllmwall.cli.terminal import print_answer, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vllmwall.api.recognition import RecognitionAnswer, RecognizedListener
 
 _COLUMNS = tuple(map(Column, ("LISTENER", "ROLE", "AUDIENCE", "CONFIDENCE", "EVIDENCE")))
@@ -63,7 +62,7 @@ def _draw(out: Console, answer: RecognitionAnswer) -> None:
     for workload in answer.workloads:
         title = f"{workload.stack} {workload.name} (pid {workload.root_pid})"
         out.print(title, style="bold")
-        out.print(table(_COLUMNS, map(_cells, workload.listeners)))
+        out.print(Table(_COLUMNS, map(_cells, workload.listeners)))
     others = count(len(answer.unclaimed), "other listener")
     out.print(f"{others} outside any workload", style="dim")
 

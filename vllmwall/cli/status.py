@@ -16,15 +16,12 @@ from vllmwall.api.units import count
 from vllmwall.cidr import host_port
 from vllmwall.cli.ask import ask_if_running
 from vllmwall.cli.command_line import Command, common
+from vllmwall.cli.drawing import Column, Console, Table, Text
 from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.failures import fail
-from vllmwall.cli.terminal import Column, print_answer, problem_line, table
+from vllmwall.cli.terminal import print_answer, problem_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from vllmwall.api.status_answer import (
         ListenerStatus,
         OperatorRules,
@@ -133,8 +130,6 @@ def _events_part(daemon: DaemonFacts) -> str:
 def _draw_workload(
     out: Console, workload: WorkloadStatus, answer: Status, *, why: bool, everything: bool
 ) -> None:
-    from rich.text import Text
-
     spaces = {space.inode: space.name for space in answer.namespaces}
     out.print()
     heading = Text(f"{workload.stack} ", style="bold")
@@ -151,8 +146,6 @@ def _draw_workload(
 def _listeners(
     groups: Iterable[list[ListenerStatus]], spaces: Mapping[int, str], *, wide: bool, why: bool
 ) -> Table:
-    from rich.text import Text
-
     columns = [
         Column("  LISTENER", width=22),
         Column("ROLE", "whole"),
@@ -169,7 +162,7 @@ def _listeners(
             cells += [Text(f"{one.confidence:.0%}"), Text(where, style="dim")]
         rows.append(cells)
         rows += [[Text(line, style="dim")] for line in (_evidence(group[0]) if why else ())]
-    return table(columns, rows)
+    return Table(columns, rows)
 
 
 def _guard_line(workload: WorkloadStatus) -> str:
@@ -201,8 +194,6 @@ def _reading_order(one: ListenerStatus) -> tuple[bool, str, str, int]:
 
 
 def _row(group: list[ListenerStatus]) -> list[Text]:
-    from rich.text import Text
-
     one = group[0]
     rule, colour = _ACTIVE[one.rule]
     audience = ", ".join(one.audience)

@@ -1,27 +1,22 @@
-"""Output of a command: JSON for programs, tables and colours for people.
-
-rich is imported only when something is drawn for a person.
-"""
+"""Output of a command: JSON for programs, lines and tables for people."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from vllmwall.cli.command_line import common
+from vllmwall.cli.drawing import Console
 from vllmwall.linux.wire import encode
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
-
     from vllmwall.engine.facts import ConfigProblem
 
 PIPED_WIDTH = 200
@@ -30,53 +25,17 @@ PIPED_WIDTH = 200
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table. A cell that does not fit is folded, or cut with an ellipsis; ``whole``
-    never gives way. ``width`` is the
-    least and ``most`` the greatest width, in characters."""
-
-    title: str
-    fit: Literal["fold", "cut", "whole"] = "fold"
-    width: int | None = None
-    most: int | None = None
-    right: bool = False
-
-
-def table(columns: Sequence[Column], rows: Iterable[Sequence[RenderableType]]) -> Table:
-    """A table for people, in the one style of this program."""
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for one in columns:
-        made.add_column(
-            one.title,
-            justify="right" if one.right else "left",
-            overflow="ellipsis" if one.fit == "cut" else "fold",
-            no_wrap=one.fit != "fold",
-            min_width=one.width,
-            max_width=one.most,
-        )
-    for row in rows:
-        made.add_row(*row)
-    return made
-
-
 def console() -> Console:
-    """A console as wide as the terminal, with colour only where it is wanted."""
-    from rich.console import Console
-
+    """Standard output, as wide as the terminal, with colour only where it is wanted."""
     colour = {"always": True, "never": False}.get(common().color, _wants_colour())
-    return Console(
-        force_terminal=True if colour else None,
-        no_color=not colour,
-        color_system="standard" if colour else None,
-        width=None if sys.stdout.isatty() else PIPED_WIDTH,
-        highlight=False,
-        markup=False,
-        emoji=False,  # `:100:` in an IPv6 address is one
-        soft_wrap=False,
-    )
+    return Console(_width(), colour)
+
+
+def _width() -> int:
+    if not sys.stdout.isatty():
+        return PIPED_WIDTH
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdigit() else os.get_terminal_size(sys.stdout.fileno()).columns
 
 
 def _wants_colour() -> bool:
