@@ -106,6 +106,22 @@ class ContainerNode(Node):
         self.eventually(lambda: self.talk_from_outside(API) == "open", f"{name} serves")
         return made
 
+    def restarts_of_a_quick_job(self, times: int) -> int:
+        """Restart a job that listens as soon as its Python runs; how often a stranger got in.
+
+        First by command, then by the engine itself, as often as it does within some seconds.
+        """
+        quick = ("vllm", "serve", "tiny", "--delay", "0")
+        self.start("quick", "--network=host", command=quick)
+        self.eventually(lambda: self.talk_from_outside(INTERNAL) == "timeout", "it is guarded")
+        again = [lambda: self.box.run(self.engine, "restart", "-t", "0", "quick")] * times
+        opened = self.hammered(*again, seconds=2.0 * times)
+        self.remove_all()
+        options = ("--network=host", "--restart=always")
+        self.start("always", *options, command=("timeout", "0.5", *quick))
+        self.eventually(lambda: self.talk_from_outside(INTERNAL) == "timeout", "it is guarded")
+        return opened + self.hammered(seconds=15)
+
     def remove_all(self) -> None:
         """Every container, and what it has open."""
         if names := self.box.run(self.engine, "ps", "--all", "--quiet").stdout.split():

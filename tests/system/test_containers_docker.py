@@ -83,6 +83,11 @@ def test_a_container_that_starts_again_is_closed_again(node: ContainerNode) -> N
     node.eventually(lambda: str(INTERNAL) not in node.box.run(*ours).stdout, "its rules are gone")
 
 
+def test_a_job_that_listens_at_once_may_restart_often(node: ContainerNode) -> None:
+    """Its scope comes again under the same path, and is guarded before a process is in it."""
+    assert 0 == node.restarts_of_a_quick_job(20)
+
+
 def test_real_torch_trains_on_in_a_container(node: ContainerNode) -> None:
     """The store of torchrun is closed to strangers, open to peers, and the job goes on."""
     python = str(TORCH / "bin/python")

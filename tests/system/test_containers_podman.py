@@ -78,6 +78,11 @@ def test_the_hosts_network_is_closed_before_the_first_listen(node: ContainerNode
     assert "active" == node.guard(made[0])
 
 
+def test_a_job_that_listens_at_once_may_restart_often(node: ContainerNode) -> None:
+    """Its scope comes again under the same path, and is guarded before a process is in it."""
+    assert 0 == node.restarts_of_a_quick_job(20)
+
+
 def test_published_ports_meet_the_wall_in_the_container(node: ContainerNode) -> None:
     """Behind netavark's DNAT, from the first packet on; its rules stay as they are."""
     made: list[str] = []

@@ -1,14 +1,15 @@
 """The cgroups that are guarded as soon as the kernel makes them, before a process is in them.
 
-A guard matches a cgroup by its number, and a unit that restarts gets another one. So the path of
-every guarded unit is remembered, in the runtime directory too, and guarded again at
-`cgroup_mkdir`, also by the next daemon.
+A guard matches a cgroup by its number, and a unit or container that restarts gets another one. So
+the paths of those that were guarded last are remembered, in the runtime directory too, and guarded
+again at `cgroup_mkdir`, also by the next daemon.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from fnmatch import translate
@@ -19,7 +20,8 @@ from vllmwall.linux.files import replace_file
 from vllmwall.model import Guard
 from vllmwall.recognize.definitions import WorkloadDefinition
 
-_MOST = 4096
+_MOST = 512  # a pass looks for each of them
+_MOST_OF_ONE = 64  # below one user's slice: he must not push out what others started
 
 
 class Armed:
@@ -60,8 +62,8 @@ class Armed:
         seen = dict(self._seen)
         for namespace, those in guards.items():
             for guard in those:
-                if comes_again(guard.path):
-                    seen[guard.path] = seen.get(guard.path, frozenset()) | {namespace}
+                if comes_again(guard.path):  # the newest are last
+                    seen[guard.path] = seen.pop(guard.path, frozenset()) | {namespace}
         self._remember(seen)
 
     def expect(self, path: str, namespaces: Iterable[int]) -> None:
@@ -80,8 +82,15 @@ class Armed:
         self._seen = {path: left for path, those in self._seen.items() if (left := those & alive)}
 
     def _remember(self, seen: dict[str, frozenset[int]]) -> None:
-        if seen != self._seen:
-            self._seen = dict(list(seen.items())[-_MOST:])
+        shares = Counter[str]()
+        kept: dict[str, frozenset[int]] = {}
+        for path, spaces in reversed(seen.items()):
+            owner = "/".join(path.split("/", 3)[:3])
+            shares[owner] += 1
+            if shares[owner] <= _MOST_OF_ONE and len(kept) < _MOST:
+                kept[path] = spaces
+        before, self._seen = self._seen, dict(reversed(kept.items()))
+        if self._seen != before:
             self._write()
 
     def _write(self) -> None:

@@ -20,6 +20,7 @@ _UNIT = re.compile(r".+\.(?:service|scope)")
 _SHARED = re.compile(r"session-.+\.scope|init\.scope|user@.*\.service|(?:.+_)?slurmstepd\.scope")
 _SLURM_STEP = re.compile(r"step_.+")  # system.slice/slurmstepd.scope/job_7/step_0, Slurm 22.05
 _CONTAINER = re.compile(r"(?:.*[-:])?[0-9a-f]{64}")  # docker/<id>, kubepods/…/pod<uid>/<id>
+_AGAIN = re.compile(rf".+\.service|machine-.+\.scope|{_CONTAINER.pattern}(?:\.scope)?")
 
 
 def mount_point(mounts: str = "/proc/self/mountinfo") -> Path | None:
@@ -105,5 +106,9 @@ def is_within(path: str, cgroup: str) -> bool:
 
 
 def comes_again(path: str) -> bool:
-    """Whether a new cgroup at this path is the same job again: services restart, scopes do not."""
-    return path.endswith(".service") or path == SLICE
+    """Whether a new cgroup at this path is the same job again.
+
+    Services restart, and so do containers, under the same id, and machines (systemd-machined).
+    Other scopes do not.
+    """
+    return path == SLICE or _AGAIN.fullmatch(path.rpartition("/")[2]) is not None

@@ -84,7 +84,7 @@ def test_a_guarded_unit_is_armed_where_it_was() -> None:
 
 
 def test_a_scope_is_not_learnt() -> None:
-    """Its name is given once; a container's too."""
+    """Its name is given once."""
     armed = Armed({HOME})
     armed.learn({HOME: guards(SCOPE)})
     assert not armed.namespaces(SCOPE)
@@ -169,5 +169,26 @@ def test_memory_is_bounded(file: Path) -> None:
     armed.learn({HOME: guards(*(f"/{number}.service" for number in range(5000)))})
     armed.expect("/last.service", {HOME})
     kept = json.loads(file.read_text())
-    assert 4096 == len(kept)
+    assert 512 == len(kept)
     assert "/last.service" in kept
+
+
+def test_what_is_active_is_not_the_oldest(file: Path) -> None:
+    """What stays guarded stays remembered, however many others come and go after it."""
+    armed = Armed({HOME}, file)
+    for number in range(1000):
+        armed.learn({HOME: guards("/docker/" + "a" * 64, f"/docker/{number:064x}")})
+    assert {HOME} == armed.namespaces("/docker/" + "a" * 64)
+    assert not armed.namespaces(f"/docker/{1:064x}")
+
+
+def test_a_user_pushes_out_only_what_is_his() -> None:
+    """Whatever he starts in his own slice."""
+    armed = Armed({HOME})
+    armed.learn({HOME: guards(UNIT)})
+    above = "/user.slice/user-1000.slice/user@1000.service/app.slice"
+    for number in range(2000):
+        armed.learn({HOME: guards(f"{above}/{number}.service")})
+    assert {HOME} == armed.namespaces(UNIT)
+    assert {HOME} == armed.namespaces(f"{above}/1999.service")
+    assert not armed.namespaces(f"{above}/1900.service")

@@ -116,10 +116,15 @@ def test_within_ends_at_the_names_end() -> None:
     assert not is_within("/a", "/a/b")
 
 
-def test_only_units_come_again() -> None:
-    """A scope's or container's path never means the same job twice; a slice of ours does."""
-    again = ["/system.slice/a.service", SLICE]
-    never = ["/a.scope", f"/docker/{ID}", f"{SLURM}/step_0", "/system.slice"]
+def test_units_and_containers_come_again() -> None:
+    """Under the same path, whichever engine and cgroup driver; other scopes never do."""
+    engines = ("docker", "libpod", "crio", "cri-containerd", "nerdctl")
+    again = ["/system.slice/a.service", SLICE, "/machine.slice/machine-a\\x2db.scope"]
+    again += [f"/system.slice/{one}-{ID}.scope" for one in engines]
+    again += [f"/docker/{ID}", f"/libpod_parent/libpod-{ID}", f"/kubepods/burstable/pod1/{ID}"]
+    again += [f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope"]
+    never = ["/a.scope", f"/docker/{ID}x", f"/docker/{ID[1:]}", f"{SLURM}/step_0", "/system.slice"]
+    never += [f"/docker/{ID}/init", "/user.slice/user-1.slice/session-1.scope"]
     assert again == [path for path in (*again, *never) if comes_again(path)]
 
 
