@@ -30,7 +30,11 @@ class Proto(str, Enum):
 
 
 class Role(str, Enum):
-    """What a listener is for. Only ``api`` is public unless the configuration says otherwise."""
+    """What a listener is for. Only ``api`` is public unless the configuration says otherwise.
+
+    ``web``: it looks like a web server and is not proven to be an API. ``backend``: an API that is
+    made for a router, a prefill/decode partner or a trainer.
+    """
 
     API = "api"
     METRICS = "metrics"
@@ -38,6 +42,7 @@ class Role(str, Enum):
     RENDEZVOUS = "rendezvous"
     GLOO = "gloo"
     NCCL = "nccl"
+    MPI = "mpi"
     ZMQ = "zmq"
     ZMQ_IPC = "zmq-ipc"
     DP_RPC = "dp-rpc"
@@ -45,6 +50,10 @@ class Role(str, Enum):
     KV_TRANSFER = "kv-transfer"
     KV_EVENTS = "kv-events"
     TENSORPIPE = "tensorpipe"
+    WEB = "web"
+    BACKEND = "backend"
+    GRPC = "grpc"
+    DYNAMO_REQUEST_PLANE = "dynamo-request-plane"
     RAY_GCS = "ray-gcs"
     RAY_NODE_MANAGER = "ray-node-manager"
     RAY_OBJECT_MANAGER = "ray-object-manager"
@@ -72,6 +81,29 @@ class Stack(str, Enum):
     MOONCAKE = "mooncake"
     NIXL = "nixl"
     LMCACHE = "lmcache"
+    ROUTER = "router"
+    DYNAMO = "dynamo"
+    JAX = "jax"
+    NCCL = "nccl"
+    MPI = "mpi"
+    HOROVOD = "horovod"
+    UCX = "ucx"
+    TRTLLM = "trtllm"
+    TRITON = "triton"
+    TGI = "tgi"
+    TEI = "tei"
+    LLAMA_CPP = "llama.cpp"
+    OLLAMA = "ollama"
+    GPUSTACK = "gpustack"
+    XINFERENCE = "xinference"
+    KSERVE = "kserve"
+    APHRODITE = "aphrodite"
+    LLAMAFACTORY = "llamafactory"
+    SWIFT = "swift"
+    BENTOML = "bentoml"
+    LIGHTLLM = "lightllm"
+    LLM_D = "llm-d"
+    MONARCH = "monarch"
     CUSTOM = "custom"
 
 
@@ -235,7 +267,7 @@ class Evidence:
     """One reason for a label: ``kind`` is a fixed word, ``detail`` is free text.
 
     Kinds: ``flag config default-port backlog threads title tree address environment
-    session-file library order defined lockdown forwarder``.
+    session-file library order defined lockdown forwarder program``.
     """
 
     kind: str

@@ -40,6 +40,7 @@ _SUBCOMMANDS = frozenset(
 _SWITCHES = frozenset({"true", "false", "yes", "no", "on", "off", "spawn", "fork", "localhost"})
 _JSON_FLAGS = frozenset({"kv-events-config", "kv-transfer-config", "ec-transfer-config"})
 _JSON_PORTS = frozenset({"kv_port", "ec_port"})
+_JSON_NAMES = frozenset({"kv_role", "kv_connector"})
 _JSON_ENDPOINTS = frozenset({"endpoint", "replay_endpoint"})
 _MODELS = frozenset({"model", "model-path"})
 _PORT_ARGUMENTS = frozenset({"lmcache_server", "lmcache_v0_server"})
@@ -248,6 +249,8 @@ def _json(value: str) -> str:
     for key, part in content.items():
         if key in _JSON_PORTS:
             kept[key] = _short(str(part))
+        if key in _JSON_NAMES and _PLAIN.fullmatch(str(part)):
+            kept[key] = str(part)
         if key in _JSON_ENDPOINTS:
             kept[key] = _endpoint(str(part))
     return json.dumps(kept)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vllmwall.model import Node, Process, Recognition
-from vllmwall.recognize import custom, kv, lmdeploy, ray, sglang, torch, vllm
+from vllmwall.recognize import custom, kv, lmdeploy, ray, sglang, torch, transports, vllm
 from vllmwall.recognize.definitions import WorkloadDefinition
 from vllmwall.recognize.recognition import is_claimed_alone, recognize_node
 from vllmwall.recognize.stack_rules import StackRules
@@ -24,6 +24,7 @@ _STACKS: tuple[StackRules, ...] = (
     kv.NIXL,
     kv.LMCACHE,
     torch.RULES,
+    *transports.RULES,
     custom.RULES,
 )
 

@@ -8,19 +8,24 @@ for; the process tree makes the owner an API server. A title alone is never evid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vllmwall.model import Evidence, Label, Listener, Proto, Role
-from vllmwall.recognize.fingerprints import GRPC_BACKLOG, SOMAXCONN_BACKLOG, UVICORN_BACKLOG
+from vllmwall.recognize.fingerprints import (
+    GRPC_BACKLOG,
+    SOMAXCONN_BACKLOG,
+    UVICORN_BACKLOG,
+    library_label,
+)
 from vllmwall.recognize.stack_rules import ListenerContext
 
 _TWO_OF_THREE = 2
 _LEAST_SOMAXCONN = 128
+_CERTAIN = 0.8
 _CONFIDENCE = {2: 0.9, 3: 0.99}
 
 HTTP = frozenset({UVICORN_BACKLOG})
 GRPC = frozenset({GRPC_BACKLOG, SOMAXCONN_BACKLOG})
-TOKIO = frozenset({SOMAXCONN_BACKLOG, 1024})
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,14 @@ class ApiCase:
 
     ``ports`` maps the expected ports to how they are known (``flag``, ``config``,
     ``default-port``); None: the command line does not show it. ``serves`` is why the tree makes
-    the owner an API server; empty: it does not. ``backlogs`` are those of its web server;
-    only uvicorn's 2048 is rare enough to be evidence. ``wide_v6`` is True when a server with
-    that option binds ``[::]``.
+    the owner an API server; empty: it does not. ``backlogs`` are those of its web server, None
+    where that differs by version; only uvicorn's 2048 is rare enough to be evidence. ``wide_v6``
+    is True when a server with that option binds ``[::]``.
     """
 
     ports: Mapping[int, str] | None
     serves: str
-    backlogs: frozenset[int] = field(default=HTTP)
+    backlogs: frozenset[int] | None = HTTP
     wide_v6: bool = False
 
 
@@ -45,10 +50,12 @@ def api_label(context: ListenerContext, case: ApiCase) -> Label | None:
     listener = context.listener
     if _speaks_against(listener, case, context.queue_cap):
         return None
+    if case.backlogs is None and is_certain(library_label(context)):
+        return None
     evidence = []
     if case.ports is not None:
         evidence.append(Evidence(case.ports[listener.port], f"port {listener.port}"))
-    if _is_uvicorn(listener, context.queue_cap) and UVICORN_BACKLOG in case.backlogs:
+    if _is_uvicorn(listener, context.queue_cap) and UVICORN_BACKLOG in (case.backlogs or HTTP):
         evidence.append(Evidence("backlog", str(UVICORN_BACKLOG)))
     if case.serves:
         evidence.append(Evidence("tree", case.serves))
@@ -66,15 +73,23 @@ def _speaks_against(listener: Listener, case: ApiCase, cap: int) -> bool:
     wide_v6 = address.version == 6 and address.is_unspecified
     if wide_v6 and not case.wide_v6 and not _is_uvicorn(listener, cap):
         return True  # a TCPStore on the port that the flag names, not a web server
+    if case.backlogs is None:
+        return False
     if listener.backlog is not None:
         return listener.backlog not in case.backlogs
-    return listener.queue_limit is not None and not _may_show(listener.queue_limit, case, cap)
+    queue = listener.queue_limit
+    return queue is not None and not _may_show(queue, case.backlogs, cap)
 
 
-def _may_show(queue: int, case: ApiCase, cap: int) -> bool:
+def is_certain(fingerprint: Label | None) -> bool:
+    """A library that no API is made of opened it, and more than its age says so."""
+    return fingerprint is not None and fingerprint.confidence >= _CERTAIN
+
+
+def _may_show(queue: int, backlogs: frozenset[int], cap: int) -> bool:
     """sock_diag can show this queue for one of the backlogs: as asked, or cut to somaxconn."""
-    cut = SOMAXCONN_BACKLOG in case.backlogs or queue <= max(case.backlogs)
-    return queue in case.backlogs or (cut and queue >= max(cap, _LEAST_SOMAXCONN))
+    cut = SOMAXCONN_BACKLOG in backlogs or queue <= max(backlogs)
+    return queue in backlogs or (cut and queue >= max(cap, _LEAST_SOMAXCONN))
 
 
 def _is_uvicorn(listener: Listener, cap: int) -> bool:

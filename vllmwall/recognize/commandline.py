@@ -7,14 +7,44 @@ write command lines, so a result is only a hint about the process itself.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
+
+from vllmwall.model import Process
 
 _Value = TypeVar("_Value")
 
 _PYTHONS = ("python", "pypy")
-_OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "-Q", "--check-hash-based-pycs"})
+_LOADER = "ld-linux"
+# a cluster of Python's options: ``-u``, ``-um``, ``-Xdev``; the last may take a value
+_CLUSTER = re.compile(r"-([bBdEhiIOPqRsSuvVxt?]*)([mcWXQ]?)(.*)", re.DOTALL)
+_LONG_WITH_VALUE = frozenset({"--check-hash-based-pycs"})
+# Modules and scripts that run another program inside the same process, and their options that
+# take a value.
+_CARRIERS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "debugpy": frozenset({"--listen", "--connect", "--configure", "--log-to"}),
+        "debugpy.adapter": frozenset(),
+        "pydevd": frozenset({"--port", "--client", "--file"}),
+        "cProfile": frozenset({"-o", "-s"}),
+        "profile": frozenset({"-o", "-s"}),
+        "pdb": frozenset({"-c"}),
+        "trace": frozenset({"-C", "-f", "-F"}),
+        "coverage": frozenset({"--rcfile", "--source", "--data-file", "--omit", "--include"}),
+        "viztracer": frozenset({"-o", "--output_file"}),
+        "memray": frozenset({"-o", "--output", "-p"}),
+        "scalene": frozenset({"--outfile", "--cli"}),
+        "kernprof": frozenset({"-o", "--outfile"}),
+        "line_profiler": frozenset({"-o"}),
+        "pyinstrument": frozenset({"-o", "-r"}),
+        "opentelemetry.instrumentation.auto_instrumentation": frozenset(),
+    }
+)
+_CARRIED_BY_SUBCOMMAND = frozenset({"run"})
+_WRAPPED = re.compile(r"\.?(.+?)(?:-wrapped_*|\.real|\.bin)")
 _NO = frozenset({"false", "no", "0", "off"})
 
 
@@ -41,10 +71,13 @@ class Command:
 
     @property
     def name(self) -> str:
-        """The base name of the script or executed file; empty for ``-m`` and ``-c``."""
-        if self.script:
-            return self.script.rpartition("/")[2]
-        return "" if self.is_python else self.binary
+        """The base name of the script or executed file, without what a wrapper added to it
+        (``.vllm-wrapped``); empty for ``-m`` and ``-c``."""
+        name = self.script.rpartition("/")[2] if self.script else self.binary
+        if self.is_python and not self.script:
+            return ""
+        match = _WRAPPED.fullmatch(name)
+        return match.group(1) if match else name
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -66,23 +99,70 @@ class Command:
         return None
 
 
-def read_command(argv: tuple[str, ...]) -> Command:
-    """Split a command line into the program and its arguments."""
+def read_command(argv: tuple[str, ...], exe: str = "") -> Command:
+    """Split a command line into the program and its arguments.
+
+    ``exe`` is the executed file: what it says outweighs ``argv[0]``, which the starter chooses
+    (``exec -a NAME``). Programs that run another in the same process (debugpy) are skipped.
+    """
     if not argv:
         return Command()
     binary = argv[0].rpartition("/")[2]
+    if binary.startswith(_LOADER) and len(argv) > 1:
+        argv, binary = argv[1:], argv[1].rpartition("/")[2]
+    executed = exe.rpartition("/")[2]
+    if executed.startswith(_PYTHONS) and not binary.startswith(_PYTHONS) and len(argv) > 1:
+        binary = executed
     if not binary.startswith(_PYTHONS):
         return Command(binary=binary, args=argv[1:])
-    return _read_python(binary, argv[1:])
+    return _carried(_read_python(binary, argv[1:]))
+
+
+def command_of(process: Process) -> Command:
+    """What a process runs: its command line at exec where known."""
+    return read_command(process.started_as, process.exe)
+
+
+def _carried(command: Command) -> Command:
+    """What a debugger or profiler runs; the command itself where it runs nothing."""
+    for _ in range(2):
+        options = _CARRIERS.get(command.module or command.name)
+        if options is None:
+            break
+        inner = _read_python(command.binary, _after_options(command.args, options))
+        if not (inner.module or inner.script):
+            break
+        command = inner
+    return command
+
+
+def _after_options(words: tuple[str, ...], with_value: frozenset[str]) -> tuple[str, ...]:
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if word in _CARRIED_BY_SUBCOMMAND:
+            position += 1
+        elif word in ("-m", "-c") and word not in with_value:
+            break
+        elif word.startswith("-"):
+            position += 2 if word in with_value else 1
+        else:
+            break
+    return words[position:]
 
 
 def _read_python(binary: str, words: tuple[str, ...]) -> Command:
     position = 0
     while position < len(words) and words[position].startswith("-"):
         option = words[position]
-        if option.startswith(("-m", "-c")):
-            return _module_or_code(binary, words, position)
-        position += 2 if option in _OPTIONS_WITH_VALUE else 1
+        if option == "-":
+            return Command(binary=binary, args=words[position + 1 :])
+        match = None if option.startswith("--") else _CLUSTER.fullmatch(option)
+        taker, value = match.group(2, 3) if match else ("", "")
+        if taker in ("m", "c"):
+            return _module_or_code(binary, taker, value, words[position + 1 :])
+        takes_next = option in _LONG_WITH_VALUE or (taker != "" and not value)
+        position += 2 if takes_next else 1
     if position >= len(words):
         return Command(binary=binary)
     script, rest = words[position], words[position + 1 :]
@@ -96,13 +176,10 @@ def _module_names(script: str) -> tuple[str, ...]:
     return tuple(".".join(parts[start:]) for start in range(1, len(parts)))
 
 
-def _module_or_code(binary: str, words: tuple[str, ...], position: int) -> Command:
-    option, value = words[position][:2], words[position][2:]
+def _module_or_code(binary: str, kind: str, value: str, rest: tuple[str, ...]) -> Command:
     if not value:
-        position += 1
-        value = words[position] if position < len(words) else ""
-    rest = words[position + 1 :]
-    if option == "-m":
+        value, rest = (rest[0], rest[1:]) if rest else ("", ())
+    if kind == "m":
         names = (value.removesuffix(".__main__"),)
         return Command(binary=binary, module=value, args=rest, modules=names)
     return Command(binary=binary, code=value, args=rest)

@@ -33,6 +33,32 @@ ENV_KEYS: frozenset[str] = frozenset(
         "MC_MIN_RPC_PORT",
         "MC_MAX_RPC_PORT",
         "SGLANG_TCP_STORE_PORT",
+        # where a web server listens: its framework's own variable, or the platform's
+        "PORT",
+        "HTTP_PORT",
+        "API_PORT",
+        "APP_PORT",
+        "SERVER_PORT",
+        "WEB_PORT",
+        "AIP_HTTP_PORT",
+        "BENTOML_PORT",
+        "FLASK_RUN_PORT",
+        "GRANIAN_PORT",
+        "LLAMA_ARG_PORT",
+        "NIM_HTTP_API_PORT",
+        "NIM_SERVER_PORT",
+        "OLLAMA_HOST",
+        "QUART_RUN_PORT",
+        "SAGEMAKER_BIND_TO_PORT",
+        "SANIC_PORT",
+        "UVICORN_PORT",
+        # Dynamo 1.6, TGI, vllm-tgis-adapter
+        "DYN_HTTP_PORT",
+        "DYN_SYSTEM_PORT",
+        "DYN_TCP_RPC_PORT",
+        "DYN_TCP_RESPONSE_STREAM_PORT",
+        "GRPC_PORT",
+        "PROMETHEUS_PORT",
     }
 )
 
@@ -61,6 +87,9 @@ SETTINGS_KEYS: frozenset[str] = frozenset(
 # Flags whose values may leave the process. Even then only values of a harmless shape do:
 # numbers, addresses, yes and no, and the paths and JSON keys that recognition compares.
 SAFE_FLAGS: frozenset[str] = SETTINGS_KEYS | {
+    "address",
+    "api-port",
+    "bind",
     "config",
     "data-parallel-external-lb",
     "data-parallel-hybrid-lb",
@@ -80,9 +109,11 @@ SAFE_FLAGS: frozenset[str] = SETTINGS_KEYS | {
     "http-port",
     "kv-events-config",
     "kv-transfer-config",
+    "listen",
     "listen-fd",
     "listen-port",
     "max-worker-port",
+    "health-check-port",
     "metrics-export-port",
     "metrics-port",
     "min-worker-port",
@@ -103,8 +134,10 @@ SAFE_FLAGS: frozenset[str] = SETTINGS_KEYS | {
     "standalone",
 }
 
-# Short flags whose numbers may leave the process (vLLM's).
-SAFE_SHORT_FLAGS: frozenset[str] = frozenset({"-asc", "-dp", "-dpl", "-dpm", "-dpp"})
+# Short flags whose numbers may leave the process (vLLM's, and web servers').
+SAFE_SHORT_FLAGS: frozenset[str] = frozenset(
+    {"-asc", "-dp", "-dpl", "-dpm", "-dpp", "-p", "-P", "-b"}
+)
 
 # A part of a path in /proc/PID/maps -> what it shows about the process.
 LIBRARY_MARKS: Mapping[str, str] = MappingProxyType(
@@ -121,6 +154,19 @@ LIBRARY_MARKS: Mapping[str, str] = MappingProxyType(
         "libnixl": "nixl",
         "nixl/_bindings": "nixl",
         "libucs": "ucx",
+        "libmpi.": "mpi",
+        "libmpi_": "mpi",
+        "libmpich": "mpi",
+        "/mpi4py/": "mpi",
+        "libgloo": "gloo",
+        "/jaxlib/": "jax",
+        "libtpu": "jax",
+        # parsers of web servers
+        "/httptools/": "httptools",
+        "/aiohttp/_http": "aiohttp",
+        "/granian/_granian": "granian",
+        "/tornado/speedups": "tornado",
+        "/gevent/": "gevent",
         "/lmcache/c_ops": "lmcache",
     }
 )

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-from vllmwall.model import Process
+from vllmwall.model import Listener, Node, Process, Proto
 from vllmwall.recognize.fingerprints import TORCH_THREADS
+from vllmwall.recognize.front_door import names_port
+from vllmwall.recognize.rows import table
 from vllmwall.recognize.stack_rules import CHILD, Candidate, Claim
+from vllmwall.recognize.transports import carries_transport
 
 _MOST_STEPS = 3
+_SHELLS = frozenset(
+    {"bash", "sh", "dash", "zsh", "ash", "busybox", "fish", "timeout", "tini", "dumb-init", "env"}
+    | {"catatonit", "s6-supervise", "runsv", "su", "sudo", "uv", "conda", "xargs", "tmux", "screen"}
+)
 
 
 def parents_of(processes: Mapping[int, Process]) -> dict[int, int]:
@@ -103,6 +110,8 @@ def _could_have_started(child: Candidate, parent: Candidate) -> bool:
         return False
     if "multiprocessing" in child.command.code or _was_forked(child, parent):
         return True
+    if child.command.module or child.command.script:
+        return False  # a program of its own: a supervisor or a shell starts such too
     if parent.process.threads or parent.process.libraries is not None:
         return parent.has_thread("ZMQbg/", "worker.io", *TORCH_THREADS) or parent.has(
             "vllm", "ray", "sglang"
@@ -116,22 +125,81 @@ def _was_forked(child: Candidate, parent: Candidate) -> bool:
     return started is not None and started == parent.process.started_as
 
 
-def group(
-    processes: Mapping[int, Process], parents: Mapping[int, int], claims: Mapping[int, Claim]
-) -> dict[int, int]:
+def masters(
+    node: Node, parents: Mapping[int, int], claims: Mapping[int, Claim]
+) -> dict[int, Claim]:
+    """The unclaimed Python programs that opened a socket which claimed children serve: the master
+    of gunicorn, of uvicorn's or hypercorn's workers, circus.
+
+    A child that is a program of its own and was proven by its command line keeps to itself: who
+    started it may have let a socket of another service leak.
+    """
+    found: dict[int, Claim] = {}
+    for listener in node.listeners:
+        for pid in listener.pids if len(listener.pids) > 1 else ():
+            claim = claims.get(pid)
+            if claim is None or (claim.launched and not claim.part.startswith("front")):
+                continue
+            for above in ancestors(pid, parents):
+                if above in claims or above not in listener.pids or above not in node.processes:
+                    continue
+                master, user = Candidate.of(node.processes[above]), node.processes[pid].uid
+                if master.is_python and master.process.uid == user:
+                    found[above] = Claim(claim.stack, "front/master", family=claim.family)
+    return found
+
+
+def group(node: Node, parents: Mapping[int, int], claims: Mapping[int, Claim]) -> dict[int, int]:
     """Every member of every workload, and the root that it belongs to."""
-    roots = _joined(outermost(claims, parents, claims), processes, claims)
+    roots = _joined(outermost(claims, parents, claims), node.processes, claims)
     children: dict[int, list[int]] = {}
     for pid, parent in parents.items():
         children.setdefault(parent, []).append(pid)
+    kept = {one for pid in claims for one in (pid, *ancestors(pid, parents))}
+    companions = _Companions(node, claims, kept)
     members: dict[int, int] = {}
     for top, root in roots.items():
         waiting = [top]
         while waiting:
             pid = waiting.pop()
             members[pid] = root
-            waiting.extend(one for one in children.get(pid, ()) if one not in members)
-    return _with_living_roots(members, processes, claims)
+            below = (one for one in children.get(pid, ()) if one not in members)
+            waiting.extend(one for one in below if not companions.has(one, pid))
+    return _with_living_roots(members, node.processes, claims)
+
+
+class _Companions:
+    """Programs beside the job in its tree: Gradio, TensorBoard, a notebook, an exporter.
+
+    They were started as programs of their own, carry no transport, and are known companions or
+    web servers that a shell started. What a rank or an engine started itself is a part of the job.
+    """
+
+    def __init__(self, node: Node, claims: Mapping[int, Claim], kept: set[int]) -> None:
+        self._processes, self._claims, self._kept = node.processes, claims, kept
+        self._listening: dict[int, list[Listener]] = {}
+        for listener in node.listeners:
+            if listener.proto is Proto.TCP:
+                for pid in listener.pids:
+                    self._listening.setdefault(pid, []).append(listener)
+
+    def has(self, pid: int, parent: int) -> bool:
+        """Whether a child of a member is a companion."""
+        process, claim = self._processes[pid], self._claims.get(parent)
+        if pid in self._kept or process.libraries is None or carries_transport(process):
+            return False
+        if claim is not None and claim.part in ("rank", "engine", "worker", "raylet", "gcs"):
+            return False
+        candidate = Candidate.of(process)
+        command = candidate.command
+        if candidate.process.started_as == self._processes[parent].started_as or command.code:
+            return False
+        if table().is_companion(candidate):
+            return True
+        in_shell = self._processes[parent].exe.rpartition("/")[2] in _SHELLS
+        return in_shell and any(
+            names_port(candidate, listener) for listener in self._listening.get(pid, ())
+        )
 
 
 def _joined(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from vllmwall.model import Label, Listener, Role, Stack
+from vllmwall.model import Label, Listener, Proto, Role, Stack
 from vllmwall.recognize.api import GRPC, HTTP, ApiCase, api_label
 from vllmwall.recognize.commandline import Flags, read_flags
 from vllmwall.recognize.fingerprints import (
@@ -61,6 +61,7 @@ _KNOWN = (
     "runtime-env-agent-port",
 )
 _SERVE_GRPC_PORT = 9000
+_HAPROXY_METRICS = (8404, 9101)
 _SERVE_PORTS = {8000: "default-port", _SERVE_GRPC_PORT: "default-port"}
 
 
@@ -112,6 +113,8 @@ def label_listener(context: ListenerContext) -> Label:
     """The role of one listener of a Ray process."""
     if context.is_unix:
         return unknown(context)
+    if context.tree.candidate(context.owner).command.name == "haproxy":
+        return _haproxy(context)
     part = context.tree.claim_of(context.owner).part
     return _ONE_ROLE.get(part) or _LABELS.get(part, _worker)(context)
 
@@ -207,6 +210,8 @@ def _proxy(context: ListenerContext) -> Label:
 
     Its own core worker listens on a port of the raylet's range, which is never the API.
     """
+    if context.tree.once(_has_haproxy, context.tree.root):
+        return unknown(context) if asked(context.listener, UVICORN_BACKLOG) else _worker(context)
     is_http = asked(context.listener, UVICORN_BACKLOG)
     if context.listener.port in _worker_ports(context) and not is_http:
         return _worker(context)
@@ -216,6 +221,28 @@ def _proxy(context: ListenerContext) -> Label:
     ports = _SERVE_PORTS if context.listener.port in _SERVE_PORTS else None
     case = ApiCase(ports, "Serve proxy started by a raylet", GRPC if is_grpc else HTTP, is_grpc)
     return api_label(context, case) or _worker(context)
+
+
+def _has_haproxy(tree: WorkloadTree, _: int) -> bool:
+    """HAProxy is Serve's front door (Ray 2.60); the proxy actors are only its fall-back."""
+    members = (tree.candidate(pid) for pid in tree.members)
+    return any(
+        one.command.name == "haproxy" or one.title == "ray::HAProxyManager" for one in members
+    )
+
+
+def _haproxy(context: ListenerContext) -> Label:
+    """The HAProxy that Serve starts: statistics, metrics, and the front door."""
+    port = context.listener.port
+    if port in _HAPROXY_METRICS:
+        return label(Role.RAY_METRICS, 0.9, ("default-port", f"HAProxy {port}"), ("tree", "Serve"))
+    if port in _SERVE_PORTS:
+        return label(Role.API, 0.9, ("default-port", f"port {port}"), ("tree", "Serve's HAProxy"))
+    fronts = [one for one in context.siblings if one.port not in _HAPROXY_METRICS and one.address]
+    fronts = [one for one in fronts if one.proto is Proto.TCP]
+    if fronts == [context.listener]:
+        return label(Role.API, 0.8, ("program", "haproxy"), ("tree", "Serve's only front door"))
+    return _worker(context)
 
 
 def _is_child_of_raylet(context: ListenerContext) -> bool:

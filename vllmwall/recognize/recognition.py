@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,18 +13,23 @@ from vllmwall.model import (
     Listener,
     Node,
     Process,
+    Proto,
     Recognition,
+    Role,
     Stack,
     Workload,
     WorkloadId,
 )
 from vllmwall.recognize.custom import CompiledDefinitions, defined_label
 from vllmwall.recognize.definitions import WorkloadDefinition
-from vllmwall.recognize.fingerprints import library_label
+from vllmwall.recognize.fingerprints import UVICORN_BACKLOG, asked, library_label
 from vllmwall.recognize.forwarders import with_forwarded
+from vllmwall.recognize.front_door import WEB_LIBRARIES, front_label
 from vllmwall.recognize.ownership import Owned, owned_by
-from vllmwall.recognize.process_tree import front_ends, group, outermost, parents_of
+from vllmwall.recognize.process_tree import front_ends, group, masters, outermost, parents_of
+from vllmwall.recognize.rows import ROWS, ports_in, table
 from vllmwall.recognize.stack_rules import (
+    CHILD,
     Candidate,
     Claim,
     ListenerContext,
@@ -31,8 +37,10 @@ from vllmwall.recognize.stack_rules import (
     WorkloadTree,
     unknown,
 )
+from vllmwall.recognize.transports import carries_transport, claim_by_transport
 
 _ENOUGH = 16
+_WORDS = re.compile(r"[-_./ ]")
 _PYTHONS = ("python", "pypy")
 
 
@@ -43,12 +51,15 @@ def recognize_node(
     parents = parents_of(node.processes)
     defined = _defined(node.processes, definitions)
     claims = _claims(node.processes, defined, stacks)
+    caps = _queue_caps(node.listeners)
+    _drop_guesses(claims, node)
     claims.update(front_ends(node.processes, parents, claims))
-    claims.update(_claims_by_listeners(node, parents, claims, stacks))
-    members = group(node.processes, parents, claims)
+    claims.update(masters(node, parents, claims))
+    claims.update(_claims_by_listeners(node, parents, claims, stacks, caps))
+    members = group(node, parents, claims)
     owned = owned_by(node, parents, members)
     rules = {one.stack: one for one in stacks}
-    view = _View(node, parents, claims, defined, rules, _queue_caps(node.listeners))
+    view = _View(node, parents, claims, defined, rules, caps, _routed(node.processes, claims))
     return with_forwarded(_describe(view, members, owned), node.processes, defined)
 
 
@@ -76,7 +87,8 @@ def _claims(
     stacks: Sequence[StackRules],
 ) -> dict[int, Claim]:
     claims = {pid: Claim(Stack.CUSTOM, "defined", launched=True) for pid in defined}
-    words = frozenset(word for rules in stacks for word in rules.words)
+    words = frozenset(_first_word(word) for rules in stacks for word in rules.words)
+    words |= table().words
     for pid, process in processes.items():
         if _is_worth_a_look(process, words):
             claim = _claim(Candidate.of(process), stacks)
@@ -91,22 +103,47 @@ def _is_worth_a_look(process: Process, words: frozenset[str]) -> bool:
         return True
     argv, comm = process.started_as, process.comm
     title = process.argv[0] if process.argv else comm
-    if "::" in title or "::" in comm or comm.partition("-")[0] in words:
+    if "::" in title or "::" in comm or _first_word(comm) in words:
         return True
     program = argv[0].rpartition("/")[2] if argv else comm
-    if not program.startswith(_PYTHONS):
-        return program.partition("-")[0] in words
-    text = " ".join(("", *argv[1:_ENOUGH])).replace(" -m", " ")
-    text = text.replace("/", " ").replace(".", " ").replace("-", " ")
-    return not words.isdisjoint(text.split())
+    if not program.startswith(_PYTHONS) and not process.exe.rpartition("/")[2].startswith(_PYTHONS):
+        return _first_word(program) in words
+    return not words.isdisjoint(_WORDS.split(" ".join(("", *argv[1:_ENOUGH])).replace(" -m", " ")))
+
+
+def _first_word(name: str) -> str:
+    return _WORDS.split(name.lstrip("."), 1)[0]
 
 
 def _claim(candidate: Candidate, stacks: Sequence[StackRules]) -> Claim | None:
+    if (found := table().claim(candidate)) is not None:
+        return found
     for rules in stacks:
         if (claim := rules.claim(candidate)) is not None:
             return claim
-    remembered = candidate.process.remembered
-    return Claim(remembered, "child") if remembered is not None else None
+    return _remembered(candidate.process)
+
+
+def _remembered(process: Process) -> Claim | None:
+    """What it was in an earlier pass, unless what is read now says otherwise."""
+    if process.remembered is None:
+        return None
+    read = process.libraries is not None or bool(process.threads)
+    return None if read and not carries_transport(process) else Claim(process.remembered, CHILD)
+
+
+def _drop_guesses(claims: dict[int, Claim], node: Node) -> None:
+    """Drop the guesses about processes whose every listener is a web server's."""
+    guessed = {pid for pid, claim in claims.items() if claim.guess}
+    opened: dict[int, list[Listener]] = {}
+    for listener in node.listeners:
+        if listener.proto is Proto.TCP and not listener.is_loopback:
+            for pid in guessed.intersection(listener.pids):
+                opened.setdefault(pid, []).append(listener)
+    for pid, found in opened.items():
+        parses_http = Candidate.of(node.processes[pid]).has(*WEB_LIBRARIES)
+        if parses_http or all(asked(one, UVICORN_BACKLOG) for one in found):
+            del claims[pid]
 
 
 def _claims_by_listeners(
@@ -114,6 +151,7 @@ def _claims_by_listeners(
     parents: Mapping[int, int],
     claims: Mapping[int, Claim],
     stacks: Sequence[StackRules],
+    caps: Mapping[int, int],
 ) -> dict[int, Claim]:
     """Claims on owners that no stack claimed, by their listeners."""
     opened: dict[int, list[Listener]] = {}
@@ -123,7 +161,9 @@ def _claims_by_listeners(
                 opened.setdefault(pid, []).append(listener)
     found = {}
     for pid in outermost(opened, parents, claims):
-        claim = _claim_by_listeners(Candidate.of(node.processes[pid]), opened[pid], stacks)
+        candidate = Candidate.of(node.processes[pid])
+        claim = _claim_by_listeners(candidate, opened[pid], stacks)
+        claim = claim or claim_by_transport(candidate, opened[pid], caps)
         if claim is not None:
             found[pid] = claim
     return found
@@ -154,6 +194,7 @@ class _View:
     defined: Mapping[int, tuple[WorkloadDefinition, ...]]
     rules: Mapping[Stack, StackRules]
     queue_caps: Mapping[int, int]
+    routed: frozenset[int]
 
     def tree(self, root: int, members: frozenset[int], finds: Sequence[Owned]) -> WorkloadTree:
         """One workload of it."""
@@ -167,6 +208,7 @@ class _View:
             queue_caps=self.queue_caps,
             defined=self.defined,
             ray_sessions=self.node.ray_sessions,
+            routed=self.routed,
         )
 
 
@@ -194,6 +236,13 @@ def _queue_caps(listeners: Iterable[Listener]) -> dict[int, int]:
     return caps
 
 
+def _routed(processes: Mapping[int, Process], claims: Mapping[int, Claim]) -> frozenset[int]:
+    """The ports of the servers that a router's command line names."""
+    routers = (processes[pid] for pid, claim in claims.items() if claim.part == "router")
+    words = (word for process in routers for word in process.started_as)
+    return frozenset(port for word in words if "://" in word for port in ports_in(word))
+
+
 def _by_owner(finds: Iterable[Owned], root: int) -> dict[int, tuple[Listener, ...]]:
     """The listeners of each main owner, oldest first; those without one as if the root's."""
     opened: dict[int, list[Listener]] = {}
@@ -209,7 +258,7 @@ def _workload(
     return Workload(
         id=WorkloadId(root.pid, root.start_time),
         stack=stack,
-        name=rules[stack].name(tree),
+        name=rules.get(stack, ROWS).name(tree),
         pids=tree.members,
         listeners=tuple(LabelledListener(one.listener, _label(tree, one, rules)) for one in finds),
         uid=root.uid,
@@ -225,6 +274,11 @@ def _label(tree: WorkloadTree, find: Owned, rules: Mapping[Stack, StackRules]) -
     context = ListenerContext(find.listener, (*find.owners, tree.root)[0], find.owners, tree)
     if not find.owners:
         return library_label(context) or unknown(context)
-    stack = tree.claim_of(context.owner).stack
-    defined = defined_label(context) if tree.defined else None
-    return defined or rules[stack].label(context)
+    if tree.defined and (defined := defined_label(context)) is not None:
+        return defined
+    if (by_row := table().label(context)) is not None:
+        return by_row
+    found = rules.get(tree.claim_of(context.owner).stack, ROWS).label(context)
+    if found.role is Role.UNKNOWN:
+        return front_label(context) or found
+    return found

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import re
 
-from vllmwall.model import Label, Role, Stack
-from vllmwall.recognize.api import HTTP, TOKIO, ApiCase, api_label
+from vllmwall.model import Label, Proto, Role, Stack
+from vllmwall.recognize.api import ApiCase, api_label
 from vllmwall.recognize.commandline import Flags, read_flags
-from vllmwall.recognize.fingerprints import GRPC_BACKLOG, library_label
+from vllmwall.recognize.fingerprints import (
+    GRPC_BACKLOG,
+    SOMAXCONN_BACKLOG,
+    UVICORN_BACKLOG,
+    library_label,
+)
 from vllmwall.recognize.names import script_name, short_name
 from vllmwall.recognize.stack_rules import (
     Candidate,
@@ -23,7 +28,7 @@ from vllmwall.recognize.stack_rules import (
     unknown,
 )
 
-_TITLE = re.compile(r"(?:sglang|sgl_diffusion)::([a-z_]+)")
+_TITLE = re.compile(r"(?:sglang|sgl_diffusion|vllm|smg|amg)::([a-z_]+)")
 _ROUTER_SCRIPTS = frozenset({"sglang-router", "sglang_router", "smg", "amg", "vllm-router"})
 _MODULES = {
     "sglang.launch_server": "server",
@@ -33,9 +38,15 @@ _MODULES = {
     "sglang_router": "router",
     "sglang_router.cli": "router",
     "vllm_router.launch_router": "router",
+    "vllm_router": "router",
+    "vllm_router.app": "router",
+    "smg.launch_router": "router",
+    "smg": "router",
 }
 _PORTS = {"server": 30000, "router": 30000}
+_PRODUCTION_STACK_PORT = 8001  # its router is Python, and has the same name as the one in Rust
 _METRICS_PORT = 29000
+_MESH_PORT = 39527
 _KNOWN = (
     "config",
     "disaggregation-bootstrap-port",
@@ -51,6 +62,7 @@ _KNOWN = (
     "smg-grpc-mode",
     "smg-http-sidecar-port",
 )
+_SERVER_BACKLOGS = frozenset({UVICORN_BACKLOG, SOMAXCONN_BACKLOG, 1024})
 _BOOTSTRAP = {
     "disaggregation-bootstrap-port": (8998, Role.KV_TRANSFER),
     "encoder-bootstrap-port": (8997, Role.KV_TRANSFER),
@@ -105,15 +117,32 @@ def _server(context: ListenerContext) -> Label | None:
     """API and metrics: only what the launched process itself owns."""
     tree, listener = context.tree, context.listener
     if not tree.claims[context.owner].launched:
-        return None
+        return _untold_router(context) if context.part == "router" else None
     flags = _flags(tree, context.owner)
     if listener.port == _metrics_port(flags, context.part):
         return label(Role.METRICS, 0.9, ("default-port", f"metrics on {listener.port}"))
+    if listener is not [one for one in context.siblings if one.port == listener.port][-1]:
+        return None  # metrics that were told the same port open first
     is_router, grpc = context.part == "router", flags.is_on("smg-grpc-mode")
-    backlogs = TOKIO if is_router else frozenset({GRPC_BACKLOG}) if grpc else HTTP | TOKIO
+    backlogs = None if is_router else frozenset({GRPC_BACKLOG}) if grpc else _SERVER_BACKLOGS
     wide_v6 = grpc or ":" in (flags.text("host") or "")
     case = ApiCase(_api_ports(tree, context.owner), _serves(context), backlogs, wide_v6)
     return api_label(context, case)
+
+
+def _untold_router(context: ListenerContext) -> Label | None:
+    """A router whose title took its command line: metrics open first, the API last."""
+    if not context.tree.candidate(context.owner).has_thread("tokio"):
+        return None
+    internal = (_METRICS_PORT, _MESH_PORT)
+    opened = [one for one in context.siblings if one.proto is Proto.TCP]
+    rest = [one for one in opened if one.port not in internal]
+    first = None if len(rest) < len(opened) or len(rest) < 2 else rest[0]
+    if context.listener.port == _METRICS_PORT or context.listener is first:
+        return label(Role.METRICS, 0.8, ("title", "router"), ("order", "opened first"))
+    if rest and context.listener is rest[-1]:
+        return label(Role.API, 0.8, ("title", "router"), ("order", "opened last"))
+    return None
 
 
 def _serves(context: ListenerContext) -> str:
@@ -138,7 +167,10 @@ def _api_ports(tree: WorkloadTree, pid: int) -> dict[int, str] | None:
     own = read_flags(tree.candidate(pid).command.args, _KNOWN)
     kind = "flag" if own.text("port") else "config" if flags.text("port") else "default-port"
     first = port or _PORTS[tree.part_of(pid)]
-    return {first + 10000 if flags.is_on("smg-grpc-mode") else first: kind}
+    found = {first + 10000 if flags.is_on("smg-grpc-mode") else first: kind}
+    if kind == "default-port" and tree.candidate(pid).command.name == "vllm-router":
+        found[_PRODUCTION_STACK_PORT] = kind
+    return found
 
 
 def _bootstrap(context: ListenerContext) -> Label | None:
@@ -154,5 +186,5 @@ RULES = StackRules(
     claim,
     label_listener,
     name,
-    _ROUTER_SCRIPTS | {"sglang", "sgl_diffusion", "vllm_router"},
+    _ROUTER_SCRIPTS | {"sglang", "sgl"},
 )

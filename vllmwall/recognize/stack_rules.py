@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from vllmwall.model import Evidence, Label, Listener, Process, Proto, RaySession, Role, Stack
-from vllmwall.recognize.commandline import Command, read_command
+from vllmwall.recognize.commandline import Command, command_of
 from vllmwall.recognize.definitions import WorkloadDefinition
 
 _Answer = TypeVar("_Answer")
@@ -25,13 +25,14 @@ class Claim:
     ``part`` is its part in the stack (``server``, ``worker``, ``raylet``…). ``launched``: its own
     command line proves it; otherwise only a title, threads or the rest of the environment do, and
     those may only close ports. ``family`` is a name that the scattered parts of one job share (a
-    Ray session).
+    Ray session). ``guess``: dropped when what the process listens on speaks against it.
     """
 
     stack: Stack
     part: str
     launched: bool = False
     family: str = ""
+    guess: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Candidate:
     @classmethod
     def of(cls, process: Process) -> Candidate:
         """Read a process's command line."""
-        command, argv = read_command(process.started_as), process.argv
+        command, argv = command_of(process), process.argv
         title = argv[0].partition(" ")[0] if argv and argv[0] else process.comm
         executed = process.exe.rpartition("/")[2] or command.binary
         return cls(process, command, title, executed.startswith(("python", "pypy")))
@@ -77,7 +78,7 @@ class WorkloadTree:
     ``parents`` maps each member to its parent; ``claims`` holds the members that a stack claimed;
     ``defined`` those that a workload definition matched. ``listeners`` are by main owner.
     ``queue_caps`` is the longest accept queue seen in each network namespace: somaxconn, if
-    anything there asked for more.
+    anything there asked for more. ``routed`` are the ports that routers of this node send to.
     """
 
     root: int
@@ -89,6 +90,7 @@ class WorkloadTree:
     queue_caps: Mapping[int, int]
     defined: Mapping[int, tuple[WorkloadDefinition, ...]] = field(default_factory=dict)
     ray_sessions: tuple[RaySession, ...] = ()
+    routed: frozenset[int] = frozenset()
     _answers: dict[tuple[object, int], object] = field(default_factory=dict, repr=False)
 
     def once(self, question: Callable[[WorkloadTree, int], _Answer], pid: int) -> _Answer:

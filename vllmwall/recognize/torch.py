@@ -16,6 +16,7 @@ from vllmwall.recognize.fingerprints import (
     library_label,
 )
 from vllmwall.recognize.names import script_name
+from vllmwall.recognize.rows import table
 from vllmwall.recognize.stack_rules import (
     Candidate,
     Claim,
@@ -45,9 +46,15 @@ def claim(candidate: Candidate) -> Claim | None:
     if candidate.has_thread(*TORCH_THREADS):
         return Claim(Stack.TORCH, "rank")
     in_group = candidate.is_python and candidate.process.env.keys() >= _RANK
-    if in_group and candidate.may_have("torch"):
-        return Claim(Stack.TORCH, "rank")
+    if in_group and candidate.may_have("torch") and not _serves_web(candidate):
+        return Claim(Stack.TORCH, "rank", guess=True)
     return None
+
+
+def _serves_web(candidate: Candidate) -> bool:
+    """Operators of clusters put RANK into every container: a notebook has it too."""
+    known = table()
+    return known.is_companion(candidate) or known.web_server(candidate) is not None
 
 
 def claim_by_listeners(candidate: Candidate, listeners: Sequence[Listener]) -> Claim | None:

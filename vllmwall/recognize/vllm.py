@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vllmwall.model import Label, Process, Role, Stack
-from vllmwall.recognize.api import GRPC, HTTP, TOKIO, ApiCase, api_label
+from vllmwall.model import Evidence, Label, Process, Role, Stack
+from vllmwall.recognize.api import GRPC, HTTP, ApiCase, api_label
 from vllmwall.recognize.fingerprints import (
     ASYNCIO_BACKLOG,
     GRPC_BACKLOG,
@@ -45,8 +45,6 @@ _PARTS = {
     "DPCoordin": "coordinator",
 }
 _SERVERS = frozenset({"serve", "grpc", "rust", "batch", "preload"})
-# who calls listen() on the socket that is handed over differs by version
-_RUST = HTTP | TOKIO | {ASYNCIO_BACKLOG}
 _NOT_API = frozenset({"engine", "worker", "coordinator"})
 _ZMQ_IPC = label(Role.ZMQ_IPC, 0.9, ("address", "unix socket of a vLLM process"))
 _LMCACHE_INTERNAL_API = range(6999, 7064)
@@ -119,10 +117,17 @@ def label_listener(context: ListenerContext) -> Label:
     place = _place(context)
     if context.is_unix:
         return _unix(place)
-    for test in (_api, _health, _zmq_of_part, _library, _late):
+    for test in (_control, _api, _health, _zmq_of_part, _library, _late):
         if (found := test(place)) is not None:
             return found
     return unknown(context)
+
+
+def _control(place: _Place) -> Label | None:
+    """The Rust frontend's gRPC has a Control service: Shutdown, LoadLora, UpdateWeights."""
+    if place.port != place.flags.grpc_port or place.context.part in _NOT_API:
+        return None
+    return label(Role.GRPC, 0.95, ("flag", f"grpc-port {place.port}"))
 
 
 def _library(place: _Place) -> Label | None:
@@ -173,10 +178,26 @@ def _api(place: _Place) -> Label | None:
     if not place.server:
         return _api_without_server(place)
     is_grpc = place.kind == "grpc" or place.flags.grpc
-    backlogs = GRPC if is_grpc else _RUST if _is_rust(place) else HTTP
+    # who calls listen() on the socket that is handed to the Rust frontend differs by version
+    backlogs = GRPC if is_grpc else None if _is_rust(place) else HTTP
     wide_v6 = is_grpc or ":" in place.flags.host
     ports = place.flags.api_ports(place.kind)
-    return api_label(place.context, ApiCase(ports, place.serves, backlogs, wide_v6))
+    found = api_label(place.context, ApiCase(ports, place.serves, backlogs, wide_v6))
+    return _back_room(place, found) if found else None
+
+
+def _back_room(place: _Place, found: Label) -> Label:
+    """``backend`` where a router, a partner or another front serves the clients."""
+    tree = place.context.tree
+    reason = place.flags.partner
+    if not reason and place.flags.is_balanced_outside and place.port in tree.routed:
+        reason = "a router on this host sends it requests: external load balancing"
+    above = (tree.claims[pid] for pid in tree.line(place.server)[1:] if pid in tree.claims)
+    if not reason and any(one.part.startswith("front/") for one in above):
+        reason = "inner server of another front"
+    if not reason:
+        return found
+    return Label(Role.BACKEND, found.confidence, (*found.evidence, Evidence("program", reason)))
 
 
 def _api_without_server(place: _Place) -> Label | None:

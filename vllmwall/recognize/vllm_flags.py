@@ -16,7 +16,7 @@ from vllmwall.model import Process
 from vllmwall.recognize.commandline import (
     Command,
     Flags,
-    read_command,
+    command_of,
     read_flags,
     whole_number,
 )
@@ -50,6 +50,9 @@ _MODULES = {
     "vllm.entrypoints.grpc_server": "grpc",
     "vllm.entrypoints.openai.run_batch": "batch",
 }
+_CONSOLE = re.compile(r"vllm(?:[-_][a-z]+)?")
+_PORT_VARIABLES = ("NIM_SERVER_PORT", "NIM_HTTP_API_PORT")  # NVIDIA's derived images
+_PARTNERS = re.compile(r"(?:nixl|p2pnccl|pynccl|moriio|mooncakeconnector|lmcachepd)", re.IGNORECASE)
 _SUBCOMMANDS = {
     "serve": "serve",
     "launch": "serve",
@@ -72,14 +75,30 @@ def server_kind(command: Command) -> str:
 
     ``vllm bench``, ``chat`` and ``complete`` are clients, and so not vLLM here.
     """
-    if command.name == "vllm" or command.runs("vllm.entrypoints.cli.main"):
+    if command.name == "vllm-rs":
+        return _RUST.get(command.args[0] if command.args else "", "")
+    if _CONSOLE.fullmatch(command.name) or _runs_console(command):
         subcommand = next((word for word in command.args if not word.startswith("-")), "")
         if subcommand == "snapshot" and "restore" not in command.args[:2]:
             return ""
         return _SUBCOMMANDS.get(subcommand, "")
-    if command.name == "vllm-rs":
-        return _RUST.get(command.args[0] if command.args else "", "")
-    return command.pick(_MODULES) or ""
+    return command.pick(_MODULES) or next(filter(None, map(_derived, command.modules)), "")
+
+
+def _runs_console(command: Command) -> bool:
+    return any(
+        one.endswith("vllm.entrypoints.cli.main") or one == "vllm" for one in command.modules
+    )
+
+
+def _derived(module: str) -> str:
+    """An entry point under another name: ``vllm_nvext.entrypoints.openai.api_server`` of NIM,
+    ``ipex_llm.vllm.xpu.entrypoints…``, ``vllm.entrypoints.launchers.api_server.entry``."""
+    package, found, rest = module.partition(".entrypoints.")
+    if not found or "vllm" not in package:
+        return ""
+    parts = rest.split(".")
+    return "serve" if "api_server" in parts else "grpc" if "grpc_server" in parts else ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,9 @@ class ServerFlags:
     @classmethod
     def of(cls, process: Process) -> ServerFlags:
         """Those of this process at exec."""
-        return cls(read_command(process.started_as).args, process.settings)
+        told = next(filter(None, map(process.env.get, _PORT_VARIABLES)), None)
+        settings = {**({"port": told} if told else {}), **process.settings}
+        return cls(command_of(process).args, settings)
 
     @cached_property
     def _flags(self) -> Flags:
@@ -177,6 +198,27 @@ class ServerFlags:
             return 1
         size = self._flags.number("data-parallel-size")
         return min(self._flags.number("data-parallel-size-local") or size or 1, 1024)
+
+    @property
+    def grpc_port(self) -> int:
+        """The second port, of the Rust frontend's gRPC; 0: none."""
+        return self._flags.number("grpc-port") or 0
+
+    @property
+    def partner(self) -> str:
+        """Why its API is for a prefill or decode partner; empty: it is not."""
+        config = self._flags.object("kv-transfer-config")
+        role, connector = str(config.get("kv_role", "")), str(config.get("kv_connector", ""))
+        if role in ("kv_producer", "kv_consumer") or _PARTNERS.match(connector):
+            return f"kv-transfer-config: {connector or role} serves a prefill or decode partner"
+        return ""
+
+    @property
+    def is_balanced_outside(self) -> bool:
+        """One of several ranks behind a load balancer that is not vLLM's."""
+        flags = self._flags
+        names = ("data-parallel-external-lb", "data-parallel-hybrid-lb")
+        return any(map(flags.is_on, names)) or flags.text("data-parallel-rank") is not None
 
     @property
     def kv_event_ports(self) -> frozenset[int]:

@@ -201,7 +201,7 @@ def test_threads_named_like_torchs_close_their_own_port_only() -> None:
         tcp(80, "0.0.0.0", 9),
         tcp(8000, "0.0.0.0", 8, backlog=2048),
     )
-    assert roles(found) == {80: "-", 8000: "unknown"}
+    assert roles(found) == {80: "-", 8000: "web"}
 
 
 def test_listener_of_an_unseen_owner_is_nobodys() -> None:

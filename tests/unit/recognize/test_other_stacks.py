@@ -120,14 +120,14 @@ def test_sglang_forked_worker_is_no_server() -> None:
 
 
 def test_sglang_engine_in_a_script() -> None:
-    """``sglang.Engine()``: the script is the root and has no API."""
+    """``sglang.Engine()``: the script is the root; a web server on its own port is unproven."""
     found = seen(
         process(10, f"{PYTHON} gen.py"),
         renamed(11, "sglang::scheduler", 10),
         tcp(30000, HOST, 10, backlog=2048),
     )
     assert stacks(found) == [("sglang", "gen.py", 10)]
-    assert roles(found) == {30000: "unknown"}
+    assert roles(found) == {30000: "web"}
 
 
 def test_sglang_words_are_no_server() -> None:

@@ -170,7 +170,7 @@ def test_other_ray_commands_are_no_workload() -> None:
 
 
 def test_driver_that_starts_its_own_head() -> None:
-    """``ray.init()``: gcs_server and raylet are children of the user's script."""
+    """``ray.init()``: gcs_server and raylet are children of the user's script, which serves."""
     driver = process(10, f"{PYTHON} drv.py", threads={"worker.io": 2, "python3": 1})
     found = seen(
         driver,
@@ -180,7 +180,7 @@ def test_driver_that_starts_its_own_head() -> None:
         tcp(8000, "0.0.0.0", 10, backlog=2048),
     )
     assert stacks(found) == [("ray", "drv.py", 10)]
-    assert roles(found) == {36000: "ray-worker", 8000: "unknown"}
+    assert roles(found) == {36000: "ray-worker", 8000: "api"}
 
 
 def test_driver_is_found_before_its_threads() -> None:

@@ -70,7 +70,7 @@ def test_plain_script_is_known_by_its_environment() -> None:
     """A launcher's variables make a Python a rank; MASTER_PORT names the store."""
     script = process(10, f"{PYTHON} train.py", env=RANK)
     found = seen(script, tcp(29500, "::", 10), tcp(8000, "0.0.0.0", 10, backlog=2048))
-    assert roles(found) == {29500: "tcpstore", 8000: "unknown"}
+    assert roles(found) == {29500: "tcpstore", 8000: "web"}
 
 
 def test_environment_alone_does_not_claim_what_is_not_torch() -> None:

@@ -318,16 +318,18 @@ def test_workload_without_listeners_is_found() -> None:
 
 
 def test_offline_engine_and_its_script() -> None:
-    """``LLM()`` in a script: the script is the root, and nothing of it is an API."""
+    """``LLM()`` in a script: the script is the root. The web server that it runs around the engine
+    is its API on uvicorn's own port, and unproven on any other."""
     found = seen(
         process(9, "/bin/bash", 1),
         process(10, "/venv/bin/python3 /home/u/generate.py", 9),
         renamed(11, "VLLM::EngineCore", 10),
         tcp(8000, "0.0.0.0", 10, backlog=2048),
+        tcp(8099, "0.0.0.0", 10, backlog=2048),
         tcp(40000, HOST, 11, backlog=-1),
     )
     assert stacks(found) == [("vllm", "generate.py", 10)]
-    assert roles(found) == {8000: "unknown", 40000: "gloo"}
+    assert roles(found) == {8000: "api", 8099: "web", 40000: "gloo"}
 
 
 def test_engine_in_process_is_known_by_its_library() -> None:

@@ -23,7 +23,7 @@ from vllmwall.inspect.audit.rules import cves
 from vllmwall.inspect.audit.types import CommandLine, Place, Subject
 from vllmwall.model import LabelledListener, Node, Process, Role, Stack, Workload
 from vllmwall.recognize import lmdeploy, ray, sglang, torch, vllm
-from vllmwall.recognize.commandline import read_command
+from vllmwall.recognize.commandline import command_of
 from vllmwall.recognize.stack_rules import Candidate, Claim
 from vllmwall.recognize.vllm_flags import ServerFlags
 
@@ -134,7 +134,7 @@ def _command(node: Node, workload: Workload, process: Process, claim: Claim | No
 
 
 def _model(process: Process, claim: Claim) -> str:
-    command = read_command(process.started_as)
+    command = command_of(process)
     if claim.stack is Stack.VLLM:
         return ServerFlags.of(process).model
     flags = command_line(process, claim.stack).flags

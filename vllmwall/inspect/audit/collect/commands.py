@@ -16,7 +16,7 @@ from vllmwall.inspect.audit.types import SET, CommandLine, Environment
 from vllmwall.model import Process, Stack
 from vllmwall.observe.files import config_path, read_as, yaml_of
 from vllmwall.observe.processes import read
-from vllmwall.recognize.commandline import read_command, read_flags
+from vllmwall.recognize.commandline import command_of, read_flags
 
 _MOST = 64
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.%()-]*")
@@ -27,7 +27,7 @@ _ARGS_JSON = re.compile(r'"(api_key|hf_token)"\s*:\s*(?!\s|null|\[\s*\]|"")')
 def command_line(process: Process, stack: Stack) -> CommandLine:
     """The flags of a server that was told by its command line to be one."""
     known = knobs().flags_of(stack)
-    args, found = without_secrets(read_command(process.started_as).args, known)
+    args, found = without_secrets(command_of(process).args, known)
     settings, is_whole = _settings(process, args, known)
     flags = read_flags(args, known, settings=settings)
     return CommandLine(flags, is_whole, tuple(found), readable=True)
@@ -41,7 +41,7 @@ def is_title(process: Process) -> bool:
 
 def secrets_of(process: Process, stack: Stack) -> tuple[str, ...]:
     """The flags of any process's command line that hold a secret in clear."""
-    args = read_command(process.started_as).args
+    args = command_of(process).args
     found = without_secrets(args, knobs().flags_of(stack) | set(knobs().secret.flags))[1]
     for name, word in pairwise(args):
         if name == "--args-json" and (match := _ARGS_JSON.search(word)):

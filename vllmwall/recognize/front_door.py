@@ -1,0 +1,196 @@
+"""The API of any front process: what its operator asked for, whatever the program is called.
+
+Two strong, independent pieces prove it: the port is on the process's own command line or in
+its environment, or is its web server's default; and it is a web server, by its command line, its
+title, a mapped parser, or the queue of 2048 that only uvicorn and gunicorn ask for. An engine, a
+rank or a worker has no API, and a known internal fingerprint speaks against it. What only looks
+like a web server is ``web``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from vllmwall.model import Evidence, Label, Listener, Proto, Role
+from vllmwall.recognize.commandline import Command
+from vllmwall.recognize.fingerprints import (
+    PROMETHEUS_BACKLOG,
+    UVICORN_BACKLOG,
+    ZMQ_BACKLOG,
+    asked,
+    library_label,
+)
+from vllmwall.recognize.rows import WebServer, ports_in, ports_named, table
+from vllmwall.recognize.stack_rules import Candidate, ListenerContext, WorkloadTree, label
+
+_FRONTS = ("front", "driver", "job", "defined")
+WEB_LIBRARIES = {
+    "httptools": 8000,
+    "aiohttp": 8080,
+    "granian": 8000,
+    "tornado": 8888,
+    "gevent": 8000,
+}
+"""Parsers that only web servers map, and the port that those listen on unasked."""
+_PORT_ENDS = frozenset({"port", "bind", "listen", "addr", "address"})
+_PORT_WORDS = frozenset(
+    {"http", "https", "api", "server", "web", "serve", "service", "rest", "openai", "app", "public"}
+    | {"frontend", "host", "on"}
+)
+_SHORT = ("-p", "-P", "-b")
+_ENV = ("PORT", "API_PORT", "SERVER_PORT", "HTTP_PORT", "APP_PORT", "NIM_SERVER_PORT",
+    "NIM_HTTP_API_PORT", "AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "WEB_PORT")  # fmt: skip
+
+
+def front_label(context: ListenerContext) -> Label | None:
+    """``api`` or ``web`` for a listener that no stack explains; None: it is neither."""
+    if context.listener.proto is not Proto.TCP:
+        return None
+    part = _nearest_part(context)
+    if not part.startswith(_FRONTS) and part != "rank":
+        return None  # a server that its stack knows, an engine, a worker
+    server = next(filter(None, map(table().web_server, _candidates(context))), None)
+    fingerprint = library_label(context)
+    if fingerprint is not None and not (
+        server and fingerprint.role is Role.ZMQ and _is_named(context, server)
+    ):
+        return None
+    if asked(context.listener, PROMETHEUS_BACKLOG):
+        return None
+    port, web = _port(context, server), _web(context, server, own_port=False)
+    if port is not None:
+        web = web or _web(context, server, own_port=port.kind != "default-port")
+    if web is None:
+        return None
+    # a web server that also joined a process group: no launcher above made it one rank of many
+    alone = context.owner == context.tree.root and server is not None
+    if part != "rank" or alone:
+        if port is not None:
+            return Label(Role.API, 0.9, (port, web))
+        if web.kind == "title" and len(context.owners) > 1:
+            # setproctitle took the command line; only a server hands its socket to workers
+            return Label(Role.API, 0.8, (web, Evidence("tree", "the master opened it for workers")))
+    return label(Role.WEB, 0.6, (web.kind, web.detail), ("tree", "not proven to be an API"))
+
+
+def _candidates(context: ListenerContext) -> Iterator[Candidate]:
+    return map(context.tree.candidate, context.owners)
+
+
+def _nearest_part(context: ListenerContext) -> str:
+    """The part of the nearest claimed process from the owner upwards."""
+    tree = context.tree
+    return next(
+        (tree.claims[one].part for one in tree.line(context.owner) if one in tree.claims), ""
+    )
+
+
+def _port(context: ListenerContext, server: WebServer | None) -> Evidence | None:
+    """The own command line or environment names the port, or it is the server's default."""
+    listener, named = context.listener, dict[int, str]()
+    for command in _commands(context):
+        named |= _named_by(context.process.env, command, server)
+    if listener.port in named:
+        return Evidence(named[listener.port], f"port {listener.port}")
+    if named or not (server or context.tree.once(_runs_engine, context.owner)):
+        return None
+    defaults = {port for name, port in WEB_LIBRARIES.items() if _has(context, name)}
+    if server is not None:
+        defaults = {server.default}
+    elif asked(listener, UVICORN_BACKLOG):
+        defaults |= {8000}
+    return Evidence("default-port", f"port {listener.port}") if listener.port in defaults else None
+
+
+def _runs_engine(tree: WorkloadTree, pid: int) -> bool:
+    """It maps an engine, or a claimed process is below it; and its command line can be read: what
+    a title hides may say that the server is a partner's."""
+    command = tree.candidate(pid).command
+    if not (command.script or command.module):
+        return False
+    if tree.candidate(pid).has("vllm", "sglang", "lmdeploy", "torch", "ray"):
+        return True
+    return any(pid in tree.line(one)[1:] for one in tree.claims)
+
+
+def _commands(context: ListenerContext) -> Iterator[Command]:
+    """Those of the owners, and of the process that a multiprocessing owner was started by."""
+    tree = context.tree
+    for pid in context.owners:
+        command = tree.candidate(pid).command
+        yield command
+        parent = tree.parents.get(pid, 0)
+        if "multiprocessing" in command.code and parent in tree.members:
+            yield tree.candidate(parent).command
+
+
+def names_port(candidate: Candidate, listener: Listener) -> bool:
+    """The command line of a process names the port of this listener as that of an API."""
+    server = table().web_server(candidate)
+    return listener.port in _named_by(candidate.process.env, candidate.command, server)
+
+
+def _named_by(
+    env: Mapping[str, str], command: Command, server: WebServer | None
+) -> Mapping[int, str]:
+    if server is not None:
+        flags, short = server.flags, server.short
+        named = ports_named(env, command, flags, short, (*server.env, *_ENV))
+        return named or {one: "flag" for word in command.words[-1:] for one in _address(word)}
+    flags = tuple(sorted({name for word in command.args if (name := _port_flag(word))}))
+    return ports_named(env, command, flags, _SHORT, _ENV)
+
+
+def _address(word: str) -> tuple[int, ...]:
+    """``0.0.0.0:8000`` or ``8000`` as the last plain word: ``manage.py runserver``."""
+    return ports_in(word) if word[:1].isdigit() or word.startswith(("[", ":", "*")) else ()
+
+
+def _port_flag(word: str) -> str:
+    """The name of a flag that names an API's port: ``--port``, ``--http-port``, ``--bind``."""
+    if not word.startswith("--"):
+        return ""
+    name = word[2:].partition("=")[0].replace("_", "-").replace(".", "-")
+    parts = name.split("-")
+    return name if parts[-1] in _PORT_ENDS and _PORT_WORDS.issuperset(parts[:-1]) else ""
+
+
+def _is_named(context: ListenerContext, server: WebServer) -> bool:
+    """The command line of a web server names this port."""
+    port = _port(context, server)
+    return port is not None and port.kind == "flag"
+
+
+def _web(context: ListenerContext, server: WebServer | None, *, own_port: bool) -> Evidence | None:
+    """Why the owner is a web server. ``own_port``: its command line names the port."""
+    listener = context.listener
+    if server is not None:
+        titled = server.names.titles and any(
+            one.process.title.startswith(title.rstrip("* "))
+            for one in _candidates(context)
+            for title in server.names.titles
+        )
+        return Evidence("title" if titled else "program", "it is a web server")
+    for name in WEB_LIBRARIES:
+        if _has(context, name):
+            return Evidence("library", name)
+    if asked(listener, UVICORN_BACKLOG):
+        return Evidence("backlog", str(UVICORN_BACKLOG))
+    if own_port and _may_be_uvicorn(context):
+        return Evidence("backlog", "2048 is possible")
+    return None
+
+
+def _has(context: ListenerContext, library: str) -> bool:
+    return any(one.has(library) for one in _candidates(context))
+
+
+def _may_be_uvicorn(context: ListenerContext) -> bool:
+    """Its backlog could not be seen, or somaxconn cut it."""
+    listener = context.listener
+    if listener.backlog is not None:
+        return False
+    if listener.queue_limit is None:
+        return True
+    cut = ZMQ_BACKLOG < listener.queue_limit < UVICORN_BACKLOG
+    return cut and listener.queue_limit >= context.queue_cap

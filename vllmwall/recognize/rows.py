@@ -1,0 +1,298 @@
+"""Software that is known by rows of data: `stacks.toml`, and the same rows in the configuration.
+
+A row says how to know a process and what its listeners are for. It needs no code, claims only what
+it names, and is consulted before the rules of a stack.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vllmwall.model import Label, Proto, Role, Stack
+from vllmwall.recognize.api import is_certain
+from vllmwall.recognize.commandline import Command, Flags, read_flags, whole_number
+from vllmwall.recognize.fingerprints import asked, library_label
+from vllmwall.recognize.names import script_name, short_name
+from vllmwall.recognize.stack_rules import (
+    Candidate,
+    Claim,
+    ListenerContext,
+    StackRules,
+    WorkloadTree,
+    label,
+    unknown,
+)
+
+if sys.version_info >= (3, 11):
+    from tomllib import loads
+else:  # pragma: no cover (Python 3.10)
+    from tomli import loads
+
+_PORT = re.compile(r"(?:^|[:=])([0-9]{1,5})(?=$|[:/,])")
+_SEPARATORS = re.compile(r"[-_.*]")
+_CERTAIN = 0.9
+_MODEL_FLAGS = ("model", "model-path", "model-id", "model-name", "model-tag", "served-model-name")
+
+
+@dataclass(frozen=True)
+class Names:
+    """How a program is known: by its name, its module or its title. All are globs."""
+
+    programs: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
+
+    def fit(self, candidate: Candidate) -> bool:
+        """Whether this process is that program."""
+        command = candidate.command
+        if self.titles and _one_fits(candidate.process.title, self.titles):
+            return True
+        if self.modules and any(_one_fits(one, self.modules) for one in command.modules):
+            return True
+        return bool(command.name) and _one_fits(command.name, self.programs)
+
+
+def _one_fits(text: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(text, glob) for glob in globs)
+
+
+@dataclass(frozen=True)
+class PortRule:
+    """The role of listeners: named by a flag, a variable or a default port, or by their shape."""
+
+    role: Role
+    flags: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    backlog: tuple[int, ...] = ()
+    wide: bool | None = None
+    shared: bool = False
+
+    def evidence(self, context: ListenerContext, command: Command) -> tuple[str, str] | None:
+        """Why it applies to this listener; None: it does not."""
+        listener = context.listener
+        if self.backlog and not any(asked(listener, one) for one in self.backlog):
+            return None
+        if self.wide is not None and self.wide is not listener.is_wildcard:
+            return None
+        if not (self.flags or self.env or self.ports):
+            return ("address", listener.where) if self.wide is not None else ("backlog", "fits")
+        named = ports_named(context.process.env, command, self.flags, self.short, self.env)
+        if listener.port in named:
+            return named[listener.port], f"port {listener.port}"
+        free = str(listener.port) not in command.args  # or it is the place of something else
+        if not named and free and listener.port in self.ports:
+            return "default-port", f"port {listener.port}"
+        if self.shared and len(context.owners) > 1:
+            return "order", "opened by one process, served by others"
+        return None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of program: see `stacks.toml`, which explains the fields."""
+
+    stack: Stack
+    part: str
+    names: Names
+    words: frozenset[str] = frozenset()
+    ports: tuple[PortRule, ...] = ()
+    rest: Role | None = None
+    why: str = ""
+    source: str = ""
+
+    def claims(self, candidate: Candidate) -> bool:
+        """Whether this process is the program of the row."""
+        if not self.names.fit(candidate):
+            return False
+        args = candidate.command.args
+        first = next((word for word in args if not word.startswith("-")), "")
+        return (
+            not self.words
+            or first in self.words
+            or any(word.partition("=")[0] in self.words for word in args if word.startswith("-"))
+        )
+
+    def label(self, context: ListenerContext, pid: int) -> Label | None:
+        """The role of a listener that process ``pid`` holds; None: the row does not say."""
+        if context.listener.proto is not Proto.TCP:
+            return None
+        command = context.tree.candidate(pid).command
+        fingerprint = library_label(context)
+        for rule in self.ports:
+            if (evidence := rule.evidence(context, command)) is None:
+                continue
+            if rule.role is Role.API and fingerprint and _speaks_against(fingerprint):
+                return fingerprint
+            return label(rule.role, _CERTAIN, evidence, ("program", self._reason))
+        if fingerprint is not None:
+            return fingerprint
+        return label(self.rest, 0.8, ("program", self._reason)) if self.rest else None
+
+    @property
+    def _reason(self) -> str:
+        return f"{self.stack.value} {self.part}" + (f": {self.why}" if self.why else "")
+
+
+def _speaks_against(fingerprint: Label) -> bool:
+    """No API's library opened it. A queue of 100 is asyncio's as well as ZMQ's."""
+    return fingerprint.role is not Role.ZMQ and is_certain(fingerprint)
+
+
+@dataclass(frozen=True)
+class WebServer:
+    """A web server that a command line shows, and where it names its port."""
+
+    names: Names
+    default: int
+    flags: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows."""
+
+    programs: tuple[Row, ...]
+    web: tuple[WebServer, ...]
+    companions: tuple[Names, ...]
+    _by_part: dict[tuple[Stack, str], Row] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        self._by_part.update({(one.stack, one.part): one for one in self.programs})
+
+    def claim(self, candidate: Candidate) -> Claim | None:
+        """The claim of the first row that knows the process."""
+        for row in self.programs:
+            if row.claims(candidate):
+                return Claim(row.stack, row.part, launched=True)
+        return None
+
+    def row(self, claim: Claim | None) -> Row | None:
+        """The row behind a claim; None: it is no row's."""
+        return self._by_part.get((claim.stack, claim.part)) if claim else None
+
+    def label(self, context: ListenerContext) -> Label | None:
+        """The role by the rows of a listener's owners; None: they do not say."""
+        for pid in context.owners:
+            row = self.row(context.tree.claims.get(pid))
+            if row and (found := row.label(context, pid)) is not None:
+                return found
+        return None
+
+    def web_server(self, candidate: Candidate) -> WebServer | None:
+        """The web server that this process is by its command line or title."""
+        return next((one for one in self.web if one.names.fit(candidate)), None)
+
+    def is_companion(self, candidate: Candidate) -> bool:
+        """A program that people start beside a job, and that is no part of it."""
+        return any(one.fit(candidate) for one in self.companions)
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The first parts of all names of programs: a cheap test reads them."""
+        names = (one.names for one in self.programs)
+        found = (_SEPARATORS.split(word)[0] for one in names for word in one.programs + one.modules)
+        return frozenset(found) - {""}
+
+
+def ports_named(
+    variables: Mapping[str, str],
+    command: Command,
+    flags: Sequence[str],
+    short: Sequence[str] = (),
+    env: Sequence[str] = (),
+) -> dict[int, str]:
+    """The ports that flags (``N`` or ``HOST:N``) name, else variables, and how they are known."""
+    read = read_flags(command.args, flags, {word: word for word in short})
+    for kind, texts in (
+        ("flag", [read.text(name) for name in (*flags, *short)]),
+        ("environment", [variables.get(name) for name in env]),
+    ):
+        found = {port: kind for text in texts for port in ports_in(text or "")}
+        if found:
+            return found
+    return {}
+
+
+def ports_in(text: str) -> tuple[int, ...]:
+    """The port of ``8000``, ``0.0.0.0:8000``, ``[::]:8000`` or ``tcp:port=8000``."""
+    numbers = (whole_number(match) for match in _PORT.findall(text))
+    return tuple(one for one in numbers if one)
+
+
+def name_of(tree: WorkloadTree) -> str:
+    """The model, the script, or the program."""
+    command = tree.candidate(tree.root).command
+    flags: Flags = read_flags(command.args, _MODEL_FLAGS)
+    model = next((text for name in _MODEL_FLAGS if (text := flags.text(name))), "")
+    fallback = short_name(command.name, tree.claims[tree.root].stack.value)
+    return short_name(model, "") or script_name((command.script,), fallback)
+
+
+def row_of(content: Mapping[str, Any]) -> Row:
+    """A row from its table in TOML."""
+    return Row(
+        stack=Stack(content["stack"]),
+        part=content["part"],
+        names=_names(content),
+        words=frozenset(content.get("words", ())),
+        ports=tuple(map(_port_rule, content.get("ports", ()))),
+        rest=Role(content["rest"]) if "rest" in content else None,
+        why=content.get("why", ""),
+        source=content["source"],
+    )
+
+
+def _words(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: tuple(content.get(key, ())) for key in keys}
+
+
+def _names(content: Mapping[str, Any]) -> Names:
+    return Names(**_words(content, "programs", "modules", "titles"))
+
+
+def _port_rule(content: Mapping[str, Any]) -> PortRule:
+    return PortRule(
+        role=Role(content["role"]),
+        ports=tuple(content.get("ports", ())),
+        backlog=tuple(content.get("backlog", ())),
+        wide=content.get("wide"),
+        shared=content.get("shared", False),
+        **_words(content, "flags", "short", "env"),
+    )
+
+
+def _web_server(content: Mapping[str, Any]) -> WebServer:
+    return WebServer(
+        _names(content), content["default"], **_words(content, "flags", "short", "env")
+    )
+
+
+@cache
+def table() -> Table:
+    """The rows of `stacks.toml`."""
+    content = loads(Path(__file__).with_name("stacks.toml").read_text("utf-8"))
+    return Table(
+        programs=tuple(map(row_of, content["program"])),
+        web=tuple(map(_web_server, content["web"])),
+        companions=tuple(map(_names, content["companion"])),
+    )
+
+
+def _label_listener(context: ListenerContext) -> Label:
+    """A listener that no row explains."""
+    return (None if context.is_unix else library_label(context)) or unknown(context)
+
+
+ROWS = StackRules(Stack.CUSTOM, table().claim, _label_listener, name_of)
+"""The rules of all stacks that only rows describe."""
