@@ -1,4 +1,4 @@
-"""What people really start beside the well-known ways, with the answer that is right for each.
+"""Recordings of what people start beside the well-known ways, with the right answers.
 
 A recording has one key more, ``expected``: each listener's role and who may connect. Every one is
 also replayed without what only a birth shows, and in other orders: no audience may change.
