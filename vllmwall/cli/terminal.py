@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 200
 """Columns of output that is not a terminal: cutting the lines of a pipe would lose data."""
 
+_UNKNOWN_WIDTH = 80  # of a serial console, whose size the kernel does not know
+
 Answer = TypeVar("Answer")
 
 
@@ -35,7 +37,8 @@ def _width() -> int:
     if not sys.stdout.isatty():
         return PIPED_WIDTH
     columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdigit() else os.get_terminal_size(sys.stdout.fileno()).columns
+    found = int(columns) if columns.isdigit() else os.get_terminal_size(sys.stdout.fileno()).columns
+    return found or _UNKNOWN_WIDTH
 
 
 def _wants_colour() -> bool:
