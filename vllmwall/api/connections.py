@@ -24,7 +24,20 @@ _PORTS = 8
 
 
 @dataclass(frozen=True)
-class Client:
+class Door:
+    """A listener of a workload that clients connect to."""
+
+    namespace: str
+    addr: str
+    port: int
+    role: str
+    workload: str
+    stack: str
+    audience: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client(Door):
     """The connections of one client to one listener that are in the same state.
 
     ``bytes_received`` and ``bytes_sent`` are data as this end sees it, ``bytes_sent`` what the
@@ -34,13 +47,6 @@ class Client:
 
     client: str
     client_ports: tuple[int, ...]
-    namespace: str
-    addr: str
-    port: int
-    role: str
-    workload: str
-    stack: str
-    audience: tuple[str, ...]
     state: str
     connections: int
     bytes_received: int
@@ -65,28 +71,15 @@ class Connections:
 
 
 @dataclass(frozen=True)
-class _Door:
-    """A listener of a workload that clients connect to."""
-
-    namespace: str
-    address: str
-    port: int
-    role: str
-    workload: str
-    stack: str
-    audience: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Seen:
     """One connection to a listener. ``is_here``: from this host."""
 
-    door: _Door
+    door: Door
     found: Established
     is_here: bool
 
 
-_Doors = Mapping[tuple[int, int, Address | None], _Door]
+_Doors = Mapping[tuple[int, int, Address | None], Door]
 
 
 def connections(state: State, _: NoArguments) -> Connections:
@@ -115,25 +108,19 @@ def connections(state: State, _: NoArguments) -> Connections:
 
 def _clients(seen: Iterable[_Seen]) -> tuple[Client, ...]:
     """Who is connected, in the order of workload, role and client."""
-    groups: dict[tuple[_Door, Address, str], list[_Seen]] = {}
+    groups: dict[tuple[Door, Address, str], list[_Seen]] = {}
     for one in seen:
         groups.setdefault((one.door, one.found.connection.remote, one.found.state), []).append(one)
     return tuple(sorted(map(_client, groups.values()), key=_order))
 
 
 def _client(group: list[_Seen]) -> Client:
-    first, door = group[0], group[0].door
+    first = group[0]
     ports = sorted(one.found.connection.remote_port for one in group)
     return Client(
+        **vars(first.door),
         client=str(first.found.connection.remote),
         client_ports=tuple(ports[:_PORTS]),
-        namespace=door.namespace,
-        addr=door.address,
-        port=door.port,
-        role=door.role,
-        workload=door.workload,
-        stack=door.stack,
-        audience=door.audience,
         state=first.found.state,
         connections=len(group),
         bytes_received=sum(one.found.received for one in group),
@@ -163,7 +150,7 @@ def _read(doors: _Doors, most: int) -> list[_Seen]:
     return [_Seen(door, one, one.connection.remote in local) for door, one in found]
 
 
-def _door_of(one: Established, doors: _Doors) -> _Door | None:
+def _door_of(one: Established, doors: _Doors) -> Door | None:
     """The listener on the exact address before the one on any, as the kernel finds it."""
     local, port = one.connection.local, one.connection.local_port
     exact = doors.get((local.version, port, local))
@@ -172,7 +159,7 @@ def _door_of(one: Established, doors: _Doors) -> _Door | None:
 
 def _doors(state: State) -> Mapping[int, _Doors]:
     """The TCP listeners of all workloads, by namespace."""
-    found: dict[int, dict[tuple[int, int, Address | None], _Door]] = {}
+    found: dict[int, dict[tuple[int, int, Address | None], Door]] = {}
     for workload in state.reconciler.recognition.workloads:
         for one in workload.listeners:
             listener = one.listener
@@ -185,11 +172,11 @@ def _doors(state: State) -> Mapping[int, _Doors]:
     return found
 
 
-def _door(state: State, workload: Workload, one: LabelledListener) -> _Door:
+def _door(state: State, workload: Workload, one: LabelledListener) -> Door:
     role = one.label.role
-    return _Door(
+    return Door(
         namespace=state.reconciler.observer.namespaces.name(one.listener.namespace),
-        address=one.listener.address_text,
+        addr=one.listener.address_text,
         port=one.listener.port,
         role=role.value,
         workload=workload.name,

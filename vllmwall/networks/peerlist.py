@@ -14,6 +14,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Lock, RLock
+from typing import cast
 
 from vllmwall.cidr import everyone_in, plain
 from vllmwall.config import DEFAULT_PATH, DROP_INS
@@ -25,13 +26,14 @@ from vllmwall.networks.expiry import MergedNetworks, since_epoch
 from vllmwall.networks.files import read_peer_files
 from vllmwall.networks.saved import FILE_NAME, read_saved, write_saved
 from vllmwall.networks.sources import (
+    FetchedKind,
     PeerError,
     PeerKind,
     PeerSource,
     where_it_lies,
     without_everyone,
 )
-from vllmwall.networks.state import State, load_state, store_state
+from vllmwall.networks.state import AddedPeer, LastAnswer, State, load_state, store_state
 
 STATE_NAME = "peers.json"
 RUNTIME = "runtime"
@@ -61,12 +63,11 @@ class PeerList:
         self._lock = RLock()
         self._refreshing = Lock()
         self._merged = MergedNetworks(self._expiring, clock)
-        state = load_state(self._state_path)
-        self._runtime = {plain(network): expires for network, expires in state.runtime.items()}
-        self._answers = {(source.kind, source.name): source for source in state.answers}
-        self._load_error = state.error
+        self._stored, self._load_error = load_state(self._state_path)
+        self._runtime = {plain(one.network): one.expires for one in self._stored.runtime}
+        found = (PeerSource(one.name, one.kind, one.networks) for one in self._stored.answers)
+        self._answers = {(source.kind, source.name): source for source in found}
         self._store_error: str | None = None
-        self._stored = State(state.runtime, state.answers)
         self.configure(section)
 
     def configure(self, section: PeerSettings, answers: Iterable[PeerSource] | None = None) -> None:
@@ -271,8 +272,13 @@ class PeerList:
             )
 
     def _store(self, runtime: dict[Network, float | None]) -> None:
-        answers = tuple(replace(source, error=None) for source in self._answers.values())
-        state = State(runtime, answers)
+        state = State(
+            runtime=tuple(AddedPeer(*each) for each in runtime.items()),
+            answers=tuple(
+                LastAnswer(cast("FetchedKind", one.kind), one.name, one.networks)
+                for one in self._answers.values()
+            ),
+        )
         if state != self._stored:
             store_state(self._state_path, state)
             self._stored = state

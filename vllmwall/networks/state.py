@@ -7,27 +7,26 @@ moved aside and reported, never a crash.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import cast
 
 from vllmwall.linux.files import save_text
 from vllmwall.model import Network
 from vllmwall.networks.records import VersionedFile, load, parsed, text_of
-from vllmwall.networks.sources import FetchedKind, PeerSource
+from vllmwall.networks.sources import FetchedKind
 
 
 @dataclass(frozen=True)
-class _Added:
-    """A peer that was added at runtime."""
+class AddedPeer:
+    """A peer that was added at runtime, and when it expires; None: never."""
 
     network: Network
     expires: float | None
 
 
 @dataclass(frozen=True)
-class _Answer:
+class LastAnswer:
     """The last good answer of one source."""
 
     kind: FetchedKind
@@ -36,44 +35,24 @@ class _Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File(VersionedFile):
-    runtime: tuple[_Added, ...]
-    answers: tuple[_Answer, ...]
+class State(VersionedFile):
+    """The whole file."""
+
+    runtime: tuple[AddedPeer, ...] = ()
+    answers: tuple[LastAnswer, ...] = ()
 
 
-@dataclass(frozen=True)
-class State:
-    """``runtime`` maps a network to when it expires; ``answers`` are the fetched sources."""
-
-    runtime: Mapping[Network, float | None] = field(default_factory=dict)
-    answers: tuple[PeerSource, ...] = ()
-    error: str | None = None
-
-
-def load_state(path: Path) -> State:
-    """The state in ``path``. With ``error`` it could not be used; see `records.load`."""
+def load_state(path: Path) -> tuple[State, str | None]:
+    """The state in ``path``, and why it could not be used; see `records.load`."""
     try:
-        found, problem = load(path, _state_of)
+        found, problem = load(path, partial(parsed, State))
     except FileNotFoundError:
-        return State()
-    return found or State(error=f"{problem}. Peers added at runtime must be added again.")
+        return State(), None
+    if found is None:
+        return State(), f"{problem}. Peers added at runtime must be added again."
+    return found, None
 
 
 def store_state(path: Path, state: State) -> None:
     """Write ``state`` to ``path``, for root only. Raises OSError."""
-    file = _File(
-        runtime=tuple(_Added(*each) for each in state.runtime.items()),
-        answers=tuple(
-            _Answer(cast("FetchedKind", each.kind), each.name, each.networks)
-            for each in state.answers
-        ),
-    )
-    save_text(path, text_of(file), mode=0o600)
-
-
-def _state_of(text: str) -> State:
-    file = parsed(_File, text)
-    return State(
-        {each.network: each.expires for each in file.runtime},
-        tuple(PeerSource(each.name, each.kind, each.networks) for each in file.answers),
-    )
+    save_text(path, text_of(state), mode=0o600)

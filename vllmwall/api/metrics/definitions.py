@@ -16,6 +16,7 @@ from vllmwall.api.status_answer import NamespaceStatus, Status
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.facts import DaemonFacts, ReservationKind
 from vllmwall.engine.histograms import Histogram, Measures
+from vllmwall.engine.refusals import Total
 from vllmwall.engine.status_facts import StatusFacts
 from vllmwall.model import Proto
 
@@ -23,26 +24,18 @@ Labels = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Drops:
-    """What the wall of a namespace refused at the ports of a role, since the daemon started."""
-
-    packets: int
-    bytes: int
-
-
-@dataclass(frozen=True)
 class MetricFacts:
     """Everything that the metrics are made of.
 
-    ``drops`` by (namespace, role), ``sources`` that were refused by namespace, ``events``
-    since the daemon started. ``bans`` are the active ones, None: not known.
+    ``drops`` are refused packets by (namespace, role), ``sources`` that were refused by namespace,
+    ``events`` since the daemon started. ``bans`` are the active ones, None: not known.
     """
 
     status: StatusFacts
     daemon: DaemonFacts
     measures: Measures
     events: Mapping[EventKey, int] = field(default_factory=dict)
-    drops: Mapping[tuple[str, str], Drops] = field(default_factory=dict)
+    drops: Mapping[tuple[str, str], Total] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)
     bans: int | None = None
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllmwall.api.blocked import BlockedFacts, look
-from vllmwall.api.metrics.definitions import Drops, MetricFacts
+from vllmwall.api.metrics.definitions import MetricFacts
 from vllmwall.api.metrics.http import metrics_server
 from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.refusals import Total
 from vllmwall.linux.files import replace_file
 from vllmwall.linux.loop_server import LoopServer
 
@@ -119,14 +120,13 @@ class Metrics:
         )
 
 
-def _drops(refused: BlockedFacts) -> dict[tuple[str, str], Drops]:
+def _drops(refused: BlockedFacts) -> dict[tuple[str, str], Total]:
     """By the name of the namespace and role."""
-    found: dict[tuple[str, str], Drops] = {}
+    found: dict[tuple[str, str], Total] = {}
     for (inode, role), total in refused.ledger.roles.items():
         if inode in refused.names:
-            where = (refused.names[inode], role)
-            before = found.get(where, Drops(0, 0))
-            found[where] = Drops(before.packets + total.packets, before.bytes + total.bytes)
+            sum_ = found.setdefault((refused.names[inode], role), Total())
+            sum_.add(total.packets, total.bytes)
     return found
 
 
