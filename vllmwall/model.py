@@ -255,11 +255,13 @@ class RaySession:
 
 @dataclass(frozen=True)
 class Node:
-    """Everything that was observed on this node in one pass."""
+    """Everything that was observed on this node in one pass. ``relays`` are listeners that lead to
+    others: the namespace, and the inodes of the outer and the inner one."""
 
     processes: Mapping[int, Process]
     listeners: tuple[Listener, ...]
     ray_sessions: tuple[RaySession, ...] = ()
+    relays: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)

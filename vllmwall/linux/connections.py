@@ -28,6 +28,7 @@ _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 _DESTINATION = 1  # RTA_DST
 _BYTECODE = 1  # INET_DIAG_REQ_BYTECODE
 _JUMP, _AT_LEAST, _AT_MOST = 1, 2, 3  # INET_DIAG_BC_JMP, _S_GE, _S_LE
+_REMOTE = 2  # further: _D_GE, _D_LE
 # net/tcp_states.h. The kernel takes SYN_RECV for NEW_SYN_RECV too: a handshake that no process has
 # seen yet.
 _STATES = {
@@ -87,52 +88,60 @@ def handles(diag: socket.socket, ports: Collection[int]) -> Iterator[tuple[bytes
     Linux 6.11 a reset made such a socket stay for ever (commit bac76cf89816). Raises OSError when
     the kernel refuses the request.
     """
-    for handle, uid, _, _ in _answers(diag, ports):
+    for handle, uid, _, _, _ in _answers(diag, only_at(ports)):
         yield handle, uid
 
 
 def _answers(
-    diag: socket.socket, ports: Collection[int], extensions: int = 0
-) -> Iterator[tuple[bytes, int, int, tuple[bytes, int, int]]]:
-    """Handle, uid and state of each, and where its message begins and ends in which bytes."""
+    diag: socket.socket, asked: bytes, extensions: int = 0
+) -> Iterator[tuple[bytes, int, int, int, tuple[bytes, int, int]]]:
+    """Handle, uid, inode and state of each, and where its message begins and ends in which
+    bytes."""
     for family in (socket.AF_INET, socket.AF_INET6):
         request = _REQUEST.pack(family, socket.IPPROTO_TCP, extensions, _WANTED, b"")
-        for part in netlink.dumped(diag, _BY_FAMILY, request + only_at(ports)):
+        for part in netlink.dumped(diag, _BY_FAMILY, request + asked):
             for start, end in netlink.messages(part, _BY_FAMILY, _MESSAGE.size):
                 _, state, _, _, name, _, _, _, uid, inode = _MESSAGE.unpack_from(part, start)
                 if inode or state not in _AFTER_CLOSE:
-                    yield part[start : start + 1] + name, uid, state, (part, start, end)
+                    yield part[start : start + 1] + name, uid, inode, state, (part, start, end)
 
 
 @dataclass(frozen=True)
 class Established:
     """A connection, from this end. ``received`` and ``sent`` are bytes of data; sent bytes count
-    once the other end has acknowledged them. Both are 0 for a handshake, and before Linux 4.6."""
+    once the other end has acknowledged them, and the end that connected counts one more. Both are
+    0 for a handshake, and before Linux 4.6. ``inode`` is the socket's; 0: no process has it."""
 
     connection: Connection
     state: str
     received: int = 0
     sent: int = 0
+    inode: int = 0
 
 
-def established(diag: socket.socket, ports: Collection[int]) -> Iterator[Established]:
-    """The connections at these local ports that a process here still holds, or will get.
+def established(
+    diag: socket.socket, ports: Collection[int], *, remote: bool = False
+) -> Iterator[Established]:
+    """The connections at these local ports (``remote``: to these ports) that a process here still
+    holds, or will get.
 
     Raises OSError when the kernel refuses the request. If you do not read them all, close the
     socket.
     """
     wanted = frozenset(ports)
     places: dict[int, int | None] = {}  # messages of equal length have the same layout
-    for handle, uid, state, (part, start, end) in _answers(diag, wanted, 1 << (_INFO - 1)):
+    asked = only_at(wanted, remote=remote)
+    for handle, uid, inode, state, (part, start, end) in _answers(diag, asked, 1 << (_INFO - 1)):
         connection = decoded(handle, uid)
-        if connection.local_port in wanted:
+        if (connection.remote_port if remote else connection.local_port) in wanted:
             length = end - start
             if length not in places:
                 places[length] = _place_of_info(part, start, end)
             place, sent, received = places[length], 0, 0
             if place is not None:
                 sent, received = _TCP_INFO.unpack_from(part, start + place)
-            yield Established(connection, _STATES.get(state, str(state)), received, sent)
+            named = _STATES.get(state, str(state))
+            yield Established(connection, named, received, sent, inode)
 
 
 def _place_of_info(data: bytes, start: int, end: int) -> int | None:
@@ -194,8 +203,9 @@ def _address(family: int, packed: bytes) -> Address:
     return address.ipv4_mapped or address
 
 
-def only_at(ports: Collection[int]) -> bytes:
-    """The filter by which the kernel leaves out other local ports; none for very many ranges.
+def only_at(ports: Collection[int], *, remote: bool = False) -> bytes:
+    """The filter by which the kernel leaves out other local ports (``remote``: ports of the other
+    end); none for very many ranges.
 
     For each range: at least its first, at most its last, then jump to the end; what falls
     through jumps behind the end, which means no. (inet_diag_bc_run, net/ipv4/inet_diag.c; a
@@ -205,10 +215,11 @@ def only_at(ports: Collection[int]) -> bytes:
     if not 0 < len(ranges) <= _MOST_RANGES:
         return b""
     length = 20 * len(ranges) + 4
+    least, most = (one + _REMOTE * remote for one in (_AT_LEAST, _AT_MOST))
     steps = b""
     for first, last in ranges:
-        steps += _STEP.pack(_AT_LEAST, 8, 20) + _STEP.pack(0, 0, first)
-        steps += _STEP.pack(_AT_MOST, 8, 12) + _STEP.pack(0, 0, last)
+        steps += _STEP.pack(least, 8, 20) + _STEP.pack(0, 0, first)
+        steps += _STEP.pack(most, 8, 12) + _STEP.pack(0, 0, last)
         steps += _STEP.pack(_JUMP, 4, length - len(steps))
     return netlink.attribute(_BYTECODE, steps + _STEP.pack(_JUMP, 4, 8))
 

@@ -14,6 +14,7 @@ from vllmwall.observe.files import ray_sessions
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.observe.owners import OwnerIndex
 from vllmwall.observe.processes import ProcessTable, read
+from vllmwall.observe.relays import Relay, Relays
 from vllmwall.observe.visibility import in_first_pid_namespace
 
 _Key = tuple[int, int]
@@ -33,6 +34,8 @@ class Observer:
         self.namespaces = Namespaces(only)
         self._table = ProcessTable()
         self._owners = OwnerIndex()
+        self._relays = Relays()
+        self._relayed: tuple[Relay, ...] = ()
         self._listeners: dict[_Key, Listener] = {}
         self._backlogs: dict[_Key, _Asked] = {}
         self._nameless: dict[tuple[int, int], None] = {}
@@ -57,6 +60,12 @@ class Observer:
         self._ray_sessions = ray_sessions(self._table.processes.values())
         self._look_inside(self._workload_pids)
         self._table.note_moves(self._workload_pids)
+        self._relayed = self._relays.update(
+            self._listeners.values(),
+            self._table.processes,
+            self._workload_pids,
+            self.namespaces.path,
+        )
         return self.node()
 
     def search(self) -> bool:
@@ -229,6 +238,7 @@ class Observer:
             processes=MappingProxyType(processes),
             listeners=tuple(self._listeners.values()),
             ray_sessions=self._ray_sessions,
+            relays=self._relayed,
         )
 
 

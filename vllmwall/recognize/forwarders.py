@@ -1,13 +1,20 @@
-"""Ports of the host that rootless Podman forwards to a workload in a container. Pure.
+"""Ports of one network namespace that a program forwards into that of a workload. Pure.
 
-rootlessport listens in the host's network namespace; a child of it connects to the container's
-own address from within, over its lo. The wall in there does not see the client's address, so the
-host's port gets the role of the one behind it. Seen with Podman 4.3 and slirp4netns.
+Such a program (Podman's rootlessport, RootlessKit's built-in driver, the proxy devices of LXD and
+Incus) listens in the host's namespace, and it or a child of it connects within the container's,
+over lo. The wall in there does not see the client's address, so the host's port gets the role of
+the one behind it.
+
+It is known by where it lives, whatever its name: it holds a listener of another namespace than its
+own, or has a child there that is the same program of the same user. Nobody enters another user's
+namespace without rights over it, so the port is one that was made for that container. A listener
+that a process outside holds as well is left alone, and so are programs of the host's own namespace
+that listen elsewhere (a mesh's node proxy).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vllmwall.model import (
@@ -23,17 +30,17 @@ from vllmwall.model import (
 )
 from vllmwall.recognize.definitions import WorkloadDefinition
 
-_FORWARDER = "rootlessport"
 _GUESSED = 0.6
 
 
 @dataclass(frozen=True)
 class _Way:
-    """The listeners of one forwarder, and the workloads behind it."""
+    """The listeners of one forwarder by name, and the workloads behind it."""
 
     listeners: tuple[Listener, ...]
     workloads: tuple[Workload, ...]
     namespace: int
+    by: str
 
     def inner(self) -> list[tuple[Workload, LabelledListener]]:
         """The listeners that can be reached through it."""
@@ -51,7 +58,7 @@ def with_forwarded(
     defined: Mapping[int, tuple[WorkloadDefinition, ...]],
 ) -> Recognition:
     """Give each workload the ports of the host that lead to it. ``defined``: definitions by pid."""
-    leads_to = _namespaces(processes)
+    leads_to = _namespaces(recognition, processes)
     if not leads_to:
         return recognition
     added: dict[Listener, tuple[Workload, Label]] = {}
@@ -63,14 +70,38 @@ def with_forwarded(
     )
 
 
-def _namespaces(processes: Mapping[int, Process]) -> dict[int, int]:
-    """The forwarders, and the namespaces in which their children are."""
-    named = {pid for pid, one in processes.items() if one.exe.endswith(f"/{_FORWARDER}")}
-    return {
-        processes[pid].ppid: processes[pid].namespace
-        for pid in named
-        if processes[pid].ppid in named
-    }
+def _namespaces(recognition: Recognition, processes: Mapping[int, Process]) -> dict[int, int]:
+    """The forwarders, and the namespaces that they lead to."""
+    members = {pid for workload in recognition.workloads for pid in workload.pids}
+    inhabited = {processes[pid].namespace for pid in members if pid in processes} - {0}
+    children: dict[int, list[Process]] = {}
+    for one in processes.values():
+        if one.namespace in inhabited and one.pid not in members:
+            children.setdefault(one.ppid, []).append(one)
+    host = processes[1].namespace if 1 in processes else 0
+    found: dict[int, int] = {}
+    for listener in recognition.unclaimed:
+        holders = [processes[pid] for pid in listener.pids if pid in processes]
+        ends = {one.pid: _end(one, listener, children, inhabited - {host}) for one in holders}
+        if not listener.is_loopback and all(ends.values()):
+            found.update(ends)
+    return found
+
+
+def _end(
+    holder: Process,
+    listener: Listener,
+    children: Mapping[int, list[Process]],
+    inhabited: Collection[int],
+) -> int:
+    """The namespace of a workload that this holder of a listener leads to; 0: it leads nowhere."""
+    alike = (
+        one
+        for one in children.get(holder.pid, ())
+        if holder.exe and (one.exe, one.uid) == (holder.exe, holder.uid)
+    )
+    ends = (one.namespace for one in (holder, *alike))
+    return next((end for end in ends if end in inhabited and end != listener.namespace), 0)
 
 
 def _ways(
@@ -85,7 +116,7 @@ def _ways(
             if any(processes[pid].namespace == namespace for pid in one.pids if pid in processes)
         )
         if listeners and workloads:
-            yield _Way(listeners, workloads, namespace)
+            yield _Way(listeners, workloads, namespace, processes[forwarder].comm)
 
 
 def _labelled(
@@ -102,15 +133,15 @@ def _labelled(
         key = listener.proto, listener.port
         if key in same:
             workload, found = same[key]
-            yield listener, (workload, _behind(found.label, found.listener))
+            yield listener, (workload, _behind(found.label, found.listener, way.by))
         elif named := _defined(way.workloads, listener, defined):
             yield listener, named
         elif len(left) == len(apis) == 1:
             workload, found = apis[0]
-            label = _behind(found.label, found.listener)
+            label = _behind(found.label, found.listener, way.by)
             yield listener, (workload, replace(label, confidence=_GUESSED))
         else:
-            yield listener, (way.workloads[0], _unknown())
+            yield listener, (way.workloads[0], _unknown(way.by))
 
 
 def _defined(
@@ -130,13 +161,13 @@ def _is_api(one: LabelledListener) -> bool:
     return one.label.role is Role.API and not one.listener.is_loopback
 
 
-def _behind(label: Label, listener: Listener) -> Label:
-    where = f"{_FORWARDER} forwards it to {listener.proto.value} port {listener.port} inside"
+def _behind(label: Label, listener: Listener, by: str) -> Label:
+    where = f"{by} forwards it to {listener.proto.value} port {listener.port} inside"
     return replace(label, evidence=(*label.evidence, Evidence("forwarder", where)))
 
 
-def _unknown() -> Label:
-    where = f"{_FORWARDER} forwards it to an unknown port inside"
+def _unknown(by: str) -> Label:
+    where = f"{by} forwards it to an unknown port inside"
     return Label(Role.UNKNOWN, 0.3, (Evidence("forwarder", where),))
 
 

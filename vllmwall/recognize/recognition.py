@@ -27,6 +27,7 @@ from vllmwall.recognize.forwarders import with_forwarded
 from vllmwall.recognize.front_door import WEB_LIBRARIES, front_label
 from vllmwall.recognize.ownership import Owned, owned_by
 from vllmwall.recognize.process_tree import front_ends, group, masters, outermost, parents_of
+from vllmwall.recognize.relays import with_relays
 from vllmwall.recognize.rows import ROWS, ports_in, table
 from vllmwall.recognize.stack_rules import (
     CHILD,
@@ -60,7 +61,8 @@ def recognize_node(
     owned = owned_by(node, parents, members)
     rules = {one.stack: one for one in stacks}
     view = _View(node, parents, claims, defined, rules, caps, _routed(node.processes, claims))
-    return with_forwarded(_describe(view, members, owned), node.processes, defined)
+    found = with_forwarded(_describe(view, members, owned), node.processes, defined)
+    return with_relays(found, node)
 
 
 def is_claimed_alone(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.recognize.node_builder import process, tcp
+from tests.unit.recognize.node_builder import NAMESPACE, process, tcp
 from vllmwall.model import Node, Process, Role
 from vllmwall.recognize import recognize
 from vllmwall.recognize.definitions import Match, WorkloadDefinition
@@ -66,6 +66,54 @@ def test_the_operators_word_counts() -> None:
     assert Role.API is roles(published(8080, 39500), definition)[8080]
 
 
-def test_others_that_hold_sockets_elsewhere_are_left_alone() -> None:
-    """A proxy of a mesh may live beside a workload and listen in the namespaces of others."""
-    assert {} == roles(published(8000, 29500, exe="/usr/bin/ztunnel"))
+def relayed(*others: Process, inner: int = INSIDE, pids: tuple[int, ...] = (450,)) -> Node:
+    """A job whose port 29500 is in one namespace, and a listener of the host held by others."""
+    job = process(900, "/usr/bin/python3 /usr/local/bin/vllm serve tiny", namespace=inner)
+    init = process(1, "/sbin/init", 0)
+    listeners = tcp(29500, "0.0.0.0", 900, namespace=inner), tcp(29500, "::", *pids)
+    return Node({one.pid: one for one in (init, job, *others)}, listeners)
+
+
+def leads(node: Node) -> bool:
+    """Whether the host's port is the job's."""
+    (workload,) = recognize(node).workloads
+    return [one.listener.namespace for one in workload.listeners] == [INSIDE, NAMESPACE]
+
+
+def test_a_program_that_moved_into_the_container_leads_there() -> None:
+    """As the proxy devices of LXD and Incus do, whatever user runs them."""
+    assert leads(relayed(process(450, "/opt/incus/bin/incusd forkproxy", namespace=INSIDE)))
+
+
+@pytest.mark.parametrize(
+    ("uid", "exe", "expected"),
+    [
+        (1000, "/usr/bin/rootlesskit", True),
+        (1001, "/usr/bin/rootlesskit", False),
+        (1000, "/usr/bin/sleep", False),
+    ],
+)
+def test_a_program_with_a_child_of_its_own_in_there_leads_there(
+    uid: int, exe: str, expected: bool
+) -> None:
+    """As RootlessKit does; not a launcher whose child is another program, or another user's."""
+    parent = process(450, "/usr/bin/rootlesskit", uid=1000)
+    child = process(456, exe, 450, uid=uid, exe=exe, namespace=INSIDE)
+    assert expected is leads(relayed(parent, child))
+
+
+def test_a_listener_that_a_process_outside_holds_too_is_left_alone() -> None:
+    """A user who takes an inherited listener into a namespace closes nobody's port."""
+    launcher = process(440, "/usr/sbin/launcher")
+    inside = process(450, "/bin/sh", 440, uid=1000, namespace=INSIDE)
+    assert not leads(relayed(launcher, inside, pids=(440, 450)))
+    assert leads(relayed(launcher, inside))
+
+
+def test_programs_of_the_host_that_listen_elsewhere_are_left_alone() -> None:
+    """A mesh's node proxy holds sockets in the namespaces of pods, beside a job of the host."""
+    ztunnel = process(450, "/usr/bin/ztunnel")
+    node = relayed(ztunnel, inner=NAMESPACE)
+    outer = tcp(15008, "::", 450, namespace=INSIDE)
+    found = recognize(Node(node.processes, (*node.listeners, outer)))
+    assert outer in found.unclaimed
