@@ -316,10 +316,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class Recognition:
-    """The workloads of this node, and the listeners that belong to none of them."""
+    """The workloads of this node, and the listeners that belong to none of them. ``inherited`` are
+    those of the latter that a workload holds too, with the name of the program outside."""
 
     workloads: tuple[Workload, ...]
     unclaimed: tuple[Listener, ...]
+    inherited: tuple[tuple[WorkloadId, Listener, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ What was not read back from the kernel is unknown, and unknown is never safe.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllmwall.api.errors import NoArguments
@@ -26,12 +27,12 @@ from vllmwall.api.status_answer import (
 from vllmwall.api.units import count
 from vllmwall.decide.walls import audience_at
 from vllmwall.linux.users import user_name
-from vllmwall.model import PUBLIC, Proto
+from vllmwall.model import PUBLIC, Label, LabelledListener, Proto, Role
 
 if TYPE_CHECKING:
     from vllmwall.engine.state import State
     from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
-    from vllmwall.model import Guard, Label, LabelledListener, Listener, Workload
+    from vllmwall.model import Guard, Listener, Workload
 
 _PUBLIC_SHOWN = 6
 _DIFFERENCES_SHOWN = 3
@@ -214,8 +215,20 @@ def _workload(workload: Workload, facts: StatusFacts) -> WorkloadStatus:
         user=user_name(workload.uid),
         cgroup=workload.cgroup,
         guard=_guard(workload, facts),
-        listeners=tuple(_listener(one, facts) for one in workload.listeners),
+        listeners=(
+            *(_listener(one, facts) for one in workload.listeners),
+            *_inherited(workload, facts),
+        ),
     )
+
+
+def _inherited(workload: Workload, facts: StatusFacts) -> Iterable[ListenerStatus]:
+    """Listeners that a program outside the workload made: they have no rule."""
+    for owner, listener, by in facts.recognition.inherited:
+        if owner == workload.id:
+            labelled = LabelledListener(listener, Label(Role.UNKNOWN, 0))
+            why = f"held by {by}, which is no part of the workload and made it"
+            yield replace(_listener(labelled, facts), audience=(PUBLIC,), rule="none", reason=why)
 
 
 def _guard(workload: Workload, facts: StatusFacts) -> GuardStatus:

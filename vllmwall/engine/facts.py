@@ -16,6 +16,7 @@ ReservationKind = Literal[
     "filtered-elsewhere",
     "loopback-routed",
     "shared-peer",
+    "held-outside",
 ]
 
 

@@ -36,7 +36,21 @@ def filtered_elsewhere(reconciler: Reconciler) -> Iterator[Reservation]:
                 )
 
 
-CHECKS: tuple[Check, ...] = (filtered_elsewhere,)
+def held_outside(reconciler: Reconciler) -> Iterator[Reservation]:
+    """Listeners of workloads that a program outside made and holds: no rule restricts that one."""
+    names = {one.id: one.name for one in reconciler.recognition.workloads}
+    for workload, listener, by in reconciler.recognition.inherited:
+        if workload in names and not listener.is_loopback:
+            yield Reservation(
+                "held-outside",
+                f"{reconciler.observer.namespaces.name(listener.namespace)}, {names[workload]}",
+                f"{listener.where} is open: {by} made it and holds it too, and is no part of the "
+                "workload",
+                "Let the workload open it itself, or start that program by `vllmwall run`.",
+            )
+
+
+CHECKS: tuple[Check, ...] = (filtered_elsewhere, held_outside)
 
 
 def reservations(reconciler: Reconciler) -> Iterator[Reservation]:

@@ -64,9 +64,10 @@ def with_forwarded(
     added: dict[Listener, tuple[Workload, Label]] = {}
     for way in _ways(recognition, processes, leads_to):
         added.update(_labelled(way, defined))
-    return Recognition(
-        tuple(_with(one, added) for one in recognition.workloads),
-        tuple(one for one in recognition.unclaimed if one not in added),
+    return replace(
+        recognition,
+        workloads=tuple(_with(one, added) for one in recognition.workloads),
+        unclaimed=tuple(one for one in recognition.unclaimed if one not in added),
     )
 
 

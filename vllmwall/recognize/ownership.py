@@ -1,7 +1,8 @@
 """The workload of each listening socket, by the processes that hold it.
 
 Forks inherit sockets and processes can pass them, so several may hold one. A socket that an
-outsider opened never belongs to a workload.
+outsider opened never belongs to a workload. Except one of the init process: that keeps what it
+passes to the service that the socket is for (systemd.socket(5)).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 from vllmwall.model import Listener, Node, Process
 from vllmwall.recognize.process_tree import ancestors
+
+_INIT = 1
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,31 @@ def _owner(
     if not listener.pids and listener.namespace in alone:
         return Owned(listener, alone[listener.namespace], ())
     owners = [pid for pid in listener.pids if pid in members]
-    outsiders = [pid for pid in listener.pids if pid in processes and pid not in members]
+    outsiders = outside(listener, processes, members)
     if not owners or (outsiders and _is_theirs(outsiders, owners, processes, parents)):
         return listener
     if len(owners) == 1:
         return Owned(listener, members[owners[0]], tuple(owners))
     return _shared(listener, owners, processes, parents, members)
+
+
+def outside(
+    listener: Listener, processes: Mapping[int, Process], members: Mapping[int, int]
+) -> list[int]:
+    """The processes that hold a listener and belong to no workload, without init."""
+    known = (pid for pid in listener.pids if pid in processes and pid not in members)
+    return [pid for pid in known if pid != _INIT]
+
+
+def inherited(
+    listener: Listener, processes: Mapping[int, Process], members: Mapping[int, int]
+) -> tuple[int, str] | None:
+    """The root of the workload that holds another program's listener too, and that program."""
+    roots = [members[pid] for pid in listener.pids if pid in members]
+    if not roots:
+        return None
+    names = (f"{processes[pid].comm} ({pid})" for pid in outside(listener, processes, members))
+    return roots[0], ", ".join(names)
 
 
 def _shared(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vllmwall.linux.cgroups import SLICE, is_within
@@ -25,7 +25,7 @@ from vllmwall.recognize.definitions import WorkloadDefinition
 from vllmwall.recognize.fingerprints import UVICORN_BACKLOG, asked, library_label
 from vllmwall.recognize.forwarders import with_forwarded
 from vllmwall.recognize.front_door import WEB_LIBRARIES, front_label
-from vllmwall.recognize.ownership import Owned, owned_by
+from vllmwall.recognize.ownership import Owned, inherited, owned_by
 from vllmwall.recognize.process_tree import front_ends, group, masters, outermost, parents_of
 from vllmwall.recognize.relays import with_relays
 from vllmwall.recognize.rows import ROWS, ports_in, table
@@ -228,7 +228,18 @@ def _describe(
         _workload(view.tree(root, frozenset(pids), finds[root]), finds[root], view.rules)
         for root, pids in sorted(trees.items())
     )
-    return Recognition(tuple(workloads), tuple(one for one in owned if isinstance(one, Listener)))
+    others = tuple(one for one in owned if isinstance(one, Listener))
+    return Recognition(tuple(workloads), others, tuple(_inherited(view, members, others)))
+
+
+def _inherited(
+    view: _View, members: Mapping[int, int], others: Iterable[Listener]
+) -> Iterator[tuple[WorkloadId, Listener, str]]:
+    processes = view.node.processes
+    for one in others:
+        if found := inherited(one, processes, members):
+            root, by = found
+            yield WorkloadId(root, processes[root].start_time), one, by
 
 
 def _queue_caps(listeners: Iterable[Listener]) -> dict[int, int]:
