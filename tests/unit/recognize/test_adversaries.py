@@ -129,6 +129,16 @@ def test_leaked_socket_of_an_ancestor_stays_the_ancestors() -> None:
     service = process(7, "/usr/sbin/jobd", 1)
     found = seen(service, process(10, VLLM, 7), tcp(6817, "0.0.0.0", 10, 7, backlog=128))
     assert roles(found) == {6817: "-"}
+    ((owner, listener, by),) = found.inherited
+    assert (10, 6817, "jobd (7)") == (owner.root_pid, listener.port, by)
+
+
+def test_what_init_holds_is_the_service_s() -> None:
+    """systemd makes the socket of a .socket unit, keeps it, and accepts nothing."""
+    init = process(1, "/usr/lib/systemd/systemd", 0)
+    found = seen(init, process(10, VLLM, uid=1000), tcp(40000, HOST, 1, 10, backlog=100))
+    assert roles(found) == {40000: "zmq"}
+    assert found.inherited == ()
 
 
 def test_socket_handed_over_by_another_user_stays_theirs() -> None:
