@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -100,19 +101,23 @@ class Watching:
         """Add one answer."""
         self._peers = NetworkSet(facts.peers)
         self._mode = _mode_of(facts)
-        now: dict[Address, int] = {}
+        connected: Counter[Address] = Counter()
         for client in facts.connections.clients:
             if not client.here:
                 address = ip_address(client.client)
-                now[address] = now.get(address, 0) + self._take_client(address, client)
-        for address, number in now.items():
+                connected[address] += client.connections if self._used(address, client) else 0
+        for address, number in connected.items():
             source = self._sources[address]
             source.connections = max(source.connections, number)
-        packets: dict[Address, int] = {}
+        counted: Counter[Address] = Counter()
         for one in facts.blocked.sources:
             address = ip_address(one.source)
-            packets[address] = packets.get(address, 0) + self._take_refused(address, one)
-        for address, number in packets.items():
+            if one.mode is Mode.ENFORCE:
+                source = self._source(address)
+                source.refused = max(source.refused, one.packets)
+            else:
+                counted[address] += one.packets if self._used(address, one) else 0
+        for address, number in counted.items():
             self._sources[address].packets = number
         self._note_problems(facts)
 
@@ -143,22 +148,22 @@ class Watching:
             notes=(*self._notes, *self._warnings(listed)),
         )
 
-    def _take_client(self, address: Address, client: Client) -> int:
-        source = self._sources.setdefault(address, _Source())
-        if not _is_internal(client):
-            return 0
-        _note_use(source, client)
-        return client.connections if PEERS in client.audience else 0
+    def _source(self, address: Address) -> _Source:
+        return self._sources.setdefault(address, _Source())
 
-    def _take_refused(self, address: Address, one: BlockedSource) -> int:
-        source = self._sources.setdefault(address, _Source())
-        if one.mode is Mode.ENFORCE:
-            source.refused = max(source.refused, one.packets)
-            return 0
-        if not _is_internal(one):
-            return 0
-        _note_use(source, one)
-        return one.packets if PEERS in one.audience else 0
+    def _used(self, address: Address, use: Client | BlockedSource) -> bool:
+        """Note the use of an internal port; whether peers may connect there.
+
+        A source that uses the API is a client, not a peer.
+        """
+        source = self._source(address)
+        if PUBLIC in use.audience or use.role == Role.API.value:
+            return False
+        source.roles |= {use.role} - {""}
+        source.workloads |= {use.workload} - {""}
+        if PEERS not in use.audience:
+            source.groups |= set(use.audience)
+        return PEERS in use.audience
 
     def _note_problems(self, facts: LearnFacts) -> None:
         notes = list(facts.connections.problems)
@@ -220,18 +225,6 @@ class Watching:
         if public:
             notes.append(f"not private, so check who owns it: {', '.join(public)}")
         return notes
-
-
-def _note_use(source: _Source, use: Client | BlockedSource) -> None:
-    source.roles |= {use.role} - {""}
-    source.workloads |= {use.workload} - {""}
-    if PEERS not in use.audience:
-        source.groups |= set(use.audience)
-
-
-def _is_internal(use: Client | BlockedSource) -> bool:
-    """Sources that use the API are clients, not peers."""
-    return PUBLIC not in use.audience and use.role != Role.API.value
 
 
 def _mode_of(facts: LearnFacts) -> WallMode:
