@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from vllmwall.cidr import everyone_in, parse_network
+from vllmwall.cidr import everyone_in
 from vllmwall.config.files import TomlFile
 from vllmwall.config.problems import KeyPath, Problem, shown
 from vllmwall.config.values import DEFAULT_KEY, suggestion
@@ -61,8 +61,8 @@ def check_groups(files: list[TomlFile]) -> Iterator[Problem]:
     """No address is in two groups."""
     groups: dict[str, list[_Found]] = {}
     for file in files:
-        for name, value in _table(file, "groups").items():
-            groups.setdefault(name, []).extend(_networks(file, ("groups", name), value))
+        for name in _table(file, "groups"):
+            groups.setdefault(name, []).extend(_networks(file, ("groups", name)))
     for (first, ours), (second, theirs) in combinations(groups.items(), 2):
         for one in ours:
             for other in theirs:
@@ -72,7 +72,7 @@ def check_groups(files: list[TomlFile]) -> Iterator[Problem]:
 
 def check_everyone(files: list[TomlFile]) -> Iterator[Problem]:
     """Peers must not cover all addresses by accident."""
-    found = [each for file in files for each in _peer_networks(file)]
+    found = [each for file in files for each in _networks(file, ("peers", "cidrs"))]
     said = [_table(file, "peers").get("allow_everyone") for file in files]
     if next((value for value in reversed(said) if value is not None), None) is True:
         return
@@ -98,8 +98,7 @@ def check_workload_names(files: list[TomlFile]) -> Iterator[Problem]:
             key = ("workload", index, "name")
             if name in first:
                 yield file.problem(key, f"{shown(name)} is not unique: it is also in {first[name]}")
-            here = file.problem(key, "")
-            first.setdefault(name, f"{here.file}:{here.line}")
+            first.setdefault(name, file.place(key))
 
 
 ALL: tuple[Check, ...] = (
@@ -116,26 +115,15 @@ def _overlap(one: Network, other: Network) -> bool:
 
 
 def _overlap_problem(first: str, one: _Found, second: str, other: _Found) -> Problem:
-    where = one.file.problem(one.key, "")
     return other.file.problem(
         other.key,
-        f"{other.network} overlaps {one.network} of the group {first} ({where.file}:{where.line}). "
+        f"{other.network} overlaps {one.network} of the group {first} ({one.file.place(one.key)}). "
         f"An address may be in one group only; [policy] can name both {first} and {second}.",
     )
 
 
-def _peer_networks(file: TomlFile) -> list[_Found]:
-    return _networks(file, ("peers", "cidrs"), _table(file, "peers").get("cidrs"))
-
-
-def _networks(file: TomlFile, key: KeyPath, value: object) -> list[_Found]:
-    found = []
-    for index, item in enumerate(value if isinstance(value, list) else ()):
-        try:
-            found.append(_Found(parse_network(item), file, (*key, index)))
-        except (ValueError, AttributeError):  # reported by its own validator
-            continue
-    return found
+def _networks(file: TomlFile, key: KeyPath) -> Iterator[_Found]:
+    return (_Found(network, file, place) for place, network in file.networks(key))
 
 
 def _table(file: TomlFile, name: str) -> Mapping[str, object]:

@@ -7,14 +7,17 @@ problem, never an exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vllmwall.cidr import parse_network
 from vllmwall.config.lines import line_of, lines_of
 from vllmwall.config.problems import KeyPath, Problem, key_text
 from vllmwall.config.toml import TOMLDecodeError, loads
 from vllmwall.linux.files import directory_complaint, read_trusted
+from vllmwall.model import Network
 
 Tree = Mapping[str, object]
 # An audience is one value even if it is a list: a later file replaces it, so that it can also
@@ -34,6 +37,25 @@ class TomlFile:
         """A problem with the value at ``key``."""
         return Problem(str(self.path), line_of(self.lines, key), key_text(key), message)
 
+    def place(self, key: KeyPath) -> str:
+        """``file:line`` of a key."""
+        line = line_of(self.lines, key)
+        return f"{self.path}:{line}" if line else str(self.path)
+
+    def at(self, key: KeyPath) -> object:
+        """The value of a key; None: the file has no such key."""
+        found: object = self.tree
+        for part in key:
+            found = found.get(str(part)) if isinstance(found, Mapping) else None
+        return found
+
+    def networks(self, key: KeyPath) -> Iterator[tuple[KeyPath, Network]]:
+        """The valid networks of a list, each with its own key."""
+        listed = self.at(key)
+        for index, item in enumerate(listed if isinstance(listed, list) else ()):
+            with suppress(ValueError, AttributeError):  # reported by its own validator
+                yield (*key, index), parse_network(item)
+
 
 @dataclass
 class FilesRead:
@@ -41,6 +63,25 @@ class FilesRead:
 
     files: list[TomlFile] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    def add(self, path: Path) -> None:
+        """Read one more file. A missing one is skipped."""
+        try:
+            content = read_trusted(path)
+            self.files.append(TomlFile(path, loads(content.text), lines_of(content.text)))
+        except FileNotFoundError:
+            return
+        except TOMLDecodeError as error:
+            self.problems.append(_syntax_problem(path, str(error), content.text))
+        except UnicodeDecodeError as error:
+            message = f"is not UTF-8 text (byte {error.start})"
+            self.problems.append(Problem(str(path), None, "", message))
+            return
+        except OSError as error:
+            self.problems.append(Problem(str(path), None, "", _reason(error)))
+            return
+        if content.complaint is not None:
+            self.problems.append(Problem(str(path), None, "", content.complaint))
 
 
 def read_files(path: Path, conf_d: Path) -> FilesRead:
@@ -51,7 +92,7 @@ def read_files(path: Path, conf_d: Path) -> FilesRead:
         if complaint is not None:
             reading.problems.append(Problem(str(directory), None, "", complaint))
     for file in (path, *_drop_ins(conf_d, reading)):
-        _read_file(file, reading)
+        reading.add(file)
     return reading
 
 
@@ -72,25 +113,6 @@ def _drop_ins(conf_d: Path, reading: FilesRead) -> list[Path]:
         reading.problems.append(Problem(str(conf_d), None, "", _reason(error)))
         return []
     return [conf_d / name for name in names if name.endswith(".toml") and name[0] != "."]
-
-
-def _read_file(path: Path, reading: FilesRead) -> None:
-    try:
-        content = read_trusted(path)
-        reading.files.append(TomlFile(path, loads(content.text), lines_of(content.text)))
-    except FileNotFoundError:
-        return
-    except TOMLDecodeError as error:
-        reading.problems.append(_syntax_problem(path, str(error), content.text))
-    except UnicodeDecodeError as error:
-        message = f"is not UTF-8 text (byte {error.start})"
-        reading.problems.append(Problem(str(path), None, "", message))
-        return
-    except OSError as error:
-        reading.problems.append(Problem(str(path), None, "", _reason(error)))
-        return
-    if content.complaint is not None:
-        reading.problems.append(Problem(str(path), None, "", content.complaint))
 
 
 def _syntax_problem(path: Path, message: str, text: str) -> Problem:
