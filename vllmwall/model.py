@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv6Address
 
-from vllmwall import cidr
+from vllmwall import cidr, limits
 
 Address = cidr.Address
 Network = cidr.Network
+Limits = limits.Limits
+KernelLog = limits.KernelLog
 
 PUBLIC, PEERS, NODE = "public", "peers", "node"
 BUILT_IN_AUDIENCES = (PUBLIC, PEERS, NODE)
@@ -126,7 +128,10 @@ class Process:
     ``threads`` counts threads by name (at most 15 bytes). ``libraries`` names the shared objects
     that recognition looks for and found mapped; None: not known. ``remembered`` is the stack of
     the workload it belonged to in an earlier pass, which a child of a dead root may not show.
-    ``alive`` is False for a process known only from what it left behind.
+    ``alive`` is False for a process known only from what it left behind. ``uid`` is the real one;
+    ``mixed_ids``: the effective, saved or filesystem one differs (a setuid program), so that it
+    speaks for nobody, and nothing else of it is read. ``unread`` is why it could not be read,
+    ``settings_unread`` why the file that it names could not: nothing of it is public then.
     """
 
     pid: int
@@ -147,6 +152,9 @@ class Process:
     birth_ppid: int | None = None
     remembered: Stack | None = None
     alive: bool = True
+    mixed_ids: bool = False
+    unread: str = ""
+    settings_unread: str = ""
 
     @property
     def started_as(self) -> tuple[str, ...]:
@@ -246,22 +254,31 @@ class Listener:
 
 @dataclass(frozen=True)
 class RaySession:
-    """The ports in a Ray node's session directory, by the stem of the file (ray 2.60:
-    ``/tmp/ray/session_*/{gcs_server_port,metrics_agent_port,…}_<node id>``)."""
+    """The ports that a Ray node wrote into its session directory, by the stem of the file.
+
+    Source: ray 2.60, ``/tmp/ray/session_*/{gcs_server_port,metrics_agent_port,…}_<node id>``.
+    It holds for processes of the user ``uid``; None: of all, as in old recordings.
+    """
 
     directory: str
     ports: Mapping[str, tuple[int, ...]]
+    uid: int | None = None
 
 
 @dataclass(frozen=True)
 class Node:
     """Everything that was observed on this node in one pass. ``relays`` are listeners that lead to
-    others: the namespace, and the inodes of the outer and the inner one."""
+    others: the namespace, and the inodes of the outer and the inner one.
+
+    ``left_out`` is why not all processes of these were looked at, by user and network namespace
+    (0: any): listeners of theirs whose owner was not seen are internal.
+    """
 
     processes: Mapping[int, Process]
     listeners: tuple[Listener, ...]
     ray_sessions: tuple[RaySession, ...] = ()
     relays: tuple[tuple[int, int, int], ...] = ()
+    left_out: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -269,7 +286,7 @@ class Evidence:
     """One reason for a label: ``kind`` is a fixed word, ``detail`` is free text.
 
     Kinds: ``flag config default-port backlog threads title tree address environment
-    session-file library order defined lockdown forwarder program``.
+    session-file library order defined lockdown forwarder program unread``.
     """
 
     kind: str
@@ -317,33 +334,15 @@ class Workload:
 @dataclass(frozen=True)
 class Recognition:
     """The workloads of this node, and the listeners that belong to none of them. ``inherited`` are
-    those of the latter that a workload holds too, with the name of the program outside."""
+    those of the latter that a workload holds too, with the name of the program outside.
+
+    ``problems`` are processes that could not be judged, a line for each: they are closed.
+    """
 
     workloads: tuple[Workload, ...]
     unclaimed: tuple[Listener, ...]
     inherited: tuple[tuple[WorkloadId, Listener, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one source may do at a public TCP API: an IPv4 address, or an IPv6 /64.
-
-    ``new_per_second`` connections a second on average, ``burst`` at once; ``connections`` at the
-    same time. None: unlimited.
-    """
-
-    new_per_second: int | None = None
-    burst: int = 20
-    connections: int | None = None
-
-
-@dataclass(frozen=True)
-class KernelLog:
-    """The NFLOG ``group`` that dropped packets are logged to, at most ``per_second``."""
-
-    group: int
-    prefix: str = "vllmwall "
-    per_second: int = 5
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -25,11 +25,11 @@ from vllmwall.api.server import ControlServer, answered
 from vllmwall.config import ConfigError
 from vllmwall.config.reading import ConfigReader
 from vllmwall.config.settings import Settings
+from vllmwall.daemon.event_reading import EventReading
 from vllmwall.daemon.readiness import Readiness, longest_sleep
 from vllmwall.daemon.reloading import Reloader
 from vllmwall.engine.building import reconciler_for
 from vllmwall.engine.changes import PassChanges, log_change, log_modification
-from vllmwall.engine.event_handlers import follow, late_reactions
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.event_log import EventLog
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, PassFacts
@@ -41,7 +41,6 @@ from vllmwall.engine.state import ReloadRequest, State
 from vllmwall.linux.lock import locked
 from vllmwall.networks.sources import PeerSource
 from vllmwall.observe.event_source import open_events
-from vllmwall.observe.events import Event
 
 _SETTLE_SECONDS = 0.2  # libraries start their threads just after they listen
 _POLL_SECONDS = 1.0  # between full passes where the kernel gives no events
@@ -121,6 +120,7 @@ class Daemon:
             ),
             config=ConfigFacts(loaded=started),
         )
+        self._reading = EventReading(self._events, self.state, self._settle_seconds)
         self._metrics = Metrics(self.state)
         self._control = ControlServer(
             options.runtime_dir / "control.sock",
@@ -158,9 +158,12 @@ class Daemon:
             self._readiness.feed_watchdog()
             self._reader.advance()
             self._reloader.advance()
-            dues = (self._next_pass()[0], self._due_peers, self._reader.deadline)
+            self._advance()
+            files = self.reconciler.observer.files
+            dues = (self._next_pass()[0], self._due_peers, self._reader.deadline, files.deadline)
             due = min(one for one in (*dues, self._reloader.deadline) if one is not None)
-            self._wait(min(due - time.monotonic(), longest_sleep()))
+            left = 0.0 if self.reconciler.waiting else due - time.monotonic()
+            self._wait(min(left, longest_sleep()))
         self._readiness.send("STOPPING=1")
         self.log(EventKey.DAEMON_STOPPED)
 
@@ -171,7 +174,7 @@ class Daemon:
         self._reader.close()
         if self._events.stream is not None:
             self._events.stream.close()
-        self.reconciler.observer.namespaces.close()
+        self.reconciler.observer.close()
 
     def full_pass(self, reason: str) -> None:
         """Run one full pass. A node that cannot be read is logged and changes nothing."""
@@ -188,7 +191,9 @@ class Daemon:
         try:
             if second_look:
                 self.reconciler.look_for_walls()
-            self.reconciler.full_pass(self._catch_up)
+            self.reconciler.full_pass(
+                self._reading.catch_up, self._within_a_pass, self._report_our_walls
+            )
             self.state.reservations.clear()
             self.count_lost_events()
             self._save_wall()
@@ -212,6 +217,21 @@ class Daemon:
         why = self._readiness.report(self.reconciler, pass_error)
         if why and not pass_error:
             self.log(EventKey.NOT_READY, why=why)
+
+    def _advance(self) -> None:
+        """Go on with what no pass waits for: files of users, and the walls of many namespaces."""
+        try:
+            if self.reconciler.note_answers():
+                self.wake_soon("files were read", self._settle_seconds())
+            self.reconciler.advance()
+        except Exception as error:
+            self.log(EventKey.EVENT_FAILED, error=repr(error), exc_info=True)
+            self.reconciler.waiting.clear()
+            self.wake_soon("failed event", _SETTLE_SECONDS)
+
+    def _report_our_walls(self) -> None:
+        """Ready, if they are as wanted: those of others may be many, and nobody waits for them."""
+        self._readiness.report(self.reconciler, None)
 
     def _until_a_peer_expires(self) -> float | None:
         peers = self.reconciler.peers
@@ -274,7 +294,8 @@ class Daemon:
         watches = {one.fileno(): inode for inode, one in self.reconciler.watches().items()}
         clients = {**self._control.descriptors(), **self._metrics.descriptors()}
         poll = select.poll()
-        for descriptor in (self._wake_read, self._reader.fileno, *watches):
+        files = self.reconciler.observer.files.filenos
+        for descriptor in (self._wake_read, self._reader.fileno, *files, *watches):
             if descriptor is not None:
                 poll.register(descriptor, select.POLLIN)
         for descriptor, events in clients.items():
@@ -296,33 +317,11 @@ class Daemon:
 
     def follow_events(self) -> None:
         """Follow the events that came meanwhile: for work that takes more than a millisecond."""
-        stream = self._events.stream
-        if stream is not None:
-            poll = select.poll()
-            poll.register(stream, select.POLLIN)
-            if poll.poll(0):
-                self._read_events(stream.read)
+        self._reading.follow()
 
-    def _catch_up(self) -> None:
-        """In the middle of a full pass, which thinks about them next: no quick one has to."""
-        if self._events.stream is not None:
-            self._read_events(self._events.stream.read, think=False)
-
-    def _read_events(self, read: Callable[[], Iterable[Event]], *, think: bool = True) -> None:
-        try:
-            wanted = follow(self.reconciler, tuple(read()), read)
-            self.state.measures.note_reactions(wanted.reactions)
-            if wanted.quick and not self.reconciler.down:
-                if think:
-                    with self.state.measures.quick.timed():
-                        self.reconciler.quick_pass()
-                    self.state.measures.note_reactions(late_reactions(self.reconciler, wanted))
-                self.wake_soon("settle", self._settle_seconds())
-            if wanted.full:
-                self.wake_soon(wanted.full, self._settle_seconds())
-        except Exception as error:  # as in a full pass, which comes next and reads everything again
-            self.log(EventKey.EVENT_FAILED, error=repr(error), exc_info=True)
-            self.wake_soon("failed event", _SETTLE_SECONDS)
+    def _within_a_pass(self) -> None:
+        self._readiness.feed_watchdog()
+        self._reading.within_a_pass()
 
     def _repair(self, namespace: int) -> None:
         """Repair a wall that other programs modified, and log which ones."""

@@ -8,7 +8,8 @@ loop. What cannot be read changes nothing: the active wall stays.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,9 +40,12 @@ from vllmwall.networks.banlist import BanList
 from vllmwall.networks.peerlist import PeerList
 from vllmwall.observe import Observer
 from vllmwall.observe.namespaces import every_namespace
-from vllmwall.observe.processes import read_cgroup
+from vllmwall.observe.proc import read_cgroup
 from vllmwall.observe.visibility import why_blind
 from vllmwall.recognize import is_claimed, recognize
+
+_PASS_SECONDS = 0.25  # of a full pass, for the walls of others
+_TURN_SECONDS = 0.02  # between two looks at what else there is to do
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Reconciler:
         self.members: frozenset[int] = frozenset()
         self.guarding = Guarding()
         self.blind = ""
+        self.waiting: dict[int, None] = {}
         self.decision = Decision({}, ())
         self.walls = Walls(self.backend, self.observer.namespaces.path)
 
@@ -88,36 +93,83 @@ class Reconciler:
         self._definitions = config.definitions
         self.armed.configure(config.guarded_units, self._definitions)
 
-    def full_pass(self, catch_up: Callable[[], None] = lambda: None) -> None:
+    def full_pass(
+        self,
+        catch_up: Callable[[], None] = lambda: None,
+        between: Callable[[], None] = lambda: None,
+        at_home: Callable[[], None] = lambda: None,
+    ) -> None:
         """Read everything, put every wall right, and read each of them back.
 
         ``catch_up`` is called once the node is read, to follow the events up to then: of a
         listener that the kernel showed now, only its event has the backlog that it asked for.
-        Raises OSError when the node cannot be read; no wall was changed then.
+        ``between`` is called every few milliseconds, ``at_home`` when our own walls, which come
+        first, are right. Those for which there is not enough time stay in ``waiting``, for
+        `advance`. Raises OSError when the node cannot
+        be read; no wall was changed then.
         """
-        self.observer.observe()
+        self.observer.observe(between)
         self.walls.release(self.observer.namespaces.inodes)
         self.armed.forget(self.observer.namespaces.inodes)
         catch_up()
         self._think(self.observer.node())
         if self.blind and not self.walls.spaces:  # the active walls are all that is known
             self.look_for_walls()
+        waited = self.waiting
+        self.waiting = {}
         if not self.down:
-            for inode, wall in self._wanted().items():
-                self.walls.settle(inode, wall)
+            wanted = self._wanted()
+            self.waiting = dict.fromkeys(sorted(wanted, key=lambda one: self._order(one, waited)))
+            for inode in self.home.intersection(wanted):
+                self._settle(inode, wanted)
+            at_home()
+            self.advance(_PASS_SECONDS, between)
+
+    def advance(
+        self, seconds: float = _TURN_SECONDS, between: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Put walls right that wait for it, in about so much time; whether all are."""
+        ends = time.monotonic() + seconds
+        wanted = self._wanted() if self.waiting and not self.down else {}
+        while self.waiting and time.monotonic() < ends:
+            self._settle(next(iter(self.waiting)), wanted)
+            between()
+        return not self.waiting
+
+    def note_answers(self) -> bool:
+        """Apply what was read meanwhile in files that processes name; whether there is news."""
+        is_news = self.observer.note_answers()
+        if is_news:
+            self.quick_pass()
+        return is_news
 
     def quick_pass(self) -> None:
         """Apply what the observer learned from events, to the walls as last read back."""
         self._think(self.observer.node())
-        if not self.down:
-            for inode, wall in self._wanted().items():
-                self.walls.put(inode, wall)
+        self.renew()
 
     def renew(self) -> None:
-        """Apply changes of peers and bans, for the node as last read."""
-        if not self.down:
-            for inode, wall in self._wanted().items():
+        """Apply changes of peers and bans, for the node as last read.
+
+        A namespace that has no wall yet waits for its turn, if others do too.
+        """
+        if self.down:
+            return
+        for inode, wall in self._wanted().items():
+            is_new = inode not in self.walls.spaces and inode not in self.home
+            if inode in self.waiting or (is_new and self.waiting):
+                self.waiting[inode] = None
+            else:
                 self.walls.put(inode, wall)
+
+    def _settle(self, inode: int, wanted: Mapping[int, Wall]) -> None:
+        self.waiting.pop(inode, None)
+        if inode in wanted:
+            self.walls.settle(inode, wanted[inode])
+
+    def _order(self, inode: int, waited: Container[int]) -> tuple[bool, bool, bool]:
+        """Those that have no wall yet, then those that waited longest for another look."""
+        return inode in self.walls.spaces, inode not in waited, inode not in self.home
 
     def repair(self, inode: int) -> None:
         """Repair one wall that another program modified."""
@@ -145,6 +197,8 @@ class Reconciler:
         self.observer.namespaces.adopt(process)
         self.armed.expect(job, {namespace})
         self.quick_pass()
+        if namespace in self.waiting:
+            self._settle(namespace, self._wanted())
         numbers = self.observer.cgroup_numbers({job, SLICE})
         ids = {number for one, number in numbers.items() if is_within(job, one)}
         active = self.walls.actual(namespace)
@@ -179,6 +233,7 @@ class Reconciler:
     def take_down(self) -> list[int]:
         """Remove every wall of ours from every namespace; the inodes that had one."""
         self.down = True
+        self.waiting.clear()
         self.walls.spaces.clear()
         return remove_everywhere(self.backend, self.only)
 
@@ -299,6 +354,7 @@ class Reconciler:
                 pid in node.processes and node.processes[pid].namespace in self.only
                 for pid in one.pids
             )
+            or any(each.listener.namespace in self.only for each in one.listeners)
         )
         return replace(found, workloads=tuple(workloads))
 

@@ -17,6 +17,7 @@ from vllmwall.engine.facts import Reservation
 if TYPE_CHECKING:
     from vllmwall.engine.reconciler import Reconciler
 
+_MOST_LINES = 16
 Check = Callable[["Reconciler"], Iterable[Reservation]]
 
 
@@ -50,7 +51,28 @@ def held_outside(reconciler: Reconciler) -> Iterator[Reservation]:
             )
 
 
-CHECKS: tuple[Check, ...] = (filtered_elsewhere, held_outside)
+def left_out(reconciler: Reconciler) -> Iterator[Reservation]:
+    """What a user's share did not allow to look at, or what does not let itself be read."""
+    waiting = len(reconciler.waiting)
+    if waiting:
+        yield Reservation(
+            "processes-left-out",
+            "daemon",
+            f"{waiting} network namespaces wait for their turn to get a wall",
+            "Ask again. The node's own wall is not among them.",
+        )
+    lines = (*reconciler.observer.unanswered(), *reconciler.recognition.problems)
+    for line in lines[:_MOST_LINES]:
+        subject, _, why = line.partition(": ")
+        yield Reservation(
+            "processes-left-out", subject, why, "End it, or ask its user what it does."
+        )
+    if len(lines) > _MOST_LINES:
+        more = f"{len(lines) - _MOST_LINES} more of the same kind"
+        yield Reservation("processes-left-out", "daemon", more, "End those that are named.")
+
+
+CHECKS: tuple[Check, ...] = (filtered_elsewhere, held_outside, left_out)
 
 
 def reservations(reconciler: Reconciler) -> Iterator[Reservation]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
@@ -30,6 +31,11 @@ _KINDS = (
 )
 
 
+def most_listeners(uid: int) -> int:
+    """How many listeners of a user are looked at in one namespace: others must not wait for all."""
+    return 4096 if uid else 16384
+
+
 class SocketDump:
     """A sock_diag socket that belongs to the network namespace it was opened in.
 
@@ -40,6 +46,7 @@ class SocketDump:
     def __init__(self) -> None:
         self._socket = netlink.opened(netlink.SOCK_DIAG)
         self.sees_udp = True
+        self.over: set[int] = set()
         self.namespace = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 hot, tiny
 
     def close(self) -> None:
@@ -50,17 +57,19 @@ class SocketDump:
         """All listening TCP and unconnected bound UDP sockets; ``port`` narrows in the kernel.
 
         Raises OSError when the kernel refuses the request. Without udp_diag no UDP socket is listed
-        and ``sees_udp`` is False.
+        and ``sees_udp`` is False. ``over`` are the users with more listeners than are listed.
         """
         found: list[Listener] = []
+        counts: Counter[int] = Counter()
         for family, protocol, proto, states in _KINDS:
             try:
                 for part in self._dump(family, protocol, states, port):
-                    found.extend(self._decode(part, proto))
+                    found.extend(self._decode(part, proto, counts))
             except FileNotFoundError:
                 if proto is not Proto.UDP:
                     raise
                 self.sees_udp = False
+        self.over = {uid for uid, count in counts.items() if count > most_listeners(uid)}
         return found
 
     def _dump(self, family: int, protocol: int, states: int, port: int) -> Iterator[bytes]:
@@ -69,12 +78,15 @@ class SocketDump:
         )
         return netlink.dumped(self._socket, _SOCK_DIAG_BY_FAMILY, request)
 
-    def _decode(self, data: bytes, proto: Proto) -> Iterator[Listener]:
+    def _decode(self, data: bytes, proto: Proto, counts: Counter[int]) -> Iterator[Listener]:
         for start, end in netlink.messages(data, _SOCK_DIAG_BY_FAMILY, _MESSAGE.size):
             fields = _MESSAGE.unpack_from(data, start)
             family, source, inode = fields[0], fields[6], fields[15]
             port = int.from_bytes(fields[4], "big")
             if port == 0 or (proto is Proto.UDP and inode == 0):
+                continue
+            counts[fields[14]] += 1
+            if counts[fields[14]] > most_listeners(fields[14]):
                 continue
             is_v6 = family == socket.AF_INET6
             yield Listener(

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from vllmwall.linux.cgroups import in_first_namespace, mount_point, number_of, our_name_for
 from vllmwall.model import Listener, Node, Process, RaySession, Recognition
-from vllmwall.observe.files import ray_sessions
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.observe.owners import OwnerIndex
-from vllmwall.observe.processes import ProcessTable, read
+from vllmwall.observe.proc import read
+from vllmwall.observe.processes import ProcessTable
+from vllmwall.observe.ray import ray_sessions
 from vllmwall.observe.relays import Relay, Relays
+from vllmwall.observe.shares import place_of
 from vllmwall.observe.visibility import in_first_pid_namespace
 
 _Key = tuple[int, int]
 _Asked = tuple[int, int]  # the backlog of listen(), and the queue that the kernel made of it
 _NAMELESS_KEPT = 1024
 _UNSIGNED = 0xFFFFFFFF  # the kernel compares the backlog so (__sys_listen)
+_PATIENCE_SECONDS = 1.0
+_TOO_MANY_DESCRIPTORS = "its processes have too many descriptors"
 
 
 class Observer:
     """Reads the node repeatedly, and keeps only facts that are expensive to read or get lost.
 
     `observe` reads everything; `observe_listen` and `observe_close` only the subject of one event;
-    `node` is the result of all of them.
+    `node` is the result of all of them. ``is_known``: the whole node was read.
     """
 
     def __init__(self, only: frozenset[int] = frozenset()) -> None:
@@ -42,23 +46,28 @@ class Observer:
         self._looked_into: dict[int, frozenset[int]] = {}
         self._workload_pids: frozenset[int] = frozenset()
         self._ray_sessions: tuple[RaySession, ...] = ()
+        self._left_out: Mapping[tuple[int, int], str] = {}
+        self.files = self._table.files
         self._cgroups: Path | None = None
         self._names_cgroups_as_we_do = in_first_namespace()
         self._names_processes_as_we_do = in_first_pid_namespace()
         self._next_search = 0.0
+        self.is_known = False
 
-    def observe(self) -> Node:
-        """Read the whole node."""
-        self._table.scan()
+    def observe(self, catch_up: Callable[[], None] = lambda: None) -> Node:
+        """Read the whole node. The first time this waits for files that processes name.
+
+        ``catch_up`` is called every few milliseconds. What it lets this observer learn of listeners
+        is forgotten at the end, and has to be told again then.
+        """
+        self._table.scan(catch_up)
         self.namespaces.update(self._table.processes)
-        found = [
-            listener
-            for inode in self.namespaces.inodes
-            for listener in self.namespaces.listeners(inode)
-        ]
-        self._replace_listeners(found + self._unix_listeners())
-        self._ray_sessions = ray_sessions(self._table.processes.values())
-        self._look_inside(self._workload_pids)
+        found = []
+        for inode in self.namespaces.inodes:
+            found += self.namespaces.listeners(inode)
+            catch_up()
+        self._replace_listeners(found + self._unix_listeners(), catch_up)
+        self._look_inside(self._workload_pids, catch_up)
         self._table.note_moves(self._workload_pids)
         self._relayed = self._relays.update(
             self._listeners.values(),
@@ -66,7 +75,43 @@ class Observer:
             self._workload_pids,
             self.namespaces.path,
         )
+        catch_up()
+        self._note_files()
+        if not self.is_known:  # the start of a daemon must change no audience
+            self.wait_for_files(_PATIENCE_SECONDS)
+        self.is_known = True
         return self.node()
+
+    def note_answers(self) -> bool:
+        """Note what was read in files that processes name; whether that is anything new."""
+        if not self.files.advance():
+            return False
+        self._table.note_files()
+        self._note_files()
+        return True
+
+    def wait_for_files(self, seconds: float) -> None:
+        """Wait for the files that were asked for, at most so long, and note what they hold."""
+        self.files.wait(seconds)
+        self._table.note_files()
+        self._note_files()
+
+    def close(self) -> None:
+        """Give all descriptors back, and end what reads files."""
+        self.files.close()
+        self.namespaces.close()
+
+    def unanswered(self) -> Iterable[str]:
+        """What could not be read because of its user's doing, a line for each."""
+        for (uid, _), why in self._left_out.items():
+            yield f"user {uid}: {why}. Listeners whose process was not looked at are closed"
+        for pid, process in self._table.processes.items():
+            if process.unread:
+                yield f"process {pid} of user {process.uid}: {process.unread}. It is closed"
+            if process.settings_unread:
+                why = f"the file after --config: {process.settings_unread}"
+                yield f"process {pid} of user {process.uid}: {why}. Its API stays closed"
+        yield from self.namespaces.left_out
 
     def search(self) -> bool:
         """Read the whole node, in at most a tenth of the time; whether it did.
@@ -107,8 +152,8 @@ class Observer:
         if process is None:
             return True
         self.namespaces.adopt(process)
-        held = self._owners.look_into(pid)
         there = self.namespaces.listeners(process.namespace, port)
+        held = self._owners.look_into(pid, {one.inode for one in there})
         found = [one for one in there if one.inode in held]
         for listener in found:
             self._add(replace(listener, pids=(pid,)), backlog)
@@ -175,9 +220,12 @@ class Observer:
         }
         return [one for inode in spaces for one in self.namespaces.unix_listeners(inode)]
 
-    def _replace_listeners(self, found: list[Listener]) -> None:
+    def _replace_listeners(self, found: list[Listener], catch_up: Callable[[], None]) -> None:
         identities = {pid: one.start_time for pid, one in self._table.processes.items()}
-        owners = self._owners.update({one.inode for one in found}, identities, self._workload_pids)
+        inodes, accounts = {one.inode for one in found}, self._table.accounts
+        owners = self._owners.update(inodes, identities, self._workload_pids, accounts, catch_up)
+        over = {place_of(one): _TOO_MANY_DESCRIPTORS for one in self._owners.over}
+        self._left_out = {**over, **self._table.left_out}
         self._listeners = {
             (one.namespace, one.inode): replace(
                 one, pids=owners[one.inode], backlog=self._backlog_of(one)
@@ -218,7 +266,12 @@ class Observer:
         most = self.namespaces.longest_queue(listener.namespace)
         return listener.queue_limit == min(backlog & _UNSIGNED, most)
 
-    def _look_inside(self, always: Collection[int]) -> None:
+    def _note_files(self) -> None:
+        processes = self._table.processes
+        self.files.forget_ended({pid: one.start_time for pid, one in processes.items()})
+        self._ray_sessions = ray_sessions(processes.values(), self.files)
+
+    def _look_inside(self, always: Collection[int], catch_up: Callable[[], None]) -> None:
         """Threads and libraries of owners, again when their listeners changed."""
         held: dict[int, set[int]] = {}
         for listener in self._listeners.values():
@@ -226,9 +279,9 @@ class Observer:
                 held.setdefault(pid, set()).add(listener.inode)
         now = {pid: frozenset(inodes) for pid, inodes in held.items()}
         changed = [pid for pid in now if self._looked_into.get(pid) != now[pid]]
-        self._table.look_inside(changed)
+        waiting = self._table.look_inside(changed, catch_up)
         self._table.count_threads(pid for pid in now if pid in always and pid not in changed)
-        self._looked_into = now
+        self._looked_into = {pid: held for pid, held in now.items() if pid not in waiting}
         self._table.watched = self._workload_pids | now.keys()
 
     def node(self) -> Node:
@@ -239,6 +292,7 @@ class Observer:
             listeners=tuple(self._listeners.values()),
             ray_sessions=self._ray_sessions,
             relays=self._relayed,
+            left_out=self._left_out,
         )
 
 

@@ -1,23 +1,45 @@
 """Files that processes name and recognition reads: YAML settings and Ray's ports.
 
-Users control their paths and contents, and we read them as root. So only small regular files are
-read, without waiting, and only those that the process itself could have read. Only the keys in
-`vllmwall.recognize.inputs` leave this module.
+Users control their paths and contents. So they are read in a process of their own (`answer_from`),
+which ends soon and has the rights of the process that names the file (`vllmwall.linux.bounded`).
+Nothing here is called in the daemon but `settings_path` and `ray_directories`.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import re
+import select
+import signal
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
-from vllmwall.model import Process, RaySession
+from vllmwall.linux.bounded import NotAllowedError, become, limit
+from vllmwall.linux.helper_process import HelperProcess, answer_lines
+from vllmwall.model import Process
 from vllmwall.recognize.inputs import SETTINGS_KEYS
 
+SECONDS = 1.0
+"""The time that one file may take."""
+MOST_HUNG = 2
+"""A process that reads for one user gives up when so many of his files did not answer."""
+
 _SIZE_LIMIT = 64 * 1024
-_MOST_ALIASES = 16
+_VALUE_LIMIT = 1024  # characters of one setting
+_ANSWER_LIMIT = 256 * 1024
+_MEMORY = 48 << 20
+_MOST_FILES = 4096  # entries of a session directory
+_MOST_PORTS = 64  # of one kind: one for each node on this host
+_MOST_PARTS = 64  # of a list or mapping in a settings file
 _PORT = re.compile(r"[0-9]{1,5}")
 _READS_SETTINGS = re.compile(r"vllm(?!wall)|sglang")  # ours is TOML
 _RAY_PROCESSES = frozenset({"gcs_server", "raylet"})
@@ -26,18 +48,25 @@ _RAY_PORT_FILE = re.compile(
     r"(gcs_server_port|metrics_agent_port|metrics_export_port|runtime_env_agent_port"
     r"|dashboard_agent_listen_port)_\w+"
 )
+_YAML = frozenset({"settings", "yaml"})
+_CODE = "from vllmwall.observe import files\nfiles.answer_from_input()"
 
 
-def settings_of(pid: int, argv: Sequence[str]) -> Mapping[str, str]:
-    """The settings that ``--config FILE`` brings; empty when there is none or it is unreadable."""
-    path = _settings_path(argv)
-    if path is None:
-        return {}
-    return _known_keys(read_as(pid, path))
+@dataclass(frozen=True)
+class Wanted:
+    """A file or folder that the process (pid, start time) names, and how to read it: a key of
+    `READERS`."""
+
+    pid: int
+    start_time: int
+    kind: str
+    path: str
 
 
-def _settings_path(argv: Sequence[str]) -> str | None:
-    return config_path(argv) if any(map(_READS_SETTINGS.search, argv)) else None
+def settings_path(argv: Sequence[str]) -> str | None:
+    """The settings file of a server that reads one; None: it names none."""
+    path = config_path(argv)
+    return path if path and any(map(_READS_SETTINGS.search, argv)) else None
 
 
 def config_path(argv: Sequence[str]) -> str | None:
@@ -48,25 +77,160 @@ def config_path(argv: Sequence[str]) -> str | None:
     return argv[position + 1] if position + 1 < len(argv) else None
 
 
-def yaml_of(text: str) -> Mapping[str, object] | None:
-    """The settings in a YAML file, by the names of their flags; None: it holds no mapping."""
+def ray_directories(process: Process) -> frozenset[str]:
+    """The session directories that a process of a Ray node names."""
+    if process.mixed_ids or process.comm not in _RAY_PROCESSES:
+        return frozenset()
+    return frozenset(match for arg in process.started_as for match in _RAY_DIRECTORY.findall(arg))
+
+
+def start_reading(wanted: Iterable[Wanted]) -> HelperProcess:
+    """A process that reads these, one after the other; each of its lines is an `answer_of`.
+
+    Raises HelperError.
+    """
+    rows = [(one.pid, one.start_time, one.kind, one.path) for one in wanted]
+    return HelperProcess(_CODE, given=json.dumps(rows).encode())
+
+
+def read_now(wanted: Wanted) -> object:
+    """Read one and wait for it; None: it may not be read, or does not answer.
+
+    For commands that look for themselves, never for the daemon. Raises HelperError.
+    """
+    process = start_reading((wanted,))
+    process.wait_until_ended()
+    [answer] = process.lines() or [None]
+    process.kill()
+    return answer.get("found") if isinstance(answer, dict) else None
+
+
+# What follows runs in the process that reads.
+
+
+def answer_from_input() -> NoReturn:
+    """Read what standard input asks for, and end."""
+    os.setpriority(os.PRIO_PROCESS, 0, 10)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")  # killed before others
+    answer_lines(_answers([Wanted(*row) for row in json.load(sys.stdin)]))
+
+
+def _answers(wanted: Sequence[Wanted]) -> Iterator[Mapping[str, object]]:
+    hung = 0
+    for one in wanted:
+        if hung == MOST_HUNG:
+            return
+        answer = answer_of(one)
+        hung += "hung" in answer
+        yield answer
+
+
+def answer_of(wanted: Wanted, seconds: float = SECONDS) -> Mapping[str, object]:
+    """Read it in a child that may be given up.
+
+    ``found``: what was read. ``refused``: why it may not be read. ``silent``: why there is no
+    answer; then ``hung`` has the pid of a child that cannot be ended, if there is one.
+    """
+    if wanted.kind in _YAML:
+        import yaml  # noqa: F401 the child may have another root, with another yaml
+    pipe, out = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        os.close(pipe)
+        _read_and_end(wanted, out)
+    os.close(out)
+    text = _what_comes(pipe, time.monotonic() + seconds)
+    os.close(pipe)
+    with suppress(OSError):
+        os.kill(child, signal.SIGKILL)
+    ended = _has_ended(child)
+    try:
+        found = json.loads(text or b"")
+        if isinstance(found, dict) and found.keys() <= {"found", "refused"}:
+            return found
+    except (ValueError, RecursionError):
+        pass
+    if text is None:
+        why = f"it did not answer within {seconds:g} s"
+        return {"silent": why} if ended else {"silent": why, "hung": child}
+    return {"silent": "reading it took more than the limits of time or memory"}
+
+
+def _what_comes(pipe: int, deadline: float) -> bytes | None:
+    """All that the child writes until it ends; None: it has not ended by then."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    parts: list[bytes] = []
+    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        part = os.read(pipe, 1 << 16)
+        if not part or sum(map(len, parts)) > _ANSWER_LIMIT:
+            return b"".join(parts)
+        parts.append(part)
+    return None
+
+
+def _has_ended(child: int) -> bool:
+    """Reap a child that was killed. One in the kernel's hands is left to init."""
+    for _ in range(20):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def _read_and_end(wanted: Wanted, out: int) -> NoReturn:
+    try:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (0, 1, 2):
+            os.dup2(sink, descriptor)
+        limit(cpu_seconds=1, memory=_MEMORY)
+        become(wanted.pid, wanted.start_time)
+        answer = {"found": READERS[wanted.kind](wanted.path)}
+    except (OSError, NotAllowedError) as error:
+        answer = {"refused": str(error) if isinstance(error, NotAllowedError) else _reason(error)}
+    except BaseException as error:  # of any kind: the file is a user's
+        answer = {"refused": f"it cannot be parsed: {type(error).__name__}"}
+    with suppress(BaseException):
+        text = json.dumps(answer).encode()
+        while text:
+            text = text[os.write(out, text) :]
+    os._exit(0)
+
+
+def _reason(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "it cannot be read")
+
+
+def text_of(path: str) -> str:
+    """A small regular file. Raises OSError, and NotAllowedError for any other file."""
+    # Neither does a FIFO make us wait nor a terminal become ours.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise NotAllowedError("it is no regular file")
+        text = file.read(_SIZE_LIMIT + 1)
+    if len(text) > _SIZE_LIMIT:
+        raise NotAllowedError(f"it is larger than {_SIZE_LIMIT // 1024} KiB")
+    return text.decode(errors="replace")
+
+
+def yaml_of(text: str) -> Mapping[str, object]:
+    """The settings in a YAML file, by the names of their flags. Raises anything for odd files."""
     import yaml
 
-    try:
-        content = yaml.safe_load(text)
-    except Exception:  # PyYAML also raises KeyError, IndexError, AttributeError for odd values
-        return None
+    content = yaml.safe_load(text)
     if not isinstance(content, dict):
-        return None
+        raise NotAllowedError("it holds no mapping")
     return {str(key).replace("_", "-"): value for key, value in content.items()}
 
 
-def _known_keys(text: str) -> Mapping[str, str]:
-    # Nested merges of 600 bytes take PyYAML a minute, for which the daemon's loop must not wait.
-    settings = {} if text.count("*") > _MOST_ALIASES else yaml_of(text) or {}
+def known_settings(path: str) -> Mapping[str, str]:
+    """The settings that recognition reads."""
     return {
-        key: str(value)
-        for key, value in settings.items()
+        key: str(value)[:_VALUE_LIMIT]
+        for key, value in yaml_of(text_of(path)).items()
         if key in SETTINGS_KEYS and (isinstance(value, str) or _is_short(value))
     }
 
@@ -76,62 +240,42 @@ def _is_short(value: object) -> bool:
     return isinstance(value, int) and abs(value) < 1 << 64
 
 
-def ray_sessions(processes: Iterable[Process]) -> tuple[RaySession, ...]:
-    """The ports that Ray's node processes wrote into their session directories."""
-    sessions: dict[str, RaySession] = {}
-    for process in processes:
-        if process.comm in _RAY_PROCESSES:
-            for directory in _ray_directories(process):
-                sessions.setdefault(directory, _ray_session(process.pid, directory))
-    return tuple(sessions[directory] for directory in sorted(sessions))
+def all_settings(path: str) -> Mapping[str, object]:
+    """All settings, without what is nested deeper than two levels: aliases let a small file
+    unfold without end."""
+    return {key: _shallow(value) for key, value in yaml_of(text_of(path)).items()}
 
 
-def _ray_directories(process: Process) -> Iterable[str]:
-    return {match for arg in process.started_as for match in _RAY_DIRECTORY.findall(arg)}
+def _shallow(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _scalar(part) for key, part in islice(value.items(), _MOST_PARTS)}
+    if isinstance(value, list):
+        return [_scalar(part) for part in value[:_MOST_PARTS]]
+    return _scalar(value)
 
 
-def _ray_session(pid: int, directory: str) -> RaySession:
-    ports: dict[str, tuple[int, ...]] = {}
-    try:
-        names = sorted(os.listdir(_inside(pid, directory)))  # noqa: PTH208
-    except OSError:
-        names = []
+def _scalar(value: object) -> object:
+    return value if isinstance(value, str | bool | int | float) or value is None else "…"
+
+
+def ray_ports(directory: str) -> Mapping[str, Sequence[int]]:
+    """The ports that Ray's node processes wrote into a session directory, by kind of file."""
+    ports: dict[str, list[int]] = {}
+    with os.scandir(directory) as entries:
+        names = sorted(one.name for one in islice(entries, _MOST_FILES))
     for name in names:
-        if match := _RAY_PORT_FILE.fullmatch(name):
-            text = read_as(pid, f"{directory}/{name}").strip()
+        match = _RAY_PORT_FILE.fullmatch(name)
+        kept = ports.setdefault(match.group(1), []) if match else []
+        if match and len(kept) < _MOST_PORTS:
+            text = text_of(f"{directory}/{name}").strip()
             if _PORT.fullmatch(text):
-                kind = match.group(1)
-                ports[kind] = (*ports.get(kind, ()), int(text))
-    return RaySession(directory, ports)
+                kept.append(int(text))
+    return {kind: found for kind, found in ports.items() if found}
 
 
-def read_as(pid: int, path: str) -> str:
-    """A small regular file as the process ``pid`` names it; empty when it may not be read.
-
-    Symbolic links could lead root to what the process itself may not see, so the file must
-    belong to the process's user or be readable by all.
-    """
-    try:
-        owner = Path(f"/proc/{pid}").stat().st_uid
-        place = os.open(_inside(pid, path), os.O_PATH | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return ""
-    try:
-        found = os.fstat(place)
-        readable = owner in (0, found.st_uid) or found.st_mode & stat.S_IROTH
-        if not stat.S_ISREG(found.st_mode) or not readable or found.st_size > _SIZE_LIMIT:
-            return ""
-        # Opened only now that it is known to be a plain file: opening a device can act on it.
-        with Path(f"/proc/self/fd/{place}").open("rb") as file:
-            return file.read(_SIZE_LIMIT).decode(errors="replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(place)
-
-
-def _inside(pid: int, path: str) -> str:
-    """``path`` as the process sees it: its root, its working directory."""
-    if not path.startswith("/"):
-        return f"/proc/{pid}/cwd/{path}"
-    return f"/proc/{pid}/root{path}"
+READERS: Mapping[str, Callable[[str], object]] = {
+    "settings": known_settings,
+    "yaml": all_settings,
+    "ray": ray_ports,
+}
+"""How each kind of file is read."""

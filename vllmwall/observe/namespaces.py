@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from vllmwall.linux.listeners import SocketDump
+from vllmwall.linux.listeners import SocketDump, most_listeners
 from vllmwall.linux.netns import OWN, inode_of, run_in
 from vllmwall.model import Listener, Process, Proto
 from vllmwall.observe.packet_paths import PacketPath, packet_path
+from vllmwall.observe.proc import parts_of, read
 
 NAMED = Path("/run/netns")
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 _IPVS_HEADER = 3  # lines, net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_info_seq_show
+_IPVS_ENOUGH = 4096  # bytes
+_UNIX_LIMIT = 1 << 20
 _ACCEPTS_CONNECTIONS = "00010000"  # __SO_ACCEPTCON, net/unix/af_unix.c: unix_seq_show
 
 
@@ -34,6 +37,7 @@ class Namespaces:
         self._members: dict[int, int] = {}
         self._dumps: dict[int, SocketDump] = {}
         self._paths: dict[int, PacketPath] = {}
+        self._over: dict[int, frozenset[int]] = {}
 
     def update(self, processes: Mapping[int, Process]) -> None:
         """Learn the namespaces from their processes; close the sockets of those that ended."""
@@ -46,6 +50,7 @@ class Namespaces:
         for inode in self._dumps.keys() - members.keys():
             self._dumps.pop(inode).close()
         self.errors = {inode: text for inode, text in self.errors.items() if inode in members}
+        self._over = {inode: users for inode, users in self._over.items() if inode in members}
 
     def keep(self, inodes: Iterable[int]) -> None:
         """Keep sockets open in these namespaces only (those with workloads)."""
@@ -57,8 +62,8 @@ class Namespaces:
 
     @property
     def inodes(self) -> tuple[int, ...]:
-        """All namespaces that hold a process."""
-        return tuple(sorted(self._members))
+        """All namespaces that hold a process, our own one first."""
+        return tuple(sorted(self._members, key=lambda one: (one != self.own, one)))
 
     def adopt(self, process: Process) -> None:
         """Learn the namespace of one process that an event named.
@@ -98,8 +103,8 @@ class Namespaces:
     def delivers_elsewhere(self, inode: int) -> bool:
         """Whether IPVS takes packets there that no local socket is meant to get."""
         try:
-            table = Path(f"{self._member(inode)}/net/ip_vs").read_text()
-        except (OSError, KeyError):
+            table = read(f"{self._member(inode)}/net/ip_vs", _IPVS_ENOUGH)
+        except KeyError:
             return False
         return len(table.splitlines()) > _IPVS_HEADER
 
@@ -120,17 +125,28 @@ class Namespaces:
         return found
 
     def unix_listeners(self, inode: int) -> list[Listener]:
-        """The listening unix sockets of one namespace."""
+        """The listening unix sockets of one namespace, of the first `_UNIX_LIMIT` bytes of all."""
         try:
-            lines = Path(f"{self._member(inode)}/net/unix").read_text(errors="replace")
-        except (OSError, KeyError):
+            path = f"{self._member(inode)}/net/unix"
+        except KeyError:
             return []
-        rows = (line.split(None, 7) for line in lines.splitlines()[1:])
+        text = b"".join(parts_of(path, _UNIX_LIMIT, short_is_last=False)).decode(errors="replace")
+        rows = (line.split(None, 7) for line in text.split("\n")[1:-1])
         return [
             Listener(inode, Proto.UNIX, 0, path=row[7], inode=int(row[6]), order=int(row[6]))
             for row in rows
             if len(row) == 8 and row[3] == _ACCEPTS_CONNECTIONS
         ]
+
+    @property
+    def left_out(self) -> Iterator[str]:
+        """The users with more listeners than are looked at, a line for each namespace."""
+        for inode, users in self._over.items():
+            for uid in users:
+                yield (
+                    f"user {uid} has more than {most_listeners(uid)} listeners in "
+                    f"{self.name(inode)}: the others are not seen"
+                )
 
     @property
     def sees_udp(self) -> bool:
@@ -158,15 +174,19 @@ class Namespaces:
 
     def _read(self, inode: int, port: int) -> list[Listener]:
         held = self._dumps.get(inode)
-        if held is not None:
-            return held.listeners(port)
-        if inode == self.own:
-            return self._dump(inode).listeners(port)
+        if held is not None or inode == self.own:
+            return self._listed(held or self._dump(inode), port)
         dump = self._open(inode)
         try:
-            return dump.listeners(port)
+            return self._listed(dump, port)
         finally:
             dump.close()
+
+    def _listed(self, dump: SocketDump, port: int) -> list[Listener]:
+        found = dump.listeners(port)
+        if not port:
+            self._over[dump.namespace] = frozenset(dump.over)
+        return found
 
     def _dump(self, inode: int) -> SocketDump:
         if inode not in self._dumps:

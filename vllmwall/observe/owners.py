@@ -6,12 +6,17 @@ again only where something can have changed.
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
+
+from vllmwall.observe.proc import STARVED, entries
+from vllmwall.observe.shares import Account, Shares
 
 _PREFIX = "socket:["
-STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_MOST_DESCRIPTORS = 8192  # of one process: listeners are mostly among the first
+_MOST_AT_ONCE = 1024  # the same when an event named it: others wait
+_SHARE = 32768  # descriptors of one user that an update looks at: 0.1 seconds
 
 
 class OwnerIndex:
@@ -21,35 +26,64 @@ class OwnerIndex:
         self._held: dict[int, set[int]] = {}
         self._identity: dict[int, object] = {}
         self._searched: set[int] = set()
+        self._shares = Shares(0, 0)
+
+    @property
+    def over(self) -> Collection[Account]:
+        """Those whose processes had more descriptors in the last update than were looked at."""
+        return self._shares.over
 
     def update(
-        self, inodes: set[int], processes: Mapping[int, object], always: Iterable[int] = ()
+        self,
+        inodes: set[int],
+        processes: Mapping[int, object],
+        always: Collection[int] = (),
+        accounts: Mapping[int, Account] = MappingProxyType({}),
+        catch_up: Callable[[], None] = lambda: None,
     ) -> dict[int, tuple[int, ...]]:
         """The owners of each of ``inodes`` among ``processes`` (pid → identity), sorted.
 
         Looks into processes that are new since the last call and into ``always`` (members of
         workloads can hand sockets to each other); into all of them only for sockets that are
-        new and still without an owner.
+        new and still without an owner. Each of ``accounts`` (by pid) has its share of the time.
         """
+        self._shares = Shares(_SHARE, 4 * _SHARE)
         changed = {pid for pid, who in processes.items() if self._identity.get(pid) != who}
         for pid in [pid for pid in self._held if pid not in processes]:
             del self._held[pid]
         self._identity = dict(processes)
-        self._scan(changed.union(always) & processes.keys())
+        for pid, held in self._held.items():
+            self._held[pid] = held & inodes
+        self._scan(changed.union(always) & processes.keys(), inodes, accounts, catch_up)
         orphans = inodes - set().union(*self._held.values()) - self._searched
         if orphans:
-            self._scan(processes.keys())
+            self._scan(processes.keys(), inodes, accounts, catch_up)
         self._searched = (self._searched | orphans) & inodes
         return self._inverse(inodes)
 
-    def look_into(self, pid: int) -> set[int]:
-        """Read one process again, because an event named it; the sockets that it holds."""
-        self._scan((pid,))
-        return self._held.get(pid, set())
+    def look_into(self, pid: int, inodes: Collection[int]) -> set[int]:
+        """Read one process again, because an event named it; those of ``inodes`` that it holds."""
+        found = _sockets(pid, _MOST_AT_ONCE)[0].intersection(inodes)
+        self._held[pid] = self._held.get(pid, set()) | found
+        return found
 
-    def _scan(self, pids: Iterable[int]) -> None:
-        for pid in pids:
-            self._held[pid] = sockets_of(pid)
+    def _scan(
+        self,
+        pids: Iterable[int],
+        inodes: set[int],
+        accounts: Mapping[int, Account],
+        catch_up: Callable[[], None],
+    ) -> None:
+        for number, pid in enumerate(pids):
+            account = accounts.get(pid)
+            if self._shares.take(account, 0):
+                found, looked = _sockets(pid, _MOST_DESCRIPTORS)
+                self._shares.use(account, looked)
+                self._held[pid] = found & inodes
+            else:
+                self._identity.pop(pid, None)  # the next time
+            if number % 64 == 0:
+                catch_up()
 
     def _inverse(self, inodes: set[int]) -> dict[int, tuple[int, ...]]:
         owners: dict[int, list[int]] = {inode: [] for inode in inodes}
@@ -60,19 +94,19 @@ class OwnerIndex:
 
 
 def sockets_of(pid: int) -> set[int]:
-    """The inodes of all sockets that ``pid`` holds; empty when it is gone.
+    """The inodes of the sockets that ``pid`` holds; empty when it is gone.
 
     Raises OSError when descriptors or memory run out: a listener must not seem to have no owner
     because reading failed. Processes that root may not read hold nothing.
     """
+    return _sockets(pid, _MOST_DESCRIPTORS)[0]
+
+
+def _sockets(pid: int, most: int) -> tuple[set[int], int]:
+    """The same, and how many descriptors were looked at, which are at most ``most``."""
     folder = f"/proc/{pid}/fd"
     found: set[int] = set()
-    try:
-        names = os.listdir(folder)  # noqa: PTH208 a Path a descriptor costs more than the read
-    except OSError as error:
-        if error.errno in STARVED:
-            raise
-        return found
+    names = entries(folder, most)
     for name in names:
         try:
             target = os.readlink(f"{folder}/{name}")  # noqa: PTH115
@@ -82,4 +116,4 @@ def sockets_of(pid: int) -> set[int]:
             continue  # closed meanwhile: normal
         if target.startswith(_PREFIX):
             found.add(int(target[len(_PREFIX) : -1]))
-    return found
+    return found, len(names)

@@ -108,6 +108,8 @@ def _front_end(
 def _could_have_started(child: Candidate, parent: Candidate) -> bool:
     if parent.process.uid != child.process.uid or not parent.is_python:
         return False
+    if parent.process.mixed_ids or child.process.mixed_ids:
+        return False
     if "multiprocessing" in child.command.code or _was_forked(child, parent):
         return True
     if child.command.module or child.command.script:
@@ -164,7 +166,12 @@ def group(node: Node, parents: Mapping[int, int], claims: Mapping[int, Claim]) -
             pid = waiting.pop()
             members[pid] = root
             below = (one for one in children.get(pid, ()) if one not in members)
-            waiting.extend(one for one in below if not companions.has(one, pid))
+            waiting.extend(
+                one
+                for one in below
+                if _is_inherited(node.processes[pid], node.processes[one])
+                and not companions.has(one, pid)
+            )
     return _with_living_roots(members, node.processes, claims)
 
 
@@ -200,6 +207,12 @@ class _Companions:
         return in_shell and any(
             names_port(candidate, listener) for listener in self._listening.get(pid, ())
         )
+
+
+def _is_inherited(parent: Process, child: Process) -> bool:
+    """Whether a member's child is one too. Not where the parent's user could not have started it
+    but by a setuid program (sudo, su): what that runs belongs to another user, who said nothing."""
+    return not child.mixed_ids and (child.uid != 0 or parent.uid == 0)
 
 
 def _joined(

@@ -124,7 +124,9 @@ def _flags(tree: WorkloadTree, pid: int) -> Flags:
 
 
 def _session_has(context: ListenerContext, kind: str) -> bool:
-    sessions = context.tree.ray_sessions
+    """No user names the ports of another one."""
+    users = (None, context.process.uid)
+    sessions = (one for one in context.tree.ray_sessions if one.uid in users)
     return any(context.listener.port in session.ports.get(kind, ()) for session in sessions)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vllmwall.linux.cgroups import SLICE, is_within
 from vllmwall.model import (
@@ -25,6 +25,7 @@ from vllmwall.recognize.definitions import WorkloadDefinition
 from vllmwall.recognize.fingerprints import UVICORN_BACKLOG, asked, library_label
 from vllmwall.recognize.forwarders import with_forwarded
 from vllmwall.recognize.front_door import WEB_LIBRARIES, front_label
+from vllmwall.recognize.left_out import with_left_out
 from vllmwall.recognize.ownership import Owned, inherited, owned_by
 from vllmwall.recognize.process_tree import front_ends, group, masters, outermost, parents_of
 from vllmwall.recognize.relays import with_relays
@@ -36,12 +37,14 @@ from vllmwall.recognize.stack_rules import (
     ListenerContext,
     StackRules,
     WorkloadTree,
+    label,
     unknown,
 )
 from vllmwall.recognize.transports import carries_transport, claim_by_transport
 
 _ENOUGH = 16
 _WORDS = re.compile(r"[-_./ ]")
+_UNREAD = Claim(Stack.CUSTOM, "unread", launched=True)
 _PYTHONS = ("python", "pypy")
 
 
@@ -51,7 +54,8 @@ def recognize_node(
     """Recognize a node by the rules of these stacks and these definitions."""
     parents = parents_of(node.processes)
     defined = _defined(node.processes, definitions)
-    claims = _claims(node.processes, defined, stacks)
+    problems: list[str] = []
+    claims = _claims(node.processes, defined, stacks, problems)
     caps = _queue_caps(node.listeners)
     _drop_guesses(claims, node)
     claims.update(front_ends(node.processes, parents, claims))
@@ -60,9 +64,11 @@ def recognize_node(
     members = group(node, parents, claims)
     owned = owned_by(node, parents, members)
     rules = {one.stack: one for one in stacks}
-    view = _View(node, parents, claims, defined, rules, caps, _routed(node.processes, claims))
-    found = with_forwarded(_describe(view, members, owned), node.processes, defined)
-    return with_relays(found, node)
+    routed = _routed(node.processes, claims)
+    view = _View(node, parents, claims, defined, rules, caps, routed, problems)
+    found = with_left_out(_describe(view, members, owned), node.left_out)
+    found = with_relays(with_forwarded(found, node.processes, defined), node)
+    return replace(found, problems=tuple(dict.fromkeys(problems)))
 
 
 def is_claimed_alone(
@@ -70,7 +76,7 @@ def is_claimed_alone(
 ) -> bool:
     """Whether a stack or a definition claims a process, judged by that process alone."""
     alone = {process.pid: process}
-    return bool(_claims(alone, _defined(alone, definitions), stacks))
+    return bool(_claims(alone, _defined(alone, definitions), stacks, []))
 
 
 def _defined(
@@ -87,16 +93,34 @@ def _claims(
     processes: Mapping[int, Process],
     defined: Mapping[int, tuple[WorkloadDefinition, ...]],
     stacks: Sequence[StackRules],
+    problems: list[str],
 ) -> dict[int, Claim]:
+    """A process that cannot be judged, for whatever reason, is claimed: that costs it alone."""
     claims = {pid: Claim(Stack.CUSTOM, "defined", launched=True) for pid in defined}
     words = frozenset(_first_word(word) for rules in stacks for word in rules.words)
     words |= table().words
     for pid, process in processes.items():
-        if _is_worth_a_look(process, words):
-            claim = _claim(Candidate.of(process), stacks)
-            if claim is not None:
-                claims[pid] = claim
+        if process.mixed_ids:
+            continue
+        claim = None
+        try:
+            if _is_worth_a_look(process, words):
+                claim = _claim(Candidate.of(process), stacks)
+        except Exception as error:
+            problems.append(_problem(process, error))
+            claim = _UNREAD
+        if claim is not None:
+            claims[pid] = claim
+        elif process.unread:
+            claims.setdefault(pid, _UNREAD)
     return claims
+
+
+def _problem(process: Process, error: Exception) -> str:
+    return (
+        f"process {process.pid} of user {process.uid} cannot be judged: "
+        f"{type(error).__name__}. Its ports are closed"
+    )
 
 
 def _is_worth_a_look(process: Process, words: frozenset[str]) -> bool:
@@ -159,7 +183,7 @@ def _claims_by_listeners(
     opened: dict[int, list[Listener]] = {}
     for listener in node.listeners:
         for pid in listener.pids:
-            if pid in node.processes and pid not in claims:
+            if pid in node.processes and pid not in claims and not node.processes[pid].mixed_ids:
                 opened.setdefault(pid, []).append(listener)
     found = {}
     for pid in outermost(opened, parents, claims):
@@ -197,6 +221,7 @@ class _View:
     rules: Mapping[Stack, StackRules]
     queue_caps: Mapping[int, int]
     routed: frozenset[int]
+    problems: list[str]
 
     def tree(self, root: int, members: frozenset[int], finds: Sequence[Owned]) -> WorkloadTree:
         """One workload of it."""
@@ -225,7 +250,7 @@ def _describe(
         if isinstance(one, Owned):
             finds[one.root].append(one)
     workloads = (
-        _workload(view.tree(root, frozenset(pids), finds[root]), finds[root], view.rules)
+        _workload(view.tree(root, frozenset(pids), finds[root]), finds[root], view)
         for root, pids in sorted(trees.items())
     )
     others = tuple(one for one in owned if isinstance(one, Listener))
@@ -264,34 +289,55 @@ def _by_owner(finds: Iterable[Owned], root: int) -> dict[int, tuple[Listener, ..
     return {pid: tuple(sorted(all_, key=lambda one: one.order)) for pid, all_ in opened.items()}
 
 
-def _workload(
-    tree: WorkloadTree, finds: Sequence[Owned], rules: Mapping[Stack, StackRules]
-) -> Workload:
+def _workload(tree: WorkloadTree, finds: Sequence[Owned], view: _View) -> Workload:
     root, stack = tree.processes[tree.root], tree.claims[tree.root].stack
+    try:
+        name = view.rules.get(stack, ROWS).name(tree)
+    except Exception as error:
+        name = ""
+        view.problems.append(_problem(root, error))
     return Workload(
         id=WorkloadId(root.pid, root.start_time),
         stack=stack,
-        name=rules.get(stack, ROWS).name(tree),
+        name=name or stack.value,
         pids=tree.members,
-        listeners=tuple(LabelledListener(one.listener, _label(tree, one, rules)) for one in finds),
+        listeners=tuple(LabelledListener(one.listener, _label(tree, one, view)) for one in finds),
         uid=root.uid,
         cgroup=root.cgroup,
     )
 
 
-def _label(tree: WorkloadTree, find: Owned, rules: Mapping[Stack, StackRules]) -> Label:
+def _label(tree: WorkloadTree, find: Owned, view: _View) -> Label:
     """By the rules of the stack that the owner belongs to, which may differ from the root's.
 
     Where no owner was seen there is no evidence for ``api``.
     """
     context = ListenerContext(find.listener, (*find.owners, tree.root)[0], find.owners, tree)
-    if not find.owners:
+    try:
+        return _judged(context, view.rules)
+    except Exception as error:
+        view.problems.append(_problem(context.process, error))
+        return unknown(context)
+
+
+def _judged(context: ListenerContext, rules: Mapping[Stack, StackRules]) -> Label:
+    tree = context.tree
+    if not context.owners:
         return library_label(context) or unknown(context)
     if tree.defined and (defined := defined_label(context)) is not None:
         return defined
-    if (by_row := table().label(context)) is not None:
-        return by_row
-    found = rules.get(tree.claim_of(context.owner).stack, ROWS).label(context)
-    if found.role is Role.UNKNOWN:
-        return front_label(context) or found
-    return found
+    found = table().label(context)
+    if found is None:
+        found = rules.get(tree.claim_of(context.owner).stack, ROWS).label(context)
+        if found.role is Role.UNKNOWN:
+            found = front_label(context) or found
+    return _unread(context) or found if found.role is Role.API else found
+
+
+def _unread(context: ListenerContext) -> Label | None:
+    """Nothing is an API while something that its process says is not known."""
+    for pid in context.tree.line(context.owner):
+        process = context.tree.processes[pid]
+        if why := process.unread or process.settings_unread:
+            return label(Role.UNKNOWN, 0.3, ("unread", why))
+    return None

@@ -1,29 +1,22 @@
-"""Files that users name and root reads: what may be read, and what may not."""
+"""Files that users name: which of them are read, and what is made of their contents."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.sharing import open_to_all_users
+from vllmwall.linux.bounded import NotAllowedError
 from vllmwall.model import Process
-from vllmwall.observe.files import ray_sessions, read_as, settings_of
-
-NOBODY = 65534
-
-
-@pytest.fixture
-def nobody(tmp_path: Path) -> Iterator[int]:
-    """A process of another user."""
-    open_to_all_users(tmp_path)
-    child = subprocess.Popen(["sleep", "100"], user=NOBODY, cwd="/")
-    yield child.pid
-    child.kill()
-    child.wait()
+from vllmwall.observe.files import (
+    all_settings,
+    known_settings,
+    ray_directories,
+    ray_ports,
+    settings_path,
+    text_of,
+)
 
 
 def serve(path: Path | str) -> list[str]:
@@ -33,87 +26,61 @@ def serve(path: Path | str) -> list[str]:
 def test_the_port_is_read_from_the_settings_file(tmp_path: Path) -> None:
     """``vllm serve --config f.yaml``: the port is nowhere else."""
     (tmp_path / "f.yaml").write_text("port: 9123\nhost: 10.0.0.1\napi_key: secret\n")
-    found = settings_of(os.getpid(), serve(tmp_path / "f.yaml"))
-    assert {"port": "9123", "host": "10.0.0.1"} == dict(found)
+    path = settings_path(serve(tmp_path / "f.yaml"))
+    assert path is not None
+    assert {"port": "9123", "host": "10.0.0.1"} == known_settings(path)
 
 
-def test_the_last_settings_file_wins(tmp_path: Path) -> None:
+def test_the_last_settings_file_wins() -> None:
     """As argparse does it."""
-    (tmp_path / "a.yaml").write_text("port: 1\n")
-    (tmp_path / "b.yaml").write_text("port: 2\n")
-    argv = [*serve(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml")]
-    assert "2" == settings_of(os.getpid(), argv)["port"]
+    assert "b.yaml" == settings_path([*serve("a.yaml"), "--config", "b.yaml"])
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "[]", "port: [", "a: &a [*a]", "\0", "- port: 1"),
-        # PyYAML raises what is no YAMLError for these.
-        *("a: !!bool x", 'a: !!int ""', "a: !!timestamp x", "a: !!float ''", "? [a]\n: 1"),
-        *(f"port: 0x{'f' * 6000}", f"port: {'9' * 6000}", "[" * 5000),
-    ],
-)
-def test_a_file_that_is_no_mapping_gives_no_settings(tmp_path: Path, text: str) -> None:
-    """Bad YAML costs its own process, and no pass fails for it."""
+def test_no_other_program_has_a_settings_file() -> None:
+    """``--config`` of anything else is not read at all; ours is TOML."""
+    assert settings_path(["nginx", "--config", "f.yaml"]) is None
+    argv = ["python3", "-I", "/usr/lib/vllmwall/main.py", "daemon", "--config", "f.toml"]
+    assert settings_path(argv) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "- port: 1", "\0", "a: {b: 1}", "a: !!binary eA=="])
+def test_a_file_without_our_settings_gives_none(tmp_path: Path, text: str) -> None:
+    """It is a mapping with other keys, or no mapping."""
     (tmp_path / "f.yaml").write_text(text)
-    assert {} == settings_of(os.getpid(), serve(tmp_path / "f.yaml"))
+    try:
+        assert {} == known_settings(str(tmp_path / "f.yaml"))
+    except Exception as error:
+        assert type(error).__name__ in {"NotAllowedError", "ReaderError"}
 
 
-def test_nested_merges_are_not_read(tmp_path: Path) -> None:
-    """They take PyYAML twice as long with each line; the daemon would stop for minutes."""
-    lines = ["a0: &a0 {port: 1}"]
-    lines += [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 40)]
+def test_aliases_are_read(tmp_path: Path) -> None:
+    """However many: the process that reads has limits of its own."""
+    lines = ["common: &c {a: 1}", *(f"other{number}: *c" for number in range(100)), "port: 9123"]
     (tmp_path / "f.yaml").write_text("\n".join(lines))
-    assert {} == settings_of(os.getpid(), serve(tmp_path / "f.yaml"))
+    assert "9123" == known_settings(str(tmp_path / "f.yaml"))["port"]
 
 
-def test_a_few_aliases_are_read(tmp_path: Path) -> None:
-    """As people write them."""
-    (tmp_path / "f.yaml").write_text("common: &c {a: 1}\nother: *c\nport: 9123\n")
-    assert "9123" == settings_of(os.getpid(), serve(tmp_path / "f.yaml"))["port"]
+def test_a_value_of_our_settings_is_short(tmp_path: Path) -> None:
+    """What comes back from a file stays in the daemon's memory."""
+    (tmp_path / "f.yaml").write_text(f"model: {'x' * 60_000}\nport: 0x{'f' * 100}\n")
+    found = known_settings(str(tmp_path / "f.yaml"))
+    assert ["model"] == list(found)
+    assert 1024 == len(found["model"])
 
 
-def test_a_program_that_is_no_server_has_no_settings(tmp_path: Path) -> None:
-    """``--config`` of anything else is not read at all."""
-    (tmp_path / "f.yaml").write_text("port: 9123\n")
-    assert {} == settings_of(os.getpid(), ["nginx", "--config", str(tmp_path / "f.yaml")])
+def test_nested_settings_are_cut(tmp_path: Path) -> None:
+    """An audit reads all of them; aliases let a small file unfold without end."""
+    (tmp_path / "f.yaml").write_text("a: &a {b: {c: 1}}\nd: [*a, 2]\n")
+    assert {"a": {"b": "…"}, "d": ["…", 2]} == all_settings(str(tmp_path / "f.yaml"))
 
 
-def test_our_own_file_is_not_taken_for_one(tmp_path: Path) -> None:
-    """Every daemon would load YAML for it."""
-    (tmp_path / "f.yaml").write_text("port: 9\n")
-    argv = ["python3", "-I", "/usr/lib/vllmwall/main.py", "daemon", "--config"]
-    assert {} == settings_of(os.getpid(), [*argv, str(tmp_path / "f.yaml")])
-
-
-def test_what_the_process_could_not_read_is_not_read_for_it(tmp_path: Path, nobody: int) -> None:
-    """A link to a root-only file must not make root read it aloud."""
-    secret = tmp_path / "secret"
-    secret.write_text("port: 1234\n")
-    secret.chmod(0o600)
-    link = tmp_path / "link"
-    link.symlink_to(secret)
-    assert "" == read_as(nobody, str(link))
-    secret.chmod(0o644)
-    assert "port: 1234\n" == read_as(nobody, str(link))
-
-
-def test_a_pipe_does_not_make_the_daemon_wait(tmp_path: Path) -> None:
-    """open() of a FIFO without a writer blocks for ever."""
+def test_only_small_plain_files_are_read(tmp_path: Path) -> None:
+    """open() of a FIFO without a writer blocks for ever, /dev/zero never ends."""
     os.mkfifo(tmp_path / "pipe")
-    assert "" == read_as(os.getpid(), str(tmp_path / "pipe"))
-
-
-def test_a_device_is_not_opened() -> None:
-    """/dev/zero never ends."""
-    assert "" == read_as(os.getpid(), "/dev/zero")
-
-
-def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
-    """Memory of the daemon is not the user's."""
-    (tmp_path / "f.yaml").write_text("port: 1\n" + "#" * 70_000)
-    assert "" == read_as(os.getpid(), str(tmp_path / "f.yaml"))
+    (tmp_path / "huge").write_text("port: 1\n" + "#" * 70_000)
+    for path in (tmp_path / "pipe", tmp_path / "huge", tmp_path, Path("/dev/zero")):
+        with pytest.raises((NotAllowedError, IsADirectoryError)):
+            text_of(str(path))
 
 
 def test_rays_port_files_are_read(tmp_path: Path) -> None:
@@ -124,7 +91,14 @@ def test_rays_port_files_are_read(tmp_path: Path) -> None:
     for number, text in enumerate(("not a port", "²", "٣", "9" * 5000, "-1", "")):
         (session / f"metrics_agent_port_{number}").write_text(text)
     (session / "logs").mkdir()
-    raylet = Process(os.getpid(), 1, "raylet", ("raylet", f"--raylet_socket_name={session}/s/r"))
-    other = Process(os.getpid(), 1, "bash", ("bash", f"--log_dir={session}/logs"))
-    [found] = ray_sessions([raylet, other])
-    assert (str(session), {"gcs_server_port": (6379,)}) == (found.directory, dict(found.ports))
+    raylet = Process(1, 1, "raylet", ("raylet", f"--raylet_socket_name={session}/s/r"))
+    other = Process(1, 1, "bash", ("bash", f"--log_dir={session}/logs"))
+    assert (frozenset({str(session)}), frozenset()) == tuple(map(ray_directories, (raylet, other)))
+    assert {"gcs_server_port": [6379]} == ray_ports(str(session))
+
+
+def test_a_session_with_very_many_files_is_read_in_part(tmp_path: Path) -> None:
+    """A user can make millions of them."""
+    for number in range(200):
+        (tmp_path / f"gcs_server_port_{number}").write_text(str(number + 1))
+    assert 64 == len(ray_ports(str(tmp_path))["gcs_server_port"])

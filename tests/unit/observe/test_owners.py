@@ -85,10 +85,10 @@ def test_a_process_that_cannot_be_read_is_an_error_not_a_process_without_sockets
 ) -> None:
     """With no descriptors left every wall would otherwise seem unneeded and come down."""
 
-    def refuse(folder: str) -> list[str]:
+    def refuse(folder: str) -> None:
         raise OSError(24, "Too many open files", folder)
 
-    monkeypatch.setattr(owners.os, "listdir", refuse)
+    monkeypatch.setattr(owners.os, "scandir", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         sockets_of(os.getpid())
 
@@ -100,6 +100,6 @@ def test_a_socket_without_owner_is_searched_for_once_not_at_every_pass(
     index = OwnerIndex()
     index.update({1}, {os.getpid(): 1})
     read: list[int] = []
-    monkeypatch.setattr(owners, "sockets_of", lambda pid: read.append(pid) or set())
+    monkeypatch.setattr(owners, "_sockets", lambda pid, most: (read.append(pid) or set(), 0))
     index.update({1}, {os.getpid(): 1})
     assert [] == read

@@ -61,7 +61,7 @@ def test_kubernetes_takes_it(name: str, tmp_path: Path) -> None:
 
 
 def test_it_has_nothing_that_the_unit_has_not() -> None:
-    """Five capabilities at most, and never privileged."""
+    """Nine capabilities at most, and never privileged."""
     container = pod({"DaemonSet": daemonset()})["containers"][0]  # type: ignore[index]
     context = container["securityContext"]
     unit = (ROOT / "systemd/vllmwall.service").read_text()

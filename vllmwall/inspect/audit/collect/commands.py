@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from itertools import islice, pairwise
+from itertools import pairwise
 
 from vllmwall.inspect.audit.rules import knobs
 from vllmwall.inspect.audit.types import SET, CommandLine, Environment
+from vllmwall.linux.helper_process import HelperError
 from vllmwall.model import Process, Stack
-from vllmwall.observe.files import config_path, read_as, yaml_of
-from vllmwall.observe.processes import read
+from vllmwall.observe.files import Wanted, config_path, read_now
+from vllmwall.observe.proc import read
 from vllmwall.recognize.commandline import command_of, read_flags
 
-_MOST = 64
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.%()-]*")
 _TITLE = re.compile(r"[^\s/]*::|ray-dashboard-")
 _ARGS_JSON = re.compile(r'"(api_key|hf_token)"\s*:\s*(?!\s|null|\[\s*\]|"")')
@@ -91,10 +91,13 @@ def _settings(
     if "--config" not in args:
         return {}, True
     path = config_path(args)
-    content = yaml_of(read_as(process.pid, path)) if path is not None else None
-    if content is None:
+    if path is None:
         return {}, False
-    return dict(_values(content, known)), True
+    try:
+        content = read_now(Wanted(process.pid, process.start_time, "yaml", path))
+    except HelperError:
+        return {}, False
+    return (dict(_values(content, known)), True) if isinstance(content, dict) else ({}, False)
 
 
 def _values(content: Mapping[str, object], known: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -104,20 +107,7 @@ def _values(content: Mapping[str, object], known: Collection[str]) -> Iterator[t
         if name in knobs().secret.flags:
             yield name, SET
         else:
-            yield name, value if isinstance(value, str) else json.dumps(_shallow(value))
-
-
-def _shallow(value: object) -> object:
-    """Without what is nested deeper: aliases let a small file unfold without end."""
-    if isinstance(value, dict):
-        return {str(key): _scalar(part) for key, part in islice(value.items(), _MOST)}
-    if isinstance(value, list):
-        return [_scalar(part) for part in value[:_MOST]]
-    return _scalar(value)
-
-
-def _scalar(value: object) -> object:
-    return value if isinstance(value, str | bool | int | float) or value is None else "…"
+            yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def environment(pid: int) -> Environment:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from vllmwall.inspect.audit.collect.files import View
 from vllmwall.inspect.audit.types import Confinement
-from vllmwall.observe.processes import read, read_cgroup
+from vllmwall.observe.proc import read, read_cgroup
 
 # docker, containerd, CRI-O and podman put the container's id into the cgroup's path
 _CONTAINER_ID = re.compile(r"(?:^|[/:-])[0-9a-f]{64}(?:\.scope)?(?:/|$)")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from vllmwall.inspect.audit.collect.files import View
 from vllmwall.model import Process
-from vllmwall.observe.processes import read
+from vllmwall.observe.proc import read
 
 _DIST_INFO = re.compile(r"(?P<name>.+?)-(?P<version>\d[^-]*)\.(?:dist|egg)-info")
 _MAPPED = re.compile(rb" (/[^\n]*?/(?:site|dist)-packages)/")

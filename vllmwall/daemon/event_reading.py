@@ -1,0 +1,91 @@
+"""The kernel's events, followed between everything else that the loop does, and within a pass."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterable
+
+from vllmwall.engine.event_handlers import follow, late_reactions
+from vllmwall.engine.event_keys import EventKey
+from vllmwall.engine.state import State
+from vllmwall.observe.event_source import EventSource
+from vllmwall.observe.events import Event
+
+_LOOK_SECONDS = 0.003  # between two looks within a pass
+_FAILED_SECONDS = 0.2
+_MOST_KEPT = 4096  # events that are followed again when a pass has read everything
+
+
+class EventReading:
+    """Reads ``source``. ``settle_seconds`` is how soon a full pass may come after an event."""
+
+    def __init__(
+        self, source: EventSource, state: State, settle_seconds: Callable[[], float]
+    ) -> None:
+        self._source, self._state, self._settle_seconds = source, state, settle_seconds
+        self._meanwhile: list[Event] = []
+        self._next_look = 0.0
+
+    def follow(self) -> None:
+        """Follow the events that there are, without waiting."""
+        stream = self._source.stream
+        if stream is not None and self._is_ready():
+            self._follow(stream.read)
+
+    def within_a_pass(self) -> None:
+        """Follow them while the node is read: a port is closed at once, whatever the pass takes.
+
+        The pass forgets what they taught, so `catch_up` follows them again.
+        """
+        now, stream = time.monotonic(), self._source.stream
+        if now < self._next_look or stream is None:
+            return
+        read = stream.read
+
+        def kept() -> Iterable[Event]:
+            found = tuple(read())
+            self._meanwhile += found
+            return found
+
+        if self._state.reconciler.observer.is_known and self._is_ready():
+            self._follow(kept)
+            if len(self._meanwhile) > _MOST_KEPT:
+                self._meanwhile.clear()
+                self._state.loop.wake_soon("many events", self._settle_seconds())
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+
+    def catch_up(self) -> None:
+        """When the node was read: the pass thinks about them next, no quick one has to."""
+        if self._source.stream is not None:
+            read, self._meanwhile, before = self._source.stream.read, [], self._meanwhile
+            self._follow(lambda: (*before, *read()), read, think=False)
+
+    def _is_ready(self) -> bool:
+        poll = select.poll()
+        if self._source.stream is not None:
+            poll.register(self._source.stream, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _follow(
+        self,
+        read: Callable[[], Iterable[Event]],
+        later: Callable[[], Iterable[Event]] | None = None,
+        *,
+        think: bool = True,
+    ) -> None:
+        state, reconciler = self._state, self._state.reconciler
+        try:
+            wanted = follow(reconciler, tuple(read()), later or read)
+            state.measures.note_reactions(wanted.reactions)
+            if wanted.quick and not reconciler.down:
+                if think:
+                    with state.measures.quick.timed():
+                        reconciler.quick_pass()
+                    state.measures.note_reactions(late_reactions(reconciler, wanted))
+                state.loop.wake_soon("settle", self._settle_seconds())
+            if wanted.full:
+                state.loop.wake_soon(wanted.full, self._settle_seconds())
+        except Exception as error:  # as in a full pass, which comes next and reads everything again
+            state.log(EventKey.EVENT_FAILED, error=repr(error), exc_info=True)
+            state.loop.wake_soon("failed event", _FAILED_SECONDS)
