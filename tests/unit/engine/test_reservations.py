@@ -40,7 +40,8 @@ def test_a_workload_that_is_filtered_elsewhere_is_named() -> None:
     """One with another device, in another namespace, is not."""
     paths = {7: PacketPath(l3s=("eth0",)), 8: PacketPath(nat=True)}
     found = SimpleNamespace(
-        observer=SimpleNamespace(namespaces=_Paths(paths)),
+        observer=SimpleNamespace(namespaces=_Paths(paths), unanswered=tuple),
+        waiting={},
         recognition=Recognition((job(7), job(8)), ()),
     )
     (one,) = reservations(cast("Reconciler", found))
