@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from vllmwall.model import Listener, Node, Process, RaySession
+from vllmwall.recognize.commandline import CARRIERS
 from vllmwall.recognize.inputs import ENV_KEYS, SAFE_FLAGS, SAFE_SHORT_FLAGS, SETTINGS_KEYS
 
 REDACTED = "<redacted>"
@@ -22,7 +23,9 @@ _NUMBER = re.compile(r"-?\d{1,6}")
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]{0,63}")
 _MODULE = re.compile(r"[A-Za-z_][\w.]{0,127}")
 _TITLE = re.compile(r"[\w-]*(?:::|-dashboard-)[\w:.-]{0,64}")
+_MASTER = re.compile(r"gunicorn: (?:master|worker)")
 _RAY_SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_[\d_-]+")
+_CLUSTER = re.compile(r"-[bBdEhiIOPqRsSuvV]*([mc]?)")
 _MULTIPROCESSING = re.compile(r"multiprocessing\.(spawn|forkserver|resource_tracker)\b")
 _ENDPOINT = re.compile(r"(?:tcp|ipc|inproc)://[\w.*:\[\]-]*(:\d{1,5})")
 _THREAD = re.compile(
@@ -79,7 +82,7 @@ def _is_name(text: str) -> bool:
 
 def _base_name(path: str) -> str:
     name = path.rstrip("/").rpartition("/")[2]
-    return name if not name or _PLAIN.fullmatch(name) else REDACTED
+    return name if not name or _PLAIN.fullmatch(name.removeprefix(".")) else REDACTED
 
 
 def _threads(threads: Mapping[str, int]) -> dict[str, int]:
@@ -113,6 +116,8 @@ def redacted_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     first = argv[0].partition(" ")[0]
     if _TITLE.fullmatch(first):
         return (first, *(REDACTED for _ in argv[1:]))
+    if master := _MASTER.match(argv[0]):
+        return (master.group(), *(REDACTED for _ in argv[1:]))
     words = _Words()
     kept = [_base_name(argv[0])]
     words.program = kept[0]
@@ -128,6 +133,7 @@ class _Words:
     program: str = ""
     before: str = ""
     has_script: bool = False
+    carries: bool = False
 
     def read(self, word: str) -> str:
         """The word as it may be shown."""
@@ -136,6 +142,7 @@ class _Words:
             return REDACTED
         if before in ("-m", "-c"):
             self.has_script = True
+            self.carries = before == "-m" and word in CARRIERS
             return _module(word) if before == "-m" else _code(word)
         if not self.has_script and self._is_python and word.startswith("-"):
             return self._python_option(word)
@@ -154,7 +161,10 @@ class _Words:
 
     def _python_option(self, word: str) -> str:
         self.before = word if word in ("-m", "-c", "-W", "-X") else ""
-        return word if word in ("-m", "-c", "-u", "-B", "-I", "-S", "-E", "-O") else "-" + REDACTED
+        if match := _CLUSTER.fullmatch(word):
+            self.before = "-" + match.group(1) if match.group(1) else ""
+            return word
+        return "-" + REDACTED
 
     def _flag(self, word: str) -> str:
         name, equals, value = word.partition("=")
@@ -170,7 +180,11 @@ class _Words:
         if self._is_python and not self.has_script:
             self.has_script = True
             self.program = word.rpartition("/")[2]
+            self.carries = self.program in CARRIERS
             return _script(word)
+        if self.carries:  # a debugger or profiler: the program that it runs
+            self.carries = word == "run"
+            return word if word == "run" else _script(word)
         if word in _SUBCOMMANDS:
             self.before = word
             return word

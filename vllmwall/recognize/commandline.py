@@ -24,7 +24,7 @@ _CLUSTER = re.compile(r"-([bBdEhiIOPqRsSuvVxt?]*)([mcWXQ]?)(.*)", re.DOTALL)
 _LONG_WITH_VALUE = frozenset({"--check-hash-based-pycs"})
 # Modules and scripts that run another program inside the same process, and their options that
 # take a value.
-_CARRIERS: Mapping[str, frozenset[str]] = MappingProxyType(
+CARRIERS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "debugpy": frozenset({"--listen", "--connect", "--configure", "--log-to"}),
         "debugpy.adapter": frozenset(),
@@ -126,7 +126,7 @@ def command_of(process: Process) -> Command:
 def _carried(command: Command) -> Command:
     """What a debugger or profiler runs; the command itself where it runs nothing."""
     for _ in range(2):
-        options = _CARRIERS.get(command.module or command.name)
+        options = CARRIERS.get(command.module or command.name)
         if options is None:
             break
         inner = _read_python(command.binary, _after_options(command.args, options))

@@ -67,8 +67,7 @@ def front_label(context: ListenerContext) -> Label | None:
     if part != "rank" or alone:
         if port is not None:
             return Label(Role.API, 0.9, (port, web))
-        if web.kind == "title" and len(context.owners) > 1:
-            # setproctitle took the command line; only a server hands its socket to workers
+        if _is_for_workers(context, web) and not _named(context, server):
             return Label(Role.API, 0.8, (web, Evidence("tree", "the master opened it for workers")))
     return label(Role.WEB, 0.6, (web.kind, web.detail), ("tree", "not proven to be an API"))
 
@@ -87,9 +86,7 @@ def _nearest_part(context: ListenerContext) -> str:
 
 def _port(context: ListenerContext, server: WebServer | None) -> Evidence | None:
     """The own command line or environment names the port, or it is the server's default."""
-    listener, named = context.listener, dict[int, str]()
-    for command in _commands(context):
-        named |= _named_by(context.process.env, command, server)
+    listener, named = context.listener, _named(context, server)
     if listener.port in named:
         return Evidence(named[listener.port], f"port {listener.port}")
     if named or not (server or context.tree.once(_runs_engine, context.owner)):
@@ -100,6 +97,25 @@ def _port(context: ListenerContext, server: WebServer | None) -> Evidence | None
     elif asked(listener, UVICORN_BACKLOG):
         defaults |= {8000}
     return Evidence("default-port", f"port {listener.port}") if listener.port in defaults else None
+
+
+def _named(context: ListenerContext, server: WebServer | None) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for command in _commands(context):
+        found |= _named_by(context.process.env, command, server)
+    return found
+
+
+def _is_for_workers(context: ListenerContext, web: Evidence) -> bool:
+    """A server's master handed it to its workers; its port is in a file, or a title took it.
+
+    An engine that was forked holds its starter's sockets too, and is no such worker.
+    """
+    tree = context.tree
+    parts = {tree.part_of(pid) for pid in context.owners}
+    if len(context.owners) < 2 or not all(one == "" or one.startswith("front") for one in parts):
+        return False
+    return web.kind in ("title", "program") or tree.part_of(context.owner) == "front/master"
 
 
 def _runs_engine(tree: WorkloadTree, pid: int) -> bool:

@@ -143,6 +143,7 @@ SAFE_SHORT_FLAGS: frozenset[str] = frozenset(
 LIBRARY_MARKS: Mapping[str, str] = MappingProxyType(
     {
         "libtorch_cpu.so": "torch",
+        "libcuda.so": "cuda",
         "libnccl": "nccl",
         "/vllm/_C": "vllm",
         "/ray/_raylet": "ray",

@@ -138,6 +138,11 @@ class Row:
         return label(self.rest, 0.8, ("program", self._reason)) if self.rest else None
 
     @property
+    def has_api(self) -> bool:
+        """It serves clients itself: a server that it starts is its own."""
+        return any(rule.role is Role.API for rule in self.ports)
+
+    @property
     def _reason(self) -> str:
         return f"{self.stack.value} {self.part}" + (f": {self.why}" if self.why else "")
 

@@ -18,6 +18,7 @@ from vllmwall.recognize.fingerprints import (
     TORCH_THREADS,
     UVICORN_BACKLOG,
     ZMQ_BACKLOG,
+    asked,
     asked_for_most,
     is_longest,
     library_label,
@@ -48,6 +49,7 @@ _DEPENDENCIES: Mapping[str, Stack] = {
 }
 TRANSPORTS = frozenset({*_USED, *_DEPENDENCIES, "vllm", "sglang", "ray", "lmdeploy", "lmcache"})
 _WEB_QUEUES = (PROMETHEUS_BACKLOG, ZMQ_BACKLOG, ASYNCIO_BACKLOG, 511, 1024, UVICORN_BACKLOG, 50)
+_PROXY_WORDS = ("proxy", "disagg", "xpyd", "prefill")
 _GRPC_THREADS = ("grpc_global_tim", "event_engine")
 
 
@@ -105,7 +107,9 @@ def claim_by_transport(
     shapes = [one for one in beyond if _is_no_web_server(one, queue_caps)]
     if shapes and (stack := _stack_of(candidate, _DEPENDENCIES)):
         return Claim(stack, "rank")
-    return _jax_unread(candidate, shapes)
+    if _registers(candidate, beyond):
+        return Claim(Stack.VLLM, "proxy")
+    return _linked_in(candidate, shapes) or _jax_unread(candidate, shapes)
 
 
 def _stack_of(candidate: Candidate, libraries: Mapping[str, Stack]) -> Stack | None:
@@ -121,6 +125,22 @@ def _is_no_web_server(listener: Listener, queue_caps: Mapping[int, int]) -> bool
     if listener.queue_limit in _WEB_QUEUES:
         return False
     return is_longest(listener, queue_caps.get(listener.namespace, 0))
+
+
+def _registers(candidate: Candidate, beyond: Iterable[Listener]) -> bool:
+    """A proxy of prefill and decode where instances register by ZMQ: who reaches that port gets
+    prompts. ZMQ alone is no transport of ours; the program's own name is the other half."""
+    name = candidate.command.name.lower()
+    if not candidate.has_thread("ZMQbg/") or not any(word in name for word in _PROXY_WORDS):
+        return False
+    return any(asked(one, ZMQ_BACKLOG) for one in beyond)
+
+
+def _linked_in(candidate: Candidate, shapes: Iterable[Listener]) -> Claim | None:
+    """NCCL is a part of the program itself: CUDA, and a listener on one interface's address."""
+    if not candidate.has("cuda") or candidate.has_thread("tokio"):
+        return None
+    return Claim(Stack.NCCL, "rank") if any(not one.is_wildcard for one in shapes) else None
 
 
 def _jax_unread(candidate: Candidate, shapes: Iterable[Listener]) -> Claim | None:
