@@ -147,15 +147,27 @@ def _claim(candidate: Candidate, stacks: Sequence[StackRules]) -> Claim | None:
     for rules in stacks:
         if (claim := rules.claim(candidate)) is not None:
             return claim
-    return _remembered(candidate.process)
+    return _remembered(candidate)
 
 
-def _remembered(process: Process) -> Claim | None:
-    """What it was in an earlier pass, unless what is read now says otherwise."""
+def _remembered(candidate: Candidate) -> Claim | None:
+    """What it was in an earlier pass, unless what is read now says otherwise. A child that its
+    root left behind may show nothing any more."""
+    process = candidate.process
     if process.remembered is None:
         return None
-    read = process.libraries is not None or bool(process.threads)
-    return None if read and not carries_transport(process) else Claim(process.remembered, CHILD)
+    unread = process.libraries is None and not process.threads
+    if unread or carries_transport(process) or _is_orphan(candidate):
+        return Claim(process.remembered, CHILD)
+    return None
+
+
+def _is_orphan(candidate: Candidate) -> bool:
+    """Its first parent is gone, and it is no web server or companion by its command line."""
+    process = candidate.process
+    if process.birth_ppid in (None, process.ppid):
+        return False
+    return not table().is_companion(candidate) and table().web_server(candidate) is None
 
 
 def _drop_guesses(claims: dict[int, Claim], node: Node) -> None:

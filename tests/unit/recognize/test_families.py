@@ -130,7 +130,7 @@ def test_a_name_given_by_exec_is_not_believed() -> None:
     ],
 )
 def test_launchers_are_no_workload(launcher: str) -> None:
-    """Who starts a server keeps his own ports and his other children."""
+    """What starts a server keeps its own ports and its other children."""
     known = {"libraries": NO_TRANSPORT, "threads": {"x": 1}}
     found = answers(
         process(8, launcher, **known),
@@ -442,7 +442,9 @@ TRANSPORT = [
 @pytest.mark.parametrize(
     "parent", ["/bin/bash run.sh", "/usr/bin/tini -- x", "/usr/sbin/slurmstepd"]
 )
-def test_transports_are_claimed_whoever_started_them(member: tuple, parent: str) -> None:  # type: ignore[type-arg]
+def test_transports_are_claimed_under_any_parent(
+    member: tuple[str, str, dict[str, object], tuple[str, int], str], parent: str
+) -> None:
     """No launcher, no title, no environment: what it maps and how it listens is enough."""
     _, command, fields, (address, backlog), role = member
     given = {**fields, "libraries": frozenset(fields["libraries"])}  # type: ignore[call-overload]
