@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 OWN = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
+_NS_GET_USERNS, _NS_GET_PARENT, _NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704  # linux/nsfs.h
+_DEEPEST = 33  # levels of user namespaces, user_namespaces(7)
 
 Result = TypeVar("Result")
 
@@ -23,6 +28,37 @@ Result = TypeVar("Result")
 def inode_of(path: str) -> int:
     """The inode that identifies the network namespace behind ``path``. Raises OSError."""
     return Path(path).stat().st_ino
+
+
+def creator_of(path: str) -> int:
+    """The user who made the network namespace behind ``path``, inside a user namespace of his own.
+
+    0: root made it, or a container runtime for a container. Raises OSError.
+    """
+    user = 0
+    with _held_open() as held:
+        space = held(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        owner = held(fcntl.ioctl(space, _NS_GET_USERNS))
+        for _ in range(_DEEPEST):
+            try:
+                parent = held(fcntl.ioctl(owner, _NS_GET_PARENT))
+            except PermissionError:  # the first one, or ours
+                break
+            found = fcntl.ioctl(owner, _NS_GET_OWNER_UID, bytes(4))
+            user, owner = int.from_bytes(found, sys.byteorder), parent
+    return user
+
+
+@contextmanager
+def _held_open() -> Iterator[Callable[[int], int]]:
+    """A function that keeps a descriptor, which is closed at the end."""
+    with ExitStack() as stack:
+
+        def hold(descriptor: int) -> int:
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        yield hold
 
 
 def run_in(path: str, function: Callable[[], Result]) -> Result:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from vllmwall.linux.listeners import SocketDump, most_listeners
-from vllmwall.linux.netns import OWN, inode_of, run_in
+from vllmwall.linux.netns import OWN, creator_of, inode_of, run_in
 from vllmwall.model import Listener, Process, Proto
 from vllmwall.observe.packet_paths import PacketPath, packet_path
 from vllmwall.observe.proc import parts_of, read
@@ -18,6 +19,7 @@ _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 _IPVS_HEADER = 3  # lines, net/netfilter/ipvs/ip_vs_ctl.c: ip_vs_info_seq_show
 _IPVS_ENOUGH = 4096  # bytes
 _UNIX_LIMIT = 1 << 20
+_MOST_MADE = 32  # namespaces that one user made without root: half a megabyte each
 _ACCEPTS_CONNECTIONS = "00010000"  # __SO_ACCEPTCON, net/unix/af_unix.c: unix_seq_show
 
 
@@ -38,6 +40,8 @@ class Namespaces:
         self._dumps: dict[int, SocketDump] = {}
         self._paths: dict[int, PacketPath] = {}
         self._over: dict[int, frozenset[int]] = {}
+        self._creators: dict[int, int] = {}
+        self._made: Counter[int] = Counter()
 
     def update(self, processes: Mapping[int, Process]) -> None:
         """Learn the namespaces from their processes; close the sockets of those that ended."""
@@ -45,12 +49,32 @@ class Namespaces:
         for process in processes.values():
             if self._is_ours(process.namespace):
                 members.setdefault(process.namespace, process.pid)
-        self._members = members
+        self._creators = {inode: self._creator(inode, pid) for inode, pid in members.items()}
+        self._members = members = self._shared(members)
         self._paths.clear()
         for inode in self._dumps.keys() - members.keys():
             self._dumps.pop(inode).close()
         self.errors = {inode: text for inode, text in self.errors.items() if inode in members}
         self._over = {inode: users for inode, users in self._over.items() if inode in members}
+
+    def _shared(self, members: Mapping[int, int]) -> dict[int, int]:
+        """Without what users made beyond their share; those that are known stay."""
+        made: Counter[int] = Counter()
+        kept = {}
+        for inode in sorted(members, key=lambda one: one not in self._members):
+            creator = self._creators[inode]
+            made[creator] += 1
+            if not creator or made[creator] <= _MOST_MADE:
+                kept[inode] = members[inode]
+        self._made = made
+        return kept
+
+    def _creator(self, inode: int, pid: int) -> int:
+        known = self._creators.get(inode)
+        if known is None:
+            with suppress(OSError):
+                return creator_of(f"/proc/{pid}/ns/net")
+        return known or 0
 
     def keep(self, inodes: Iterable[int]) -> None:
         """Keep sockets open in these namespaces only (those with workloads)."""
@@ -72,7 +96,12 @@ class Namespaces:
         namespace could not be entered until the next full pass.
         """
         inode = process.namespace
-        if self._is_ours(inode) and not self._is_known(inode):
+        if not self._is_ours(inode) or self._is_known(inode):
+            return
+        creator = self._creators[inode] = self._creator(inode, process.pid)
+        if inode not in self._members:
+            self._made[creator] += 1
+        if not creator or self._made[creator] <= _MOST_MADE:
             self._members[inode] = process.pid
 
     def path(self, inode: int) -> str:
@@ -141,11 +170,17 @@ class Namespaces:
     @property
     def left_out(self) -> Iterator[str]:
         """The users with more listeners than are looked at, a line for each namespace."""
+        for creator, number in self._made.items():
+            if creator and number > _MOST_MADE:
+                yield (
+                    f"user {creator}: {number - _MOST_MADE} of the network namespaces that this "
+                    "user made are not looked at"
+                )
         for inode, users in self._over.items():
             for uid in users:
                 yield (
-                    f"user {uid} has more than {most_listeners(uid)} listeners in "
-                    f"{self.name(inode)}: the others are not seen"
+                    f"user {uid}: more than {most_listeners(uid)} listeners in "
+                    f"{self.name(inode)}, of which the others are not seen"
                 )
 
     @property
