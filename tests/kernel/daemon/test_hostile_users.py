@@ -223,3 +223,35 @@ def test_very_many_mapped_files_take_no_memory(node: Guarded, folder: Path) -> N
     is_closed_soon(node)
     node.ask("reload")
     assert memory(node) < 96
+
+
+# A thread waits for its mount while it holds the lock of its memory, and another one queues.
+HOLDS = """
+import mmap, os, sys, threading, time, ctypes
+libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
+args = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+libc.mmap.argtypes = args; libc.munmap.argtypes = args[:2]
+f = os.open(sys.argv[1], os.O_RDWR)
+place = libc.mmap(None, 4096, 3, 1, f, 0)
+ctypes.memset(place, 1, 4096)
+print("ready", flush=True)
+threading.Thread(target=libc.munmap, args=(place, 4096)).start()
+time.sleep(0.5)
+threading.Thread(target=libc.mmap, args=(None, 4096, 3, 0x22, -1, 0)).start()
+time.sleep(600)
+"""
+
+
+def test_a_process_whose_memory_is_locked_stops_nobody(node: Guarded, folder: Path) -> None:
+    """Its command line cannot be read: the kernel waits with the lock that it needs."""
+    with hung_mount(folder / "mount", is_readable=True) as file:
+        process = liar(node, HOLDS, str(file))
+        assert process.stdout is not None
+        assert "ready\n" == process.stdout.readline()
+        time.sleep(1)
+        node.stop()
+        node.start()
+        name = f"process {process.pid} of user {USER}"
+        eventually(lambda: name in problems(node), "it is named", node.log)
+        is_closed_soon(node)
+    eventually(lambda: name not in problems(node), "it can be read again", node.log)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tests.support.hung_mount import USER, as_user
 from tests.support.lab import Lab
+from tests.support.waiting import eventually
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Process
 from vllmwall.observe.namespaces import Namespaces
@@ -62,3 +66,44 @@ def waited_for(process: subprocess.Popen[str], inode: int) -> Process:
     while (found := named(process)).namespace != inode:
         assert process.poll() is None
     return found
+
+
+def test_a_pid_that_was_reused_does_not_lead_into_another_namespace(
+    lab: Lab, namespaces: Namespaces
+) -> None:
+    """Its listeners would get the rules of a namespace in which they are not."""
+    elsewhere = lab.node.popen(["sleep", "600"])
+    process = waited_for(elsewhere, inode_of(lab.node.path))
+    server = lab.node.listen("0.0.0.0", 29500)
+    gone = inode_of(lab.peer.path)
+    namespaces.update({process.pid: replace(process, namespace=gone)})
+    assert [] == namespaces.listeners(gone)
+    assert f"network namespace {gone} is gone" in namespaces.errors[gone]
+    namespaces.update({process.pid: process})
+    assert [29500] == [one.port for one in namespaces.listeners(process.namespace)]
+    server.close()
+
+
+def test_a_user_has_a_share_of_the_namespaces(
+    monkeypatch: pytest.MonkeyPatch, lab: Lab, namespaces: Namespaces
+) -> None:
+    """Of those that he made himself: those of containers are root's, whoever runs in them."""
+    monkeypatch.setattr("vllmwall.observe.namespaces._MOST_MADE", 2)
+    made = ["unshare", "--user", "--net", "--map-root-user", "sleep", "600"]
+    roots = ["unshare", "--net", *as_user(["sleep", "600"])]
+    started = [lab.node.popen(argv) for argv in (*[as_user(made)] * 4, *[roots] * 3)]
+    ours = inode_of(lab.node.path)
+    for one in started:
+        eventually(lambda: _ran(one) and inode_of(f"/proc/{one.pid}/ns/net") != ours, "it runs")  # noqa: B023
+    found = {one.pid: named(one) for one in started}
+    namespaces.update(found)
+    assert 2 + 3 == len(namespaces.inodes)
+    line = f"user {USER}: 2 of the network namespaces that this user made are not looked at"
+    assert [line] == list(namespaces.left_out)
+    kept = set(namespaces.inodes)
+    namespaces.update(found)
+    assert kept == set(namespaces.inodes)
+
+
+def _ran(process: subprocess.Popen[str]) -> bool:
+    return Path(f"/proc/{process.pid}/exe").resolve().name == "sleep"
