@@ -266,7 +266,8 @@ def test_a_users_hung_files_delay_nobody_else(
         assert 2 == len(children)
         later = wanted(pids[0], folder / "f.yaml")
         asking.files.content(later, USER)
-        asking.files.wait(0.3)
+        asking.files.wait(3)
+        assert asking.files.content(later, USER)[1] == "it has not been read yet"
         assert children == _hung_children()
     eventually(lambda: not _hung_children(), "they end with the mount")
     asking.until_read(later)
