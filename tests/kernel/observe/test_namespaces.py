@@ -87,7 +87,7 @@ def test_a_pid_that_was_reused_does_not_lead_into_another_namespace(
 def test_a_user_has_a_share_of_the_namespaces(
     monkeypatch: pytest.MonkeyPatch, lab: Lab, namespaces: Namespaces
 ) -> None:
-    """Of those that he made himself: those of containers are root's, whoever runs in them."""
+    """Only of those that the user made: those of containers are made by root for other users."""
     monkeypatch.setattr("vllmwall.observe.namespaces._MOST_MADE", 2)
     made = ["unshare", "--user", "--net", "--map-root-user", "sleep", "600"]
     roots = ["unshare", "--net", *as_user(["sleep", "600"])]
