@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, cast
 
 import click
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ReachedSocket,
     )
     from vllmwall.api.explain.targets import Question
+    from vllmwall.observe.other_rules import OtherRules
 
 _COLOURS = {"open": "bold green", "closed": "bold red", "depends": "bold yellow"}
 _EXITS = {"open": Exit.OK, "closed": Exit.CLOSED}
@@ -65,8 +66,9 @@ def explain(
 
     SOURCE is an address, a host name, `peer` (any trusted peer) or `stranger` (any other address).
     PORT is a number; WORKLOAD is a name that `vllmwall status` shows, for all its ports. The
-    table in the kernel is read back and evaluated for the first packet of a connection; other
-    programs' tables are listed and not evaluated. Sends nothing.
+    table in the kernel is read back and evaluated for the first packet of a connection; as root
+    those of other programs too: a rule that is not understood makes the verdict unknown. Sends
+    nothing.
 
     Exits with 0 when all is open, 8 when something is closed, 9 when that depends or is unknown.
     """
@@ -87,12 +89,14 @@ def _explanation(config: str, only: tuple[str, ...], question: Question) -> Expl
     """All answers, in parts: the daemon has other things to do between two of them."""
     from dataclasses import replace
 
-    from vllmwall.api.explain.answer import joined
-    from vllmwall.api.explain.firewalls import read
+    from vllmwall.api.explain.answer import joined, worst
+    from vllmwall.api.explain.firewalls import judged_by_others, read
 
     first = _part(config, only, question)
+    rules: Mapping[str, OtherRules] = {}
     if os.geteuid() == 0:
-        question = replace(question, firewalls=read(first.namespaces, question.target))
+        firewalls, rules = read(first.namespaces, question.target)
+        question = replace(question, firewalls=firewalls)
         first = _part(config, only, question)
     parts, known = [first], len(first.answers)
     while known < min(first.total, _MOST):
@@ -100,7 +104,9 @@ def _explanation(config: str, only: tuple[str, ...], question: Question) -> Expl
         if not parts[-1].answers:  # listeners ended meanwhile
             break
         known += len(parts[-1].answers)
-    return joined(parts)
+    found = joined(parts)
+    answers = tuple(judged_by_others(one, rules.get(one.namespace)) for one in found.answers)
+    return replace(found, answers=answers, verdict=worst(answers))
 
 
 def _part(config: str, only: tuple[str, ...], question: Question) -> Explanation:
@@ -115,7 +121,7 @@ def _draw(out: Console, answer: Explanation, *, way: bool) -> None:
         _show_answer(out, one, way=way)
     if answer.hooks:
         out.print()
-        out.print("Not evaluated: chains of other programs that such a packet meets", style="dim")
+        out.print("Chains of other programs that such a packet meets", style="dim")
         for hook in answer.hooks:
             out.print(f"  {_hook(hook)}", style="yellow" if hook.policy == "drop" else "dim")
 

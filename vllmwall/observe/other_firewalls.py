@@ -1,8 +1,8 @@
 """Other firewalls in a network namespace: their base chains, and the ports that NAT forwards.
 
-Rules are not evaluated. Chains of nf_tables are listed by netlink, because an old nft can crash on
-a newer program's table. Legacy iptables is read by its own commands, and only where the kernel has
-such tables: asking for others would create them.
+Rules are in `vllmwall.observe.other_rules`. Chains of nf_tables are listed by netlink, because an
+old nft can crash on a newer program's table. Legacy iptables is read by its own commands, and only
+where the kernel has such tables: asking for others would create them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from vllmwall.enforce.nftables.names import TABLE
@@ -25,17 +26,26 @@ _HOOKS = {0: "prerouting", 1: "input", 5: "ingress"}  # NF_INET_*
 _NETDEV_HOOKS = {0: "ingress"}
 _POLICIES = {0: "drop", 1: "accept"}  # NF_DROP, NF_ACCEPT
 _OURS = re.compile(rf"{TABLE}(?:_.*)?")
-_LEGACY = (
+LEGACY = (
     ("ip_tables_names", "iptables-legacy-save"),
     ("ip6_tables_names", "ip6tables-legacy-save"),
 )
+"""The kernel's list of legacy tables, and the command that prints them."""
 _LEGACY_CHAIN = re.compile(r":(?P<chain>PREROUTING|INPUT) (?P<policy>\S+)")
 _DNAT = re.compile(
     r"-A (?P<chain>[\w.:-]+) .*-p (?P<proto>tcp|udp) .*--dport (?P<port>\d+) .*"
     r"-j DNAT --to-destination (?P<to>(?:[\d.]+|\[[\da-f:]+\]):\d+)"
 )
 # Seen with docker 20.10, netavark 1.4 and CNI's portmap.
-_ENGINES = (("DOCKER", "Docker"), ("NETAVARK-", "Podman"), ("CNI-", "Podman"))
+_SERVICE = re.compile(
+    r"(?P<proto>TCP|UDP)\s+(?P<address>\[[\da-f:]+\]|[\dA-F]{8}):(?P<port>[\dA-F]{4}) "
+)
+_SERVER = re.compile(r"  -> (?P<address>\[[\da-f:]+\]|[\dA-F]{8}):(?P<port>[\dA-F]{4})\s")
+_ENGINES = (
+    *(("DOCKER", "Docker"), ("docker", "Docker"), ("NETAVARK", "Podman"), ("nv_", "Podman")),
+    *(("netavark", "Podman"), ("CNI-", "Podman"), ("KUBE-S", "kube-proxy")),
+    *(("KUBE-EXT", "kube-proxy"), ("KUBE-NODEPORTS", "kube-proxy"), ("kube-proxy", "kube-proxy")),
+)
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,9 @@ def other_chains() -> BaseChains:
 def published_ports() -> tuple[PublishedPort, ...]:
     """Those of this thread's network namespace. What cannot be listed is left out."""
     tools = ["iptables-save", "ip6tables-save"]
-    tools += [tool for names, tool in _LEGACY if "nat" in _legacy_tables(names)]
-    return tuple(sorted({one for tool in tools for one in _published(tool)}))
+    tools += [tool for names, tool in LEGACY if "nat" in legacy_tables(names)]
+    found = {one for tool in tools for one in _published(tool)}
+    return tuple(sorted({*found, *_ipvs()}))
 
 
 def _nftables() -> Iterator[BaseChain]:
@@ -115,9 +126,9 @@ def _nftables() -> Iterator[BaseChain]:
 
 
 def _legacy() -> Iterator[BaseChain]:
-    for names, tool in _LEGACY:
+    for names, tool in LEGACY:
         table = ""
-        for line in _run(tool).splitlines() if _legacy_tables(names) else ():
+        for line in _run(tool).splitlines() if legacy_tables(names) else ():
             table = line[1:] if line.startswith("*") else table
             if chain := _LEGACY_CHAIN.match(line):
                 name, policy = chain["chain"], chain["policy"].lower()
@@ -125,7 +136,8 @@ def _legacy() -> Iterator[BaseChain]:
                 yield BaseChain(whole, name, name.lower(), None, policy)
 
 
-def _legacy_tables(names: str) -> list[str]:
+def legacy_tables(names: str) -> list[str]:
+    """The tables of legacy iptables that the kernel has; ``names`` is of `LEGACY`."""
     try:
         return (_NET / names).read_text().split()
     except OSError:
@@ -136,13 +148,37 @@ def _published(tool: str) -> Iterator[PublishedPort]:
     with suppress(OSError, subprocess.SubprocessError):
         for line in _run(tool, "-t", "nat").splitlines():
             if rule := _DNAT.match(line):
-                engine = _engine(rule["chain"])
-                yield PublishedPort(rule["proto"], int(rule["port"]), rule["to"], engine)
+                by = engine(rule["chain"])
+                yield PublishedPort(rule["proto"], int(rule["port"]), rule["to"], by)
 
 
-def _engine(chain: str) -> str:
-    found = (engine for prefix, engine in _ENGINES if chain.startswith(prefix))
-    return next(found, f"the chain {chain}")
+def _ipvs() -> Iterator[PublishedPort]:
+    """Virtual services of the kernel's load balancer, as /proc/net/ip_vs lists them."""
+    try:
+        lines = (_NET / "ip_vs").read_text().splitlines()
+    except OSError:
+        return
+    service: re.Match[str] | None = None
+    for line in lines:
+        if not line.startswith(" "):
+            service = _SERVICE.match(line)
+        elif service and (to := _SERVER.match(line)):
+            where = f"{_address(to['address'])}:{int(to['port'], 16)}"
+            yield PublishedPort(service["proto"].lower(), int(service["port"], 16), where, "IPVS")
+
+
+def _address(text: str) -> str:
+    """``0AF40007`` is 10.244.0.7; IPv6 is in brackets."""
+    if text.startswith("["):
+        return f"[{ip_address(text.strip('[]'))}]"
+    return str(ip_address(int(text, 16)))
+
+
+def engine(place: str) -> str:
+    """The program whose rules these are, by the names of the chain and of its table."""
+    words = place.split()
+    found = (name for prefix, name in _ENGINES if any(one.startswith(prefix) for one in words))
+    return next(found, f"the chain {place}")
 
 
 def _run(*argv: str) -> str:

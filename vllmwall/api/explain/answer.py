@@ -90,8 +90,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Hook:
-    """A base chain of another program, which was not evaluated. ``priority`` None: iptables
-    (legacy)."""
+    """A base chain of another program, for what comes in. ``priority`` None: iptables (legacy)."""
 
     namespace: str
     table: str

@@ -1,28 +1,67 @@
 """Other programs' firewalls in the namespaces of an explanation.
 
-The process that asks reads them and sends them with its question: reading starts children
-(iptables-save), for which the daemon's loop must not wait. The daemon lists their chains in its
-answer, and applies the ports that NAT forwards: such packets never meet the wall of the namespace
-that they came to, nor a socket there (Docker's proxy holds one all the same).
+The process that asks reads them: reading starts children (nft, iptables-save), for which the
+daemon's loop must not wait. It sends chains and published ports with its question. The daemon lists
+the chains in its answer, and applies the ports that NAT forwards: such packets never meet the wall
+of the namespace that they came to, nor a socket there (Docker's proxy holds one all the same). The
+rules stay in the process that asks, which evaluates them for each answer (`judged_by_others`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 
-from vllmwall.api.explain.answer import Hook
+from vllmwall.api.explain.answer import Answer, Hook
 from vllmwall.api.explain.targets import Firewalls, Probe
+from vllmwall.enforce.evaluator.foreign import Ruleset
 from vllmwall.linux.netns import run_in
+from vllmwall.observe.addresses import own_addresses
 from vllmwall.observe.namespaces import Namespaces, every_namespace
 from vllmwall.observe.other_firewalls import PublishedPort, other_chains, published_ports
+from vllmwall.observe.other_rules import OtherRules, other_rules
+
+_UNREAD = "the rules of other firewalls cannot be read"
 
 
-def read(names: Collection[str], target: str) -> tuple[Firewalls, ...]:
-    """Those of the namespaces of these names. Needs root. ``target``: of the question; where it is
-    a port, other published ports are left out."""
+def read(
+    names: Collection[str], target: str
+) -> tuple[tuple[Firewalls, ...], Mapping[str, OtherRules]]:
+    """Those of the namespaces of these names, and their rules. Needs root. ``target``: of the
+    question; where it is a port, other published ports are left out."""
     namespaces = Namespaces()
     paths = {namespaces.name(inode): path for inode, path in every_namespace().items()}
-    return tuple(_read(name, paths[name], target) for name in names if name in paths)
+    found = {name: _read(name, paths[name], target) for name in names if name in paths}
+    rules = {name: one for name, (_, one) in found.items()}
+    return tuple(firewalls for firewalls, _ in found.values()), rules
+
+
+def judged_by_others(answer: Answer, rules: OtherRules | None) -> Answer:
+    """The answer with the verdict of the other firewalls of its namespace. They can only take
+    from what the wall lets in; where NAT is not understood, the wall's verdict may be that of
+    another port."""
+    if (
+        rules is None
+        or answer.source in rules.own
+        or answer.source.version != answer.address.version
+    ):
+        return answer
+    fate = rules.fate(answer.source, answer.address, answer.proto.value, answer.port)
+    if fate.verdict == "forwarded":
+        to = (
+            f"port {fate.to[1:]} of this host"
+            if fate.to.startswith(":")
+            else fate.to or "this host"
+        )
+        reason = f"NAT sends it to {to} first: explain that port instead ({fate.words})"
+        return replace(answer, verdict="unknown", reason=reason)
+    if fate.verdict == "unknown" and (fate.kind == "nat" or answer.verdict != "closed"):
+        reason = f"vllmwall does not understand a rule of another firewall: {fate.words}"
+        return replace(answer, verdict="unknown", reason=reason)
+    if fate.verdict in ("drop", "reject") and answer.verdict != "closed":
+        reason = f"another firewall closes it: {fate.words}"
+        return replace(answer, verdict="closed", reason=reason)
+    return answer
 
 
 def settled(
@@ -51,17 +90,28 @@ def forwarded(probes: Iterable[Probe], firewalls: Iterable[Firewalls]) -> Iterat
                 yield f"{one.namespace}: {taken} before the wall there sees the packet"
 
 
-def _read(name: str, path: str, target: str) -> Firewalls:
+def _read(name: str, path: str, target: str) -> tuple[Firewalls, OtherRules]:
     try:
-        chains, published = run_in(path, lambda: (other_chains(), published_ports()))
+        own = own_addresses(path)
+        chains, published, rules = run_in(
+            path, lambda: (other_chains(), published_ports(), other_rules(own))
+        )
     except OSError as error:
-        return Firewalls(name, problems=(f"{name}: other firewalls are unknown: {error}",))
+        why = f"{name}: other firewalls are unknown: {error}"
+        return Firewalls(name, problems=(why,)), OtherRules(Ruleset(()), str(error))
+    if not chains.found and not chains.problems:
+        rules = replace(rules, problem="")  # nft is missing, and so are rules
+    ports = (int(target),) if target.isdigit() else None
+    taken = {*(one for one in published if ports is None or one.port in ports)}
+    known = {(one.proto, one.port, one.to) for one in taken}
+    more = (one for one in rules.published(ports) if (one.proto, one.port, one.to) not in known)
+    problems = (*chains.problems, *((f"{_UNREAD}: {rules.problem}",) if rules.problem else ()))
     return Firewalls(
         name,
         tuple(
             Hook(name, one.table, one.name, one.hook, one.priority, one.policy)
             for one in chains.found
         ),
-        tuple(one for one in published if not target.isdigit() or str(one.port) == target),
-        tuple(f"{name}: {problem}" for problem in chains.problems),
-    )
+        tuple(sorted({*taken, *more})),
+        tuple(f"{name}: {problem}" for problem in problems),
+    ), rules

@@ -1,7 +1,7 @@
 """The verdict on one packet for the source that sends it, and the reason in one line. Pure.
 
 Our wall is one of several firewalls that a packet meets. So "open" means that the wall accepts
-and a socket listens; other tables are listed beside it and not evaluated.
+and a socket listens; what other tables do to it comes later (`vllmwall.api.explain.firewalls`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from vllmwall.enforce.evaluator.packet import NotUnderstoodError, Packet
 from vllmwall.enforce.evaluator.selectors import WORDS, Range, Selector, Value, selector
 from vllmwall.enforce.evaluator.table import Elements, Table, without_comment
 
-_KEY = rf"(?P<key>(?:{WORDS})(?: \. (?:{WORDS}))*)"
 _RATE = r"limit rate (?:over )?\d+/\w+(?: burst \d+ \w+)?"
 _COUNT = r"ct count (?:over )?\d+"
 _TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr")
@@ -35,7 +34,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """What a statement is read with. ``is_last``: nothing of the rule comes after it."""
 
     words: Mapping[str, str]
@@ -44,7 +43,8 @@ class _Asked:
     is_last: bool
 
 
-_Statement = Callable[[_Asked], Outcome]
+Statement = Callable[[Asked], Outcome]
+Grammar = tuple[tuple[re.Pattern[str], Statement], ...]
 MATCHED, UNMATCHED, UNDECIDED = Outcome(True), Outcome(False), Outcome(None)
 
 
@@ -65,48 +65,52 @@ def match(rule: str, packet: Packet, table: Table) -> Outcome:
 def _statements(rule: str, packet: Packet, table: Table) -> Iterator[Outcome]:
     rest = rule
     while rest:
-        found, statement = _first(rest)
-        rest = rest[found.end() :].lstrip()
-        words = {name: text for name, text in found.groupdict().items() if text is not None}
+        found, statement, rest = first_statement(rest, _GRAMMAR)
         try:
-            yield statement(_Asked(words, packet, table, not rest))
+            yield statement(Asked(words_of(found), packet, table, not rest))
         except (ValueError, KeyError) as error:
             raise NotUnderstoodError("rule", found[0]) from error
 
 
-def _first(rest: str) -> tuple[re.Match[str], _Statement]:
-    for pattern, statement in _GRAMMAR:
+def first_statement(rest: str, grammar: Grammar) -> tuple[re.Match[str], Statement, str]:
+    """The first statement of a rule, its function, and what follows. Raises NotUnderstoodError."""
+    for pattern, statement in grammar:
         if found := pattern.match(rest):
-            return found, statement
+            return found, statement, rest[found.end() :].lstrip()
     raise NotUnderstoodError("rule", rest)
 
 
-def _lookup(asked: _Asked) -> Outcome:
+def words_of(found: re.Match[str]) -> Mapping[str, str]:
+    """The words of a statement by their names in its pattern."""
+    return {name: text for name, text in found.groupdict().items() if text is not None}
+
+
+def _lookup(asked: Asked) -> Outcome:
     """In a set: matched. In a map: the element holds the verdict."""
     elements = asked.table.elements(asked.words["set"])
     if elements.kind != asked.words.get("vmap", "set"):
         raise ValueError(elements.kind)
-    found = _find(elements, asked.words["key"], asked.packet)
+    found = find(elements, asked.words["key"], asked.packet)
     if found is None:
         return UNMATCHED
     verdict = found.partition(" : ")[2] if elements.kind == "map" else ""
     return Outcome(True, verdict, elements.name, _NOTES.sub("", found) if verdict else found)
 
 
-def _compare(asked: _Asked) -> Outcome:
+def _compare(asked: Asked) -> Outcome:
     """With one value or several in braces."""
     values = asked.words["values"].strip("{} ").split(", ")
     if asked.words["key"] == "ct state":
         values = [one for value in values for one in value.split(",")]
     is_negated = "not" in asked.words
     loaded = _loaded(_selectors(asked.words["key"]), asked.packet)
-    found = _find(Elements("", "", tuple(values)), asked.words["key"], asked.packet)
+    found = find(Elements("", "", tuple(values)), asked.words["key"], asked.packet)
     if loaded is None:
         return UNMATCHED
     return MATCHED if (found is not None) is not is_negated else UNMATCHED
 
 
-def _flags(asked: _Asked) -> Outcome:
+def _flags(asked: Asked) -> Outcome:
     mask, value = (_flag_set(asked.words[word]) for word in ("mask", "value"))
     if asked.packet.proto != "tcp" or asked.packet.dport is None:
         return UNMATCHED
@@ -121,13 +125,13 @@ def _flag_set(text: str) -> frozenset[str]:
     return found
 
 
-def _through_vrf(asked: _Asked) -> Outcome:
+def _through_vrf(asked: Asked) -> Outcome:
     """Of this host's own packets both are the VRF; the interface of others is not known here."""
     names = (asked.packet.interface, asked.packet.slave_name)
     return MATCHED if set(names) == {asked.words["vrf"]} else UNMATCHED
 
 
-def _remember(asked: _Asked) -> Outcome:
+def _remember(asked: Asked) -> Outcome:
     """A full set ends the rule (NFT_BREAK), and a limit in it matches or does not."""
     asked.table.elements(asked.words["set"])
     if _loaded(_selectors(asked.words["key"]), asked.packet) is None:
@@ -135,16 +139,16 @@ def _remember(asked: _Asked) -> Outcome:
     return MATCHED if asked.is_last else UNDECIDED
 
 
-def _reset(asked: _Asked) -> Outcome:
+def _reset(asked: Asked) -> Outcome:
     """nft asks for TCP before it, whether it prints that or not."""
     return Outcome(True, "reject") if asked.packet.proto == "tcp" else UNMATCHED
 
 
-def _says(asked: _Asked) -> Outcome:
+def _says(asked: Asked) -> Outcome:
     return Outcome(True, asked.words["verdict"])
 
 
-def _find(elements: Elements, key: str, packet: Packet) -> str | None:
+def find(elements: Elements, key: str, packet: Packet) -> str | None:
     """The element that the packet meets. Raises NotUnderstoodError for one that cannot be read."""
     selectors = _selectors(key)
     index = elements.read.get(key)
@@ -207,9 +211,11 @@ def _loaded(selectors: list[Selector], packet: Packet) -> tuple[Value, ...] | No
     return present if len(present) == len(values) else None
 
 
-def _grammar() -> Iterator[tuple[re.Pattern[str], _Statement]]:
-    """The statements that are understood, each with its function."""
+def grammar(words: str) -> Iterator[tuple[re.Pattern[str], Statement]]:
+    """The statements that are understood, each with its function. ``words`` is a pattern of the
+    selectors."""
     end = r"(?= |$)"
+    key = rf"(?P<key>(?:{words})(?: \. (?:{words}))*)"
     value = r'(?P<values>\{ [^{}]+ \}|"[^"]*"|[^ {}@]+)'
     flags = r"\((?:\w+|[ |])+\)|\w+"
     ends = {"accept", "drop", "return", r"(?:jump|goto) \S+"}
@@ -221,7 +227,7 @@ def _grammar() -> Iterator[tuple[re.Pattern[str], _Statement]]:
     yield re.compile(rf"{log}{end}"), lambda _: MATCHED
     yield re.compile(rf"(?:{_RATE}|{_COUNT}){end}"), lambda _: UNDECIDED
     kept = rf"(?: & [0-9a-f:.]+)?(?: (?:counter|{_RATE}|{_COUNT}))*"
-    yield re.compile(rf"(?:update|add) @(?P<set>\S+) \{{ {_KEY}{kept} \}}{end}"), _remember
+    yield re.compile(rf"(?:update|add) @(?P<set>\S+) \{{ {key}{kept} \}}{end}"), _remember
     yield re.compile(rf'iifname "(?P<vrf>[^"*]+)" meta sdifname "(?P=vrf)"{end}'), _through_vrf
     mask = rf"tcp flags (?P<value>\w+) / (?P<mask>[\w,]+){end}"
     yield re.compile(mask), _flags
@@ -229,13 +235,13 @@ def _grammar() -> Iterator[tuple[re.Pattern[str], _Statement]]:
         re.compile(rf"tcp flags & (?P<mask>{flags}) (?:==|(?P<not>!=)) (?P<value>\w+){end}"),
         _flags,
     )
-    yield re.compile(rf"{_KEY} vmap @(?P<set>\S+){end}"), _in_map
-    yield re.compile(rf"{_KEY} @(?P<set>\S+){end}"), _lookup
-    yield re.compile(rf"{_KEY} (?P<not>!= )?{value}{end}"), _compare
+    yield re.compile(rf"{key} vmap @(?P<set>\S+){end}"), _in_map
+    yield re.compile(rf"{key} @(?P<set>\S+){end}"), _lookup
+    yield re.compile(rf"{key} (?P<not>!= )?{value}{end}"), _compare
 
 
-def _in_map(asked: _Asked) -> Outcome:
-    return _lookup(_Asked({**asked.words, "vmap": "map"}, asked.packet, asked.table, asked.is_last))
+def _in_map(asked: Asked) -> Outcome:
+    return _lookup(Asked({**asked.words, "vmap": "map"}, asked.packet, asked.table, asked.is_last))
 
 
-_GRAMMAR = tuple(_grammar())
+_GRAMMAR: Grammar = tuple(grammar(WORDS))

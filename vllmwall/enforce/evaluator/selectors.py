@@ -37,6 +37,10 @@ _STATES = ("invalid", "established", "related", "new", "untracked")
 _CGROUP = re.compile(r"socket cgroupv2 level (\d+)")
 
 
+class UndecidedError(Exception):
+    """The value of a selector is not known of a packet that was not sent."""
+
+
 @dataclass(frozen=True)
 class Selector:
     """``load`` reads it from a packet; ``read`` makes a range of what nft prints, or raises
@@ -50,7 +54,7 @@ def selector(text: str) -> Selector | None:
     """The selector that these words name; None: not known."""
     if found := _CGROUP.fullmatch(text):
         return Selector(_ancestor(int(found[1])), _numbers)
-    return _SELECTORS.get(text)
+    return _SELECTORS.get(text) or EXTRA.get(text)
 
 
 def protocol(name: str) -> int:
@@ -180,3 +184,64 @@ _SELECTORS = {
 WORDS = "|".join(
     [*sorted(map(re.escape, _SELECTORS), key=len, reverse=True), r"socket cgroupv2 level \d+"]
 )
+
+
+def _mark(packet: Packet) -> int:
+    mark = getattr(packet, "mark", None)
+    if not isinstance(mark, int):
+        raise UndecidedError
+    return mark
+
+
+def _interface(packet: Packet) -> str:
+    if packet.interface != "lo":
+        raise UndecidedError
+    return "lo"
+
+
+def _undecided(_: Packet) -> Value:
+    raise UndecidedError
+
+
+def _constant(value: Value) -> Selector:
+    """What is the same of every packet that `explain` asks about."""
+    return Selector(lambda packet: value, _one(lambda text: text.strip('"')))
+
+
+def _of_family(family: int) -> Callable[[Packet], Value | None]:
+    return lambda packet: protocol(packet.proto) if packet.family == family else None
+
+
+def _of_icmp(packet: Packet) -> Value | None:
+    """Types and codes; a packet of TCP or UDP has none."""
+    return None if packet.proto in ("tcp", "udp") else _undecided(packet)
+
+
+EXTRA = {
+    "meta mark": Selector(_mark, _one(lambda text: int(text, 0))),
+    "mark": Selector(_mark, _one(lambda text: int(text, 0))),
+    "iif": Selector(_interface, _one(lambda text: text.strip('"'))),
+    "iifname": Selector(_interface, _one(lambda text: text.strip('"'))),
+    "oif": _constant(""),
+    "oifname": _constant(""),
+    "ip version": Selector(lambda packet: 4 if packet.family == 4 else None, _numbers),
+    "ip6 version": Selector(lambda packet: 6 if packet.family == 6 else None, _numbers),
+    "ip protocol": Selector(_of_family(4), _protocols),
+    "ip6 nexthdr": Selector(_of_family(6), _protocols),
+    "meta protocol": Selector(
+        lambda packet: "ip" if packet.family == 4 else "ip6", _one(lambda text: text)
+    ),
+    "fib daddr type": _constant("local"),
+    "fib saddr type": _constant("unicast"),
+    "meta pkttype": _constant("host"),
+    "ct status": _constant(""),
+    "ct direction": _constant("original"),
+    "icmp type": Selector(_of_icmp, _one(lambda text: text)),
+    "icmp code": Selector(_of_icmp, _one(lambda text: text)),
+    "icmpv6 type": Selector(_of_icmp, _one(lambda text: text)),
+    "icmpv6 code": Selector(_of_icmp, _one(lambda text: text)),
+    "ct mark": Selector(_undecided, _one(lambda text: text)),
+    "ether saddr": Selector(_undecided, _one(lambda text: text)),
+}
+"""Selectors in the rules of other programs, for packets from outside that nobody has sent yet. Not
+for our own table, whose verdict is the kernel's."""

@@ -13,6 +13,7 @@ from vllmwall.inspect.doctor.diagnosis import Diagnosis, Examination, Health, ex
 from vllmwall.inspect.doctor.firewalls import other_firewalls
 from vllmwall.inspect.doctor.kernel import features
 from vllmwall.inspect.doctor.libraries import libraries
+from vllmwall.inspect.doctor.rules import rules_of_others
 from vllmwall.inspect.doctor.service import surroundings
 from vllmwall.inspect.doctor.traffic import bypasses
 
@@ -25,6 +26,7 @@ def examine(status: Status | None, why_no_status: str, config: str) -> Iterator[
     yield from libraries()
     yield from features(status.daemon if status else None)
     yield from other_firewalls(_api_ports(status))
+    yield from rules_of_others(status)
     yield from bypasses()
 
 

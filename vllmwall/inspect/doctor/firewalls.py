@@ -13,7 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from vllmwall.inspect.doctor.diagnosis import Diagnosis, ok, warn
+from vllmwall.linux.netns import OWN
+from vllmwall.observe.addresses import own_addresses
 from vllmwall.observe.other_firewalls import BaseChain, other_chains, published_ports
+from vllmwall.observe.other_rules import other_rules
 
 _PATIENCE = 5  # seconds
 _PROVE = "`vllmwall prove` sends real packets to test it."
@@ -61,7 +64,12 @@ def _firewalld(api_ports: Iterable[int]) -> Iterator[Diagnosis]:
 
 
 def _published() -> Iterator[Diagnosis]:
-    for (proto, port), those in groupby(published_ports(), lambda one: (one.proto, one.port)):
+    known = {
+        (one.proto, one.port, one.to): one for one in other_rules(own_addresses(OWN)).published()
+    }
+    known |= {(one.proto, one.port, one.to): one for one in published_ports()}
+    every = sorted(known.values())
+    for (proto, port), those in groupby(every, lambda one: (one.proto, one.port)):
         ways = [(one.by, one.to) for one in those]
         whose = " and ".join(dict.fromkeys(by for by, _ in ways))
         where = ", ".join(to for _, to in ways)
