@@ -121,6 +121,7 @@ class BlockedFacts:
     remembered: dict[tuple[int, int], int]
     room: int
     peers: NetworkSet
+    own: frozenset[Address] = frozenset()
 
 
 def blocked(state: State, request: BlockedRequest) -> Blocked:
@@ -193,10 +194,14 @@ def is_private(address: Address) -> bool:
     return address in _PRIVATE
 
 
-def is_forgotten_peer(key: SourceAtPort, record: Record, peers: NetworkSet) -> bool:
-    """Whether this looks like a peer that nobody named: adding it would let it in."""
+def is_forgotten_peer(
+    key: SourceAtPort, record: Record, peers: NetworkSet, own: frozenset[Address]
+) -> bool:
+    """Whether this looks like a peer that nobody named: adding it would let it in. Never an
+    address of this node (``own``): all clients behind its NAT have it."""
     return (
-        record.total.packets >= _OFTEN
+        key.source not in own
+        and         record.total.packets >= _OFTEN
         and is_private(key.source)
         and record.purpose.role not in ("", Role.API.value)
         and PEERS in record.purpose.audience
@@ -222,7 +227,7 @@ def _namespace(
 
 
 def _source(key: SourceAtPort, record: Record, facts: BlockedFacts) -> BlockedSource:
-    forgotten = is_forgotten_peer(key, record, facts.peers)
+    forgotten = is_forgotten_peer(key, record, facts.peers, facts.own)
     return BlockedSource(
         source=str(key.source),
         name="",
@@ -243,6 +248,8 @@ def _source(key: SourceAtPort, record: Record, facts: BlockedFacts) -> BlockedSo
 
 
 def _hint(key: SourceAtPort, record: Record, facts: BlockedFacts) -> str:
+    if key.source in facts.own:
+        return "an address of this node: all clients behind its NAT have it, so it is no peer"
     groups = [name for name in record.purpose.audience if name not in (PEERS, PUBLIC)]
     if key.source not in facts.peers:
         return ""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from vllmwall.api.blocked import Blocked, BlockedRequest, blocked
 from vllmwall.api.connections import Connections, connections
 from vllmwall.api.errors import NoArguments
+from vllmwall.engine.node_addresses import node_addresses
 from vllmwall.linux.places import DROP_INS
-from vllmwall.model import Network
+from vllmwall.model import Address, Network
 
 if TYPE_CHECKING:
     from vllmwall.engine.state import State
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnFacts:
-    """Connections and refusals now, the peers, and the folder ``conf.d`` for a proposal."""
+    """Connections and refusals now, the peers, and the folder ``conf.d`` for a proposal. ``own`` are
+    the addresses of this node."""
 
     version: int = 1
     connections: Connections
     blocked: Blocked
     peers: tuple[Network, ...]
     conf_d: str
+    own: tuple[Address, ...] = ()
 
 
 def learn(state: State, request: NoArguments) -> LearnFacts:
@@ -32,5 +35,6 @@ def learn(state: State, request: NoArguments) -> LearnFacts:
         connections=connections(state, request),
         blocked=blocked(state, BlockedRequest()),
         peers=state.reconciler.peers.networks(),
+        own=tuple(node_addresses(state.reconciler)),
         conf_d=str(state.options.config.parent / DROP_INS),
     )

@@ -94,12 +94,14 @@ class Watching:
     def __init__(self) -> None:
         self._sources: dict[Address, _Source] = {}
         self._peers = NetworkSet(())
+        self._own: frozenset[Address] = frozenset()
         self._mode: WallMode = "enforce"
         self._notes: dict[str, None] = {}
 
     def take(self, facts: LearnFacts) -> None:
         """Add one answer."""
         self._peers = NetworkSet(facts.peers)
+        self._own = frozenset(facts.own)
         self._mode = _mode_of(facts)
         connected: Counter[Address] = Counter()
         for client in facts.connections.clients:
@@ -190,6 +192,8 @@ class Watching:
     def _decision(self, address: Address, source: _Source) -> tuple[Decision, str]:
         if address in self._peers:
             return "peer", "it is already a peer"
+        if address in self._own:
+            return "left out", "it is an address of this node: all clients behind its NAT have it"
         if source.connections:
             return "proposed", "it was connected"
         if source.packets and is_private(address):

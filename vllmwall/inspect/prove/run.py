@@ -14,6 +14,7 @@ from pyroute2 import IPRoute
 
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.inspect.prove import plan
+from vllmwall.inspect.prove.devices import at_the_device, ingress_rules
 from vllmwall.inspect.prove.harness import ProveError, locked, staged, sweep
 from vllmwall.inspect.prove.plan import NamespaceView, Probe, Skipped, Source
 from vllmwall.inspect.prove.probes import ProbeRun
@@ -110,7 +111,8 @@ def _probed(
     gone = {one for one in probes if run.seen.get(one) is not Reply.OPEN and _left(one, later)}
     seen = {one: run.seen.get(one, Reply.SILENT) for one in run.probes}
     witness = Witness(seen, counted, gone, _mode(backend, path))
-    return [judge(one, witness) for one in probes]
+    rules = run_in(path, ingress_rules)
+    return [at_the_device(judge(one, witness), rules) for one in probes]
 
 
 def _left(one: Probe, view: NamespaceView) -> bool:
