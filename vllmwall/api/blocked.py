@@ -14,6 +14,7 @@ from vllmwall.cidr import NetworkSet
 from vllmwall.enforce.backend import EnforceError, Refusal
 from vllmwall.enforce.nftables.refused_by import OrdersOf
 from vllmwall.enforce.nftables.ruleset import REMEMBERED
+from vllmwall.engine.node_addresses import node_addresses
 from vllmwall.engine.refusals import MOST, Ledger, Purpose, Record, SourceAtPort, Total
 from vllmwall.model import PEERS, PUBLIC, Address, Mode, Proto, Role
 
@@ -148,6 +149,7 @@ def look(state: State) -> BlockedFacts:
         {},
         REMEMBERED,
         NetworkSet(reconciler.peers.networks()),
+        node_addresses(reconciler),
     )
     purpose = _purposes(state)
     for inode in reconciler.walls.spaces:
@@ -201,7 +203,7 @@ def is_forgotten_peer(
     address of this node (``own``): all clients behind its NAT have it."""
     return (
         key.source not in own
-        and         record.total.packets >= _OFTEN
+        and record.total.packets >= _OFTEN
         and is_private(key.source)
         and record.purpose.role not in ("", Role.API.value)
         and PEERS in record.purpose.audience

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnFacts:
-    """Connections and refusals now, the peers, and the folder ``conf.d`` for a proposal. ``own`` are
-    the addresses of this node."""
+    """Connections and refusals now, the peers, the folder ``conf.d`` for a proposal, and the
+    addresses of this node."""
 
     version: int = 1
     connections: Connections

@@ -6,9 +6,12 @@ Clients behind this node's NAT (kube-proxy, docker-proxy) come to a container wi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
+from vllmwall.linux import netlink
+from vllmwall.linux.links import addresses, links
+from vllmwall.linux.netns import run_in
 from vllmwall.observe.addresses import own_addresses
 
 if TYPE_CHECKING:
@@ -19,6 +22,27 @@ if TYPE_CHECKING:
 def node_addresses(reconciler: Reconciler) -> frozenset[Address]:
     """Those of the node's own namespaces, without loopback, as far as they can be read."""
     return frozenset(one for one in _all(reconciler) if not one.is_loopback)
+
+
+def bridge_addresses(reconciler: Reconciler) -> dict[Address, str]:
+    """Those of bridges without a real device, each with the name of the bridge: containers see
+    clients that NAT masqueraded by one of them."""
+    namespaces = reconciler.observer.namespaces
+    found: dict[Address, str] = {}
+    for inode in {namespaces.own, *reconciler.home}:
+        with suppress(OSError, KeyError):
+            found |= run_in(namespaces.path(inode), _of_bridges)
+    return found
+
+
+def _of_bridges() -> dict[Address, str]:
+    with closing(netlink.opened(netlink.ROUTE)) as route:
+        devices, known = links(route), addresses(route)
+    outward = {one.master for one in devices if one.kind not in ("veth", "tun", "bridge")}
+    names = {
+        one.index: one.name for one in devices if one.kind == "bridge" and one.index not in outward
+    }
+    return {address: names[index] for index, address in known if index in names}
 
 
 def _all(reconciler: Reconciler) -> Iterator[Address]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from vllmwall.engine.facts import Reservation
+from vllmwall.engine.node_addresses import bridge_addresses
 
 if TYPE_CHECKING:
     from vllmwall.engine.reconciler import Reconciler
@@ -72,7 +73,30 @@ def left_out(reconciler: Reconciler) -> Iterator[Reservation]:
         yield Reservation("processes-left-out", "daemon", more, "End those that are named.")
 
 
-CHECKS: tuple[Check, ...] = (filtered_elsewhere, held_outside, left_out)
+def shared_peer(reconciler: Reconciler) -> Iterator[Reservation]:
+    """Peer networks that hold the address of a bridge of this node, while a workload is behind it:
+    whoever comes through NAT that masquerades (kube-proxy, docker-proxy) has that address there."""
+    spaces = {
+        one.listener.namespace
+        for workload in reconciler.recognition.workloads
+        for one in workload.listeners
+    }
+    if spaces <= {reconciler.observer.namespaces.own}:
+        return
+    bridges = bridge_addresses(reconciler)
+    for network in reconciler.peers.networks():
+        for address, bridge in bridges.items():
+            if address.version == network.version and address in network:
+                yield Reservation(
+                    "shared-peer",
+                    f"peers, {network}",
+                    f"it holds {address}, the address of {bridge} on this node: clients that NAT "
+                    "masquerades come to containers with it, and are taken for a peer",
+                    "Name networks of peers that do not hold the node's own bridges.",
+                )
+
+
+CHECKS: tuple[Check, ...] = (filtered_elsewhere, held_outside, left_out, shared_peer)
 
 
 def reservations(reconciler: Reconciler) -> Iterator[Reservation]:

@@ -1,6 +1,6 @@
-"""The network devices of one network namespace, by rtnetlink: and their kinds.
+"""The network devices of one network namespace, by rtnetlink: their kinds and their addresses.
 
-Layouts: linux/if_link.h. Sockets are those of `netlink.opened`.
+Layouts: linux/if_link.h, linux/if_addr.h. Sockets are those of `netlink.opened`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from vllmwall.linux import netlink
+from vllmwall.model import Address
 
 _GET_LINK, _NEW_LINK = 18, 16  # RTM_GETLINK, RTM_NEWLINK
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
-_NAME, _INFO = 3, 18  # IFLA_IFNAME, IFLA_LINKINFO
+_GET_ADDRESS, _NEW_ADDRESS = 22, 20  # RTM_GETADDR, RTM_NEWADDR
+_ADDRESS_HEADER = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL
+_NAME, _MASTER, _INFO = 3, 10, 18  # IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO
+_INDEX = struct.Struct("=I")
 _KIND, _DATA = 1, 2  # IFLA_INFO_KIND, IFLA_INFO_DATA
 _IPVLAN_MODE = 1  # IFLA_IPVLAN_MODE
 _L3S = 2  # IPVLAN_MODE_L3S
@@ -22,7 +28,8 @@ _L3S = 2  # IPVLAN_MODE_L3S
 
 @dataclass(frozen=True)
 class Link:
-    """One device. ``kind`` is the kernel's word: ``vrf``, ``ipvlan``; empty: a real one.
+    """One device. ``kind`` is the kernel's word: ``vrf``, ``ipvlan``; empty: a real one. ``master``
+    is the index of the bridge, bond or VRF that it belongs to; 0: none.
 
     ``is_l3s``: an ipvlan whose packets are filtered in the namespace of its master and in no
     other (mode l3s, ipvlan_l3s.c: ipvlan_nf_input hands them to the socket).
@@ -32,6 +39,7 @@ class Link:
     name: str
     kind: str = ""
     is_l3s: bool = False
+    master: int = 0
 
 
 def links(route: socket.socket) -> list[Link]:
@@ -47,7 +55,31 @@ def decoded(data: bytes) -> Iterator[Link]:
         found = netlink.values(data, start + _HEADER.size, end)
         info = netlink.values(found.get(_INFO, b""))
         kind = _text(info.get(_KIND, b""))
-        yield Link(index, _text(found.get(_NAME, b"")), kind, kind == "ipvlan" and _is_l3s(info))
+        is_l3s = kind == "ipvlan" and _is_l3s(info)
+        master = found.get(_MASTER, b"")
+        number = _INDEX.unpack(master)[0] if len(master) == _INDEX.size else 0
+        yield Link(index, _text(found.get(_NAME, b"")), kind, is_l3s, number)
+
+
+def addresses(route: socket.socket) -> list[tuple[int, Address]]:
+    """The addresses of the socket's namespace, each with the index of its device. Raises OSError
+    when the kernel refuses."""
+    request = _ADDRESS_HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    return [
+        one
+        for part in netlink.dumped(route, _GET_ADDRESS, request)
+        for one in decoded_addresses(part)
+    ]
+
+
+def decoded_addresses(data: bytes) -> Iterator[tuple[int, Address]]:
+    """The addresses in one datagram of the kernel's answer. Raises MalformedMessageError."""
+    for start, end in netlink.messages(data, _NEW_ADDRESS, _ADDRESS_HEADER.size):
+        index = _ADDRESS_HEADER.unpack_from(data, start)[4]
+        found = netlink.values(data, start + _ADDRESS_HEADER.size, end)
+        packed = found.get(_LOCAL, found.get(_ADDRESS, b""))
+        if len(packed) in (4, 16):
+            yield index, ip_address(packed)
 
 
 def _is_l3s(info: dict[int, bytes]) -> bool:

@@ -47,6 +47,8 @@ def judged_by_others(answer: Answer, rules: OtherRules | None) -> Answer:
     ):
         return answer
     fate = rules.fate(answer.source, answer.address, answer.proto.value, answer.port)
+    if fate.verdict == "forwarded" and answer.verdict == answer.wall == "unknown":
+        return answer  # it is a published port, and says so
     if fate.verdict == "forwarded":
         to = (
             f"port {fate.to[1:]} of this host"

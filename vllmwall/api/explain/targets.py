@@ -172,7 +172,8 @@ def _at_port(reconciler: Reconciler, asked: Question, wanted: int | None) -> lis
     ]
     if found:
         return [Target(one.namespace, one.proto, port, _known(reconciler, one)) for one in found]
-    home = wanted or next(iter(reconciler.only), reconciler.observer.namespaces.own)
+    own = reconciler.observer.namespaces.own
+    home = wanted or (own if own in reconciler.home else min(reconciler.home))
     return [Target(home, Proto(asked.proto or "tcp"), port)]
 
 

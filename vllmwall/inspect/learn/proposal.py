@@ -133,6 +133,7 @@ class Watching:
         }
         wanted = [one for one, told in sources.items() if told.decision == "proposed"]
         outside = [one for one, told in sources.items() if told.decision == "left out"]
+        outside += self._own  # a network around what was seen must not hold one either
         networks = exactly(wanted) if exact else sensibly(wanted, outside)
         listed = [self._network(one, wanted) for one in networks if one.prefixlen > 0]
         now = time.time()

@@ -1,6 +1,6 @@
-"""Chains at the ingress hooks of devices, which probes do not pass: they come in by a device of ours.
+"""Chains at the ingress hooks of devices, whose rules are evaluated: probes do not pass them.
 
-Their rules are evaluated instead.
+A probe comes in by a device of our own.
 """
 
 from __future__ import annotations

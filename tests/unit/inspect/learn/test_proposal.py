@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Literal
 
 import pytest
@@ -97,6 +97,17 @@ def of(answer: Proposal, address: str) -> LearnedSource:
 
 def proposed(answer: Proposal) -> list[str]:
     return [one.network for one in answer.networks]
+
+
+def test_an_address_of_this_node_is_never_proposed() -> None:
+    """Nor a network around it: all clients behind the node's NAT have it."""
+    seen = facts(*(client(f"10.0.0.{number}") for number in (1, 2, 3, 4, 5, 6)))
+    look = replace(seen, own=(ip_address("10.0.0.1"), ip_address("10.0.0.7")))
+    answer = learned(look)
+    assert "left out" == of(answer, "10.0.0.1").decision
+    networks = [ip_network(one) for one in proposed(answer)]
+    assert not [one for one in look.own if any(one in network for network in networks)]
+    assert ip_address("10.0.0.6") in networks[-1]
 
 
 def test_who_was_connected_to_an_internal_port_is_proposed() -> None:
