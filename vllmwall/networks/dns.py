@@ -66,12 +66,12 @@ class _Running:
     def _run(self, name: str, lookup: Lookup) -> None:
         try:
             found = lookup(name)
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # an answer that is none must not end in a traceback
             self.answer = NoAnswerError(f"{name} does not resolve: {_reason(error)}")
             return
         if found:
             self.answer = found
 
 
-def _reason(error: OSError | UnicodeError) -> str:
-    return str(getattr(error, "strerror", None) or error)
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

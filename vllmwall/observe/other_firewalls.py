@@ -155,7 +155,7 @@ def _published(tool: str) -> Iterator[PublishedPort]:
 def _ipvs() -> Iterator[PublishedPort]:
     """Virtual services of the kernel's load balancer, as /proc/net/ip_vs lists them."""
     try:
-        lines = (_NET / "ip_vs").read_text().splitlines()
+        lines = (_NET / "ip_vs").read_text(errors="replace").splitlines()
     except OSError:
         return
     service: re.Match[str] | None = None
@@ -163,8 +163,10 @@ def _ipvs() -> Iterator[PublishedPort]:
         if not line.startswith(" "):
             service = _SERVICE.match(line)
         elif service and (to := _SERVER.match(line)):
-            where = f"{_address(to['address'])}:{int(to['port'], 16)}"
-            yield PublishedPort(service["proto"].lower(), int(service["port"], 16), where, "IPVS")
+            with suppress(ValueError):  # no address
+                where = f"{_address(to['address'])}:{int(to['port'], 16)}"
+                port = int(service["port"], 16)
+                yield PublishedPort(service["proto"].lower(), port, where, "IPVS")
 
 
 def _address(text: str) -> str:

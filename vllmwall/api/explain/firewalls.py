@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from vllmwall.api.explain.answer import Answer, Hook
+from vllmwall.api.explain.reasons import MAYBE_REDIRECTED
 from vllmwall.api.explain.targets import Firewalls, Probe
 from vllmwall.enforce.evaluator.foreign import Ruleset
 from vllmwall.linux.netns import run_in
@@ -21,6 +22,7 @@ from vllmwall.observe.namespaces import Namespaces, every_namespace
 from vllmwall.observe.other_firewalls import PublishedPort, other_chains, published_ports
 from vllmwall.observe.other_rules import OtherRules, other_rules
 
+_NOT_REDIRECTED = "no socket listens there, and no rule of NAT takes the packet elsewhere"
 _UNREAD = "the rules of other firewalls cannot be read"
 
 
@@ -63,6 +65,8 @@ def judged_by_others(answer: Answer, rules: OtherRules | None) -> Answer:
     if fate.verdict in ("drop", "reject") and answer.verdict != "closed":
         reason = f"another firewall closes it: {fate.words}"
         return replace(answer, verdict="closed", reason=reason)
+    if answer.reason == MAYBE_REDIRECTED:  # the daemon knows that there is NAT, but not its rules
+        return replace(answer, verdict="closed", reason=_NOT_REDIRECTED)
     return answer
 
 

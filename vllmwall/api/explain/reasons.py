@@ -30,7 +30,7 @@ _REFUSED = {
     Meaning.LOCKDOWN: "host.lockdown closes every port that nothing opens",
 }
 _ON_LOOPBACK = "it is bound to loopback, where the kernel takes no packet of another host"
-_REDIRECTED = (
+MAYBE_REDIRECTED = (
     "no socket listens there, but NAT may hand the packet to another port: explain that one instead"
 )
 _LEADING = (Meaning.NONE, Meaning.REFUSED)
@@ -74,7 +74,7 @@ def judged(
     if wall.verdict in ("drop", "reject"):
         return "closed", _refused(wall)
     if listener is None and wall.redirected and probe.packet.interface != "lo":
-        return "unknown", _REDIRECTED
+        return "unknown", MAYBE_REDIRECTED
     if listener is None:
         return "closed", _not_listening(probe, wall)
     if wall.verdict == "unknown":
