@@ -75,7 +75,7 @@ def left_out(reconciler: Reconciler) -> Iterator[Reservation]:
 
 def shared_peer(reconciler: Reconciler) -> Iterator[Reservation]:
     """Peer networks that hold the address of a bridge of this node, while a workload is behind it:
-    whoever comes through NAT that masquerades (kube-proxy, docker-proxy) has that address there."""
+    clients that NAT masquerades (kube-proxy, docker-proxy) have that address there."""
     spaces = {
         one.listener.namespace
         for workload in reconciler.recognition.workloads
