@@ -62,6 +62,11 @@ ENV_KEYS: frozenset[str] = frozenset(
     }
 )
 
+# Of these, the ones that make a process worth a look: in no other software's environment.
+CLAIMING_ENV: frozenset[str] = frozenset(
+    {"RANK", "MASTER_ADDR", "VLLM_WORKER_MULTIPROC_METHOD", "RAY_RAYLET_PID", "RAY_JOB_ID"}
+)
+
 SETTINGS_KEYS: frozenset[str] = frozenset(
     {
         "api-server-count",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from vllmwall.linux.cgroups import SLICE, is_within
 from vllmwall.model import (
@@ -25,6 +26,7 @@ from vllmwall.recognize.definitions import WorkloadDefinition
 from vllmwall.recognize.fingerprints import UVICORN_BACKLOG, asked, library_label
 from vllmwall.recognize.forwarders import with_forwarded
 from vllmwall.recognize.front_door import WEB_LIBRARIES, front_label
+from vllmwall.recognize.inputs import CLAIMING_ENV
 from vllmwall.recognize.left_out import with_left_out
 from vllmwall.recognize.ownership import Owned, inherited, owned_by
 from vllmwall.recognize.process_tree import front_ends, group, masters, outermost, parents_of
@@ -125,7 +127,9 @@ def _problem(process: Process, error: Exception) -> str:
 
 def _is_worth_a_look(process: Process, words: frozenset[str]) -> bool:
     """A cheap test that rules out nearly all processes of a busy node."""
-    if process.threads or process.env or process.libraries or process.remembered:
+    if process.threads or process.libraries or process.remembered:
+        return True
+    if not CLAIMING_ENV.isdisjoint(process.env):
         return True
     argv, comm = process.started_as, process.comm
     title = process.argv[0] if process.argv else comm
@@ -137,6 +141,7 @@ def _is_worth_a_look(process: Process, words: frozenset[str]) -> bool:
     return not words.isdisjoint(_WORDS.split(" ".join(("", *argv[1:_ENOUGH])).replace(" -m", " ")))
 
 
+@lru_cache(maxsize=4096)
 def _first_word(name: str) -> str:
     return _WORDS.split(name.lstrip("."), 1)[0]
 

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,26 @@ class Names:
     def fit(self, candidate: Candidate) -> bool:
         """Whether this process is that program."""
         command = candidate.command
-        if self.titles and _one_fits(candidate.process.title, self.titles):
+        if self.titles and _one_of(self.titles).match(candidate.process.title):
             return True
-        if self.modules and any(_one_fits(one, self.modules) for one in command.modules):
+        if self.modules and any(map(_one_of(self.modules).match, command.modules)):
             return True
-        return bool(command.name) and _one_fits(command.name, self.programs)
+        return bool(self.programs and _one_of(self.programs).match(command.name))
+
+    @staticmethod
+    def union(all_: Iterable[Names]) -> Names:
+        """Names that fit what one of them fits."""
+        every = tuple(all_)
+        return Names(
+            tuple(name for one in every for name in one.programs),
+            tuple(name for one in every for name in one.modules),
+            tuple(name for one in every for name in one.titles),
+        )
 
 
-def _one_fits(text: str, globs: Iterable[str]) -> bool:
-    return any(fnmatchcase(text, glob) for glob in globs)
+@cache
+def _one_of(globs: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, globs)))
 
 
 @dataclass(frozen=True)
@@ -171,12 +182,18 @@ class Table:
     web: tuple[WebServer, ...]
     companions: tuple[Names, ...]
     _by_part: dict[tuple[Stack, str], Row] = field(default_factory=dict, compare=False)
+    _any: dict[str, Names] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         self._by_part.update({(one.stack, one.part): one for one in self.programs})
+        self._any["programs"] = Names.union(one.names for one in self.programs)
+        self._any["web"] = Names.union(one.names for one in self.web)
+        self._any["companions"] = Names.union(self.companions)
 
     def claim(self, candidate: Candidate) -> Claim | None:
         """The claim of the first row that knows the process."""
+        if not self._any["programs"].fit(candidate):
+            return None
         for row in self.programs:
             if row.claims(candidate):
                 return Claim(row.stack, row.part, launched=True)
@@ -196,11 +213,13 @@ class Table:
 
     def web_server(self, candidate: Candidate) -> WebServer | None:
         """The web server that this process is by its command line or title."""
+        if not self._any["web"].fit(candidate):
+            return None
         return next((one for one in self.web if one.names.fit(candidate)), None)
 
     def is_companion(self, candidate: Candidate) -> bool:
         """A program that people start beside a job, and that is no part of it."""
-        return any(one.fit(candidate) for one in self.companions)
+        return self._any["companions"].fit(candidate)
 
     @property
     def words(self) -> frozenset[str]:

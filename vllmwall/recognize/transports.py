@@ -48,6 +48,7 @@ _DEPENDENCIES: Mapping[str, Stack] = {
     "nccl": Stack.NCCL,
 }
 TRANSPORTS = frozenset({*_USED, *_DEPENDENCIES, "vllm", "sglang", "ray", "lmdeploy", "lmcache"})
+_LOOKED_FOR = frozenset({*_USED, *_DEPENDENCIES, "cuda"})
 _WEB_QUEUES = (PROMETHEUS_BACKLOG, ZMQ_BACKLOG, ASYNCIO_BACKLOG, 511, 1024, UVICORN_BACKLOG, 50)
 _PROXY_WORDS = ("proxy", "disagg", "xpyd", "prefill")
 _GRPC_THREADS = ("grpc_global_tim", "event_engine")
@@ -95,6 +96,8 @@ def claim_by_transport(
     candidate: Candidate, listeners: Sequence[Listener], queue_caps: Mapping[int, int]
 ) -> Claim | None:
     """The claim on an owner that no stack knows; None: nothing shows a transport."""
+    if not _is_worth_a_look(candidate, listeners):
+        return None
     beyond = [one for one in listeners if one.proto is Proto.TCP and not one.is_loopback]
     if not beyond:
         return None
@@ -110,6 +113,16 @@ def claim_by_transport(
     if _registers(candidate, beyond):
         return Claim(Stack.VLLM, "proxy")
     return _linked_in(candidate, shapes) or _jax_unread(candidate, shapes)
+
+
+def _is_worth_a_look(candidate: Candidate, listeners: Iterable[Listener]) -> bool:
+    """A cheap test: nearly all programs that listen carry nothing of ours."""
+    process = candidate.process
+    if process.libraries and not process.libraries.isdisjoint(_LOOKED_FOR):
+        return True
+    if any(one.backlog == NCCL_BACKLOG for one in listeners):
+        return True
+    return bool(process.threads) and candidate.has_thread("ZMQbg/", *_GRPC_THREADS)
 
 
 def _stack_of(candidate: Candidate, libraries: Mapping[str, Stack]) -> Stack | None:
