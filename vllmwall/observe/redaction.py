@@ -23,7 +23,9 @@ _NUMBER = re.compile(r"-?\d{1,6}")
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]{0,63}")
 _MODULE = re.compile(r"[A-Za-z_][\w.]{0,127}")
 _TITLE = re.compile(r"[\w-]*(?:::|-dashboard-)[\w:.-]{0,64}")
-_MASTER = re.compile(r"gunicorn: (?:master|worker)")
+_MASTER = re.compile(
+    r"gunicorn: (?:master|worker)|granian \w{1,9} [\da-f.:*\[\]]{1,48}:\d{1,5}(?= )"
+)
 _RAY_SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_[\d_-]+")
 _CLUSTER = re.compile(r"-[bBdEhiIOPqRsSuvV]*([mc]?)")
 _MULTIPROCESSING = re.compile(r"multiprocessing\.(spawn|forkserver|resource_tracker)\b")

@@ -103,6 +103,10 @@ def _named(context: ListenerContext, server: WebServer | None) -> dict[int, str]
     found: dict[int, str] = {}
     for command in _commands(context):
         found |= _named_by(context.process.env, command, server)
+    if server is not None and not found:
+        titles = (one.process.title for one in _candidates(context) if server.names.titled(one))
+        words = (word for title in titles for word in title.split())
+        found = {port: "title" for word in words for port in _address(word)}
     return found
 
 
@@ -115,7 +119,9 @@ def _is_for_workers(context: ListenerContext, web: Evidence) -> bool:
     parts = {tree.part_of(pid) for pid in context.owners}
     if len(context.owners) < 2 or not all(one == "" or one.startswith("front") for one in parts):
         return False
-    return web.kind in ("title", "program") or tree.part_of(context.owner) == "front/master"
+    return (
+        web.kind in ("title", "program", "library") or tree.part_of(context.owner) == "front/master"
+    )
 
 
 def _runs_engine(tree: WorkloadTree, pid: int) -> bool:
@@ -140,9 +146,12 @@ def _commands(context: ListenerContext) -> Iterator[Command]:
             yield tree.candidate(parent).command
 
 
-def names_port(candidate: Candidate, listener: Listener) -> bool:
-    """The command line of a process names the port of this listener as that of an API."""
+def serves_on_its_own(candidate: Candidate, listener: Listener) -> bool:
+    """It is a web server, and its command line names the port of this listener."""
     server = table().web_server(candidate)
+    parses = any(maps_parser(candidate, library) for library in WEB_LIBRARIES)
+    if server is None and not parses and not asked(listener, UVICORN_BACKLOG):
+        return False
     return listener.port in _named_by(candidate.process.env, candidate.command, server)
 
 
@@ -180,16 +189,14 @@ def _is_named(context: ListenerContext, server: WebServer) -> bool:
 def _web(context: ListenerContext, server: WebServer | None, *, own_port: bool) -> Evidence | None:
     """Why the owner is a web server. ``own_port``: its command line names the port."""
     listener = context.listener
-    if server is not None:
-        titled = server.names.titles and any(
-            one.process.title.startswith(title.rstrip("* "))
-            for one in _candidates(context)
-            for title in server.names.titles
-        )
-        return Evidence("title" if titled else "program", "it is a web server")
+    titled = server is not None and any(map(server.names.titled, _candidates(context)))
+    if server is not None and not titled:
+        return Evidence("program", "it is a web server")
     for name in WEB_LIBRARIES:
         if _has(context, name):
             return Evidence("library", name)
+    if titled:
+        return Evidence("title", "it is a web server")
     if asked(listener, UVICORN_BACKLOG):
         return Evidence("backlog", str(UVICORN_BACKLOG))
     if own_port and _may_be_uvicorn(context):
@@ -198,7 +205,13 @@ def _web(context: ListenerContext, server: WebServer | None, *, own_port: bool) 
 
 
 def _has(context: ListenerContext, library: str) -> bool:
-    return any(one.has(library) for one in _candidates(context))
+    return any(maps_parser(one, library) for one in _candidates(context))
+
+
+def maps_parser(candidate: Candidate, library: str) -> bool:
+    """It maps the parser of this web server. Engines map aiohttp as clients."""
+    is_client = library == "aiohttp" and candidate.has("vllm", "ray", "sglang")
+    return candidate.has(library) and not is_client
 
 
 def _may_be_uvicorn(context: ListenerContext) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 
 from vllmwall.model import Listener, Node, Process, Proto
 from vllmwall.recognize.fingerprints import TORCH_THREADS
-from vllmwall.recognize.front_door import names_port
+from vllmwall.recognize.front_door import serves_on_its_own
 from vllmwall.recognize.rows import table
 from vllmwall.recognize.stack_rules import CHILD, Candidate, Claim
 from vllmwall.recognize.transports import carries_transport
@@ -205,7 +205,7 @@ class _Companions:
             return True
         in_shell = self._processes[parent].exe.rpartition("/")[2] in _SHELLS
         return in_shell and any(
-            names_port(candidate, listener) for listener in self._listening.get(pid, ())
+            serves_on_its_own(candidate, listener) for listener in self._listening.get(pid, ())
         )
 
 

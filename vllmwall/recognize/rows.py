@@ -52,11 +52,15 @@ class Names:
     def fit(self, candidate: Candidate) -> bool:
         """Whether this process is that program."""
         command = candidate.command
-        if self.titles and _one_of(self.titles).match(candidate.process.title):
+        if self.titled(candidate):
             return True
         if self.modules and any(map(_one_of(self.modules).match, command.modules)):
             return True
         return bool(self.programs and _one_of(self.programs).match(command.name))
+
+    def titled(self, candidate: Candidate) -> bool:
+        """Its title says so: setproctitle took the command line."""
+        return bool(self.titles and _one_of(self.titles).match(candidate.process.title))
 
     @staticmethod
     def union(all_: Iterable[Names]) -> Names:

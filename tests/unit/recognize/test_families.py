@@ -167,10 +167,9 @@ FRONTS = [
     (f"{PY} app.py --server-port 9000", 9000, 2048, ""),
     (f"{PY} app.py --http_port=9000", 9000, 2048, ""),
     (f"{PY} app.py --bind 0.0.0.0:9000", 9000, 2048, ""),
-    (f"{PY} app.py --listen 0.0.0.0:9000", 9000, 128, "aiohttp"),
+    (f"{PY} app.py --listen 0.0.0.0:9000", 9000, 128, "httptools"),
     (f"{PY} app.py --port 9000", 9000, 128, "tornado"),
     (f"{PY} app.py -p 9000", 9000, 1024, "granian"),
-    (f"{PY} app.py", 8080, 128, "aiohttp"),
     (f"{PY} app.py", 8888, 128, "tornado"),
     (f"{PY} -c 'import app; app.main()' --port 9000", 9000, 2048, ""),
 ]
@@ -230,6 +229,16 @@ def test_masters_belong_to_their_workers(command: str, title: str) -> None:
     assert found == {9000: "api", 40111: "gloo"}
 
 
+@pytest.mark.parametrize(("port", "role"), [(9000, "api"), (9001, "web")])
+def test_a_title_names_the_port(port: int, role: str) -> None:
+    """granian's worker opens the socket, under a title that names it."""
+    title = "granian asgi 0.0.0.0:9000 app:app worker-1"
+    worker = renamed(
+        11, title, 1, exec_argv=None, libraries=VLLM | {"granian"}, threads={"tokio-rt-worker": 1}
+    )
+    assert answers(worker, tcp(port, "0.0.0.0", 11, backlog=1024)) == {port: role}
+
+
 @pytest.mark.parametrize(
     ("command", "port", "role"),
     [
@@ -264,6 +273,8 @@ INTERNAL = [
     (f"{PY} registry.py --port 9000", {"threads": {"python3": 1}}, {"backlog": 100}),
     (f"{PY} seed.py --port 9000", {"threads": {"python3": 1}}, {"backlog": 128}),
     (f"{PY} rpyc_server.py --port 9000", {"threads": {"python3": 1}}, {"backlog": 50}),
+    # every engine maps aiohttp, as a client
+    (f"{PY} app.py --port 9000", {"libraries": VLLM | {"aiohttp"}}, {"backlog": 128}),
     # flags that name other ports
     (f"{PY} app.py --master-port 9000", {}, {"backlog": 2048}),
     (f"{PY} app.py --nccl-port 9000", {}, {"backlog": 2048}),
@@ -284,7 +295,7 @@ def test_what_only_has_a_port_is_no_api(
     """Two strong pieces of evidence are needed, and a known fingerprint speaks against."""
     address = "::" if socket["backlog"] == -1 else "0.0.0.0"
     found = answers(
-        process(10, command, exe=EXE, libraries=VLLM, **fields),
+        process(10, command, **{"exe": EXE, "libraries": VLLM, **fields}),
         engine(11, 10),
         gloo(11),
         tcp(9000, address, 10, **socket),
@@ -376,8 +387,17 @@ def test_companions_are_not_the_workloads(command: str, where: str) -> None:
     else:
         root = process(10, f"{PY} -m ipykernel_launcher -f k.json", exe=EXE, libraries=VLLM)
     one = process(21, command, 20, **known)
-    found = answers(root, shell, one, tcp(8811, "0.0.0.0", 21, backlog=128))
+    found = answers(root, shell, one, tcp(8811, "0.0.0.0", 21, backlog=2048))
     assert found == {8811: "-"}
+
+
+def test_a_plain_server_that_a_shell_started_is_no_companion() -> None:
+    """It may be a store or a registry of the job: nothing shows a web server."""
+    root = renamed(10, "ray::task", 1, libraries=frozenset({"ray"}), threads={"worker.io": 2})
+    shell = process(20, "/bin/bash task.sh", 10, exe="/usr/bin/bash")
+    command, read = f"{PY} kv.py --port 8811", {"libraries": NO_TRANSPORT, "threads": {"x": 1}}
+    one = process(21, command, 20, exe=EXE, **read)
+    assert answers(root, shell, one, tcp(8811, "0.0.0.0", 21, backlog=100)) == {8811: "unknown"}
 
 
 def test_a_helper_that_carries_a_transport_is_no_companion() -> None:
