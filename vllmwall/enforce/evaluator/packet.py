@@ -54,11 +54,13 @@ class Socket:
 class Packet:
     """One packet that arrives. The family is that of its addresses.
 
-    ``proto`` is the name in /etc/protocols (``tcp``, ``ipv6-icmp``). Ports are None where the
+    ``proto`` is the name in /etc/protocols (``tcp``, ``ipv6-icmp``); empty: nft finds no transport
+    header (a chain of IPv6 headers that is cut). Ports are None where the
     packet has none: another protocol, a later fragment. ``flags`` are those of TCP. ``interface``
     is where it came in, ``slave`` the number of the VRF's member that it came in by (0: none).
     ``slave_name`` is its name; of a packet of this host to itself it is the VRF's own.
     ``state`` is conntrack's: ``new``, ``established``, ``related``, ``invalid``, ``untracked``.
+    ``shifted``: it is an IPv6 fragment with another extension header before that of the fragment.
     ``first`` is the address and port that it was sent to, where NAT changed them.
     """
 
@@ -74,6 +76,7 @@ class Packet:
     state: str = "new"
     slave_name: str = ""
     first: tuple[Address, int] | None = None
+    shifted: bool = False
 
     @property
     def family(self) -> int:

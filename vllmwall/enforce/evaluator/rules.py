@@ -131,6 +131,10 @@ def _through_vrf(asked: Asked) -> Outcome:
     return MATCHED if set(names) == {asked.words["vrf"]} else UNMATCHED
 
 
+def _shifted(asked: Asked) -> Outcome:
+    return MATCHED if asked.packet.shifted else UNMATCHED
+
+
 def _remember(asked: Asked) -> Outcome:
     """A full set ends the rule (NFT_BREAK), and a limit in it matches or does not."""
     asked.table.elements(asked.words["set"])
@@ -229,6 +233,7 @@ def grammar(words: str) -> Iterator[tuple[re.Pattern[str], Statement]]:
     kept = rf"(?: & [0-9a-f:.]+)?(?: (?:counter|{_RATE}|{_COUNT}))*"
     yield re.compile(rf"(?:update|add) @(?P<set>\S+) \{{ {key}{kept} \}}{end}"), _remember
     yield re.compile(rf'iifname "(?P<vrf>[^"*]+)" meta sdifname "(?P=vrf)"{end}'), _through_vrf
+    yield re.compile(rf"exthdr frag exists ip6 nexthdr != (?:44|ipv6-frag){end}"), _shifted
     mask = rf"tcp flags (?P<value>\w+) / (?P<mask>[\w,]+){end}"
     yield re.compile(mask), _flags
     yield (

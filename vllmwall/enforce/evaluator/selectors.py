@@ -68,6 +68,10 @@ def _protocols(text: str) -> Range:
     return _numbers(text) if number is None else (number, number)
 
 
+def _l4proto(packet: Packet) -> int | None:
+    return protocol(packet.proto) if packet.proto else None
+
+
 def _ancestor(level: int) -> Callable[[Packet], Value | None]:
     return lambda packet: packet.socket.cgroups.get(level) if packet.socket else None
 
@@ -169,7 +173,7 @@ _SELECTORS = {
     "tcp sport": _port(lambda packet: packet.sport, "tcp"),
     "udp dport": _port(lambda packet: packet.dport, "udp"),
     "udp sport": _port(lambda packet: packet.sport, "udp"),
-    "meta l4proto": Selector(lambda packet: protocol(packet.proto), _protocols),
+    "meta l4proto": Selector(_l4proto, _protocols),
     "meta nfproto": Selector(lambda packet: _FAMILIES[f"ipv{packet.family}"], _one(_family)),
     "meta sdif": Selector(lambda packet: packet.slave, _numbers),
     "iif": Selector(lambda packet: packet.interface, _one(_loopback)),

@@ -14,6 +14,7 @@ from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.evaluator.packet import NotUnderstoodError
 from vllmwall.enforce.nftables import ruleset
 from vllmwall.enforce.nftables.listing import Block, normalized, parsed
+from vllmwall.enforce.nftables.names import SHIFTED
 from vllmwall.enforce.nftables.objects import Meaning
 from vllmwall.enforce.nftables.readback import read_wall, skeleton
 from vllmwall.model import Wall
@@ -128,7 +129,8 @@ def _chain(block: Block, meanings: Mapping[tuple[str, str], Meaning]) -> Chain:
     if not base:
         return Chain(name, rules)
     found = _BASE.fullmatch(base)
-    if found is None or (found["type"], found["hook"]) != ("filter", "input"):
+    hook = "prerouting" if name == SHIFTED else "input"
+    if found is None or (found["type"], found["hook"]) != ("filter", hook):
         raise NotUnderstoodError(f"chain {name}", base)
     return Chain(name, rules, found["policy"], _priority(name, found["priority"]))
 

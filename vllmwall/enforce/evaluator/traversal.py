@@ -40,12 +40,18 @@ def evaluate(table: Table, packet: Packet) -> Judgement:
     if table.dormant:
         return Judgement(Verdict.ACCEPT, (_inactive("flags dormant"),))
     trail: tuple[Step, ...] = ()
+    last = table.base_chains[-1] if table.base_chains else None
     for base in table.base_chains:
         found = _walk(table, packet, _At(base, base), trail)
         if found.verdict is not Verdict.ACCEPT:
             return found
-        trail = found.trail
+        trail = _without_policy(found.trail) if base is not last else found.trail
     return Judgement(Verdict.ACCEPT, trail or (_inactive("no base chain"),))
+
+
+def _without_policy(trail: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Without the end of a chain that let the packet go on to the next one."""
+    return trail[:-1] if trail[-1].meaning is Meaning.POLICY else trail
 
 
 def _inactive(why: str) -> Step:

@@ -29,7 +29,7 @@ _IN_USE = re.compile(r"^(\t\tsize \d+)\t# count \d+$", re.MULTILINE)
 # which are not always those of nft's own grammar, that we write.
 _PROTOCOL = re.compile(
     r"(?<=l4proto )\d+|(?<=l4proto != )\d+|(?<=[{,] )(?:\d+|ipv6-icmp)(?=(?:, \w+)* \} accept)"
-    r"|(?<= )(?:6|17)(?= \. \d)"
+    r"|(?<= )(?:6|17)(?= \. \d)|(?<=nexthdr != )ipv6-frag"
 )
 _NAMES = {
     "1": "icmp",
@@ -40,6 +40,7 @@ _NAMES = {
     "132": "sctp",
     "136": "udplite",
     "ipv6-icmp": "icmpv6",
+    "ipv6-frag": "44",  # no word of nft's grammar
 }
 
 

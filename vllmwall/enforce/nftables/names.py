@@ -20,6 +20,7 @@ STAND_IN = f"inet {STAND_IN_NAME}"
 
 WALLED = "walled"
 LOOPBACK = "loopback"
+SHIFTED = "shifted"
 REDIRECTED = "redirected"
 REDIRECTED_PORTS = "redirected_ports"
 REDIRECTED_WALLED = "redirected_walled"

@@ -103,18 +103,19 @@ class Rule:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain; a base chain at the hook input where ``priority`` is given."""
+    """A chain; a base chain at ``hook`` where ``priority`` is given."""
 
     name: str
     rules: tuple[Rule, ...]
     priority: str = ""
+    hook: str = "input"
     kind = "chain"
 
     @property
     def base(self) -> str:
         """The statement that makes it a base chain; empty: it is none."""
         priority = self.priority
-        return priority and f"type filter hook input priority {priority}; policy accept;"
+        return priority and f"type filter hook {self.hook} priority {priority}; policy accept;"
 
     def lines(self) -> Iterator[str]:
         """All lines between its braces."""

@@ -29,6 +29,13 @@ lists with what is written here: where they differ, another program changed some
   refuse it. The kernel refuses a first fragment without all its headers (RFC 7112), but takes a
   chain that is cut inside an extension header for whole (ipv6frag_thdr_truncated asks
   ipv6_skip_exthdr, whose -1 it reads as "complete") and reassembles it after this hook.
+- Connection tracking, whoever uses it, reassembles IPv6 before this hook, and leaves the transport
+  header behind the place of the fragment header (nf_ct_frag6_reasm). Where other extension headers
+  come before that one, the kernel then reads the next bytes as the first of them
+  (ipv6_destopt_rcv), and finds another transport header than nft: a SYN to a walled port behind
+  what looks like mobility, or like a port of nobody (6.18, found by generated packets). So such
+  fragments are refused before they are reassembled. Nobody sends them: a fragment header behind
+  another one is for routers on the way.
 - The rules that remember a source are separate: a full set ends its rule (NFT_BREAK), which must
   not be the rule that drops.
 - Networks are merged here and the sets have no ``auto-merge``: so their elements in the kernel
@@ -78,6 +85,7 @@ from vllmwall.enforce.nftables.names import (
     REDIRECTED,
     REDIRECTED_PORTS,
     REDIRECTED_WALLED,
+    SHIFTED,
     STRANGERS,
     TABLE,
     UNLISTED,
@@ -100,6 +108,7 @@ from vllmwall.enforce.nftables.syntax import (
     LOOKUP,
     MAPS,
     PORT,
+    SHIFTED_FRAGMENT,
     SOURCE,
     SYN,
     map_lookups,
@@ -115,6 +124,7 @@ INPUT = "input"
 _PRIORITY, _LATER = "filter - 10", "filter - 9"
 _AFTER = "filter - 8"  # behind _LATE: judges what the others accept
 _LATE = "late"
+_BEFORE_DEFRAGMENTATION = "-450"  # conntrack reassembles at -400
 
 Cgroups = Mapping[Guard, str]
 """The text by which nft finds the cgroup of each guard. A guard that is not in it is left out."""
@@ -260,6 +270,8 @@ def _with_chain(table: Table, new: Chain) -> tuple[Chain, ...]:
 def _chains(wall: Wall) -> Iterator[Chain]:
     yield Chain(INPUT, tuple(_input_rules(wall)), _PRIORITY)
     yield Chain(LOOPBACK, (_walled("addr4"),))
+    shifted = Rule(f"{SHIFTED_FRAGMENT} goto {STRANGERS}", Meaning.UNREADABLE)
+    yield Chain(SHIFTED, (shifted,), _BEFORE_DEFRAGMENTATION, "prerouting")
     walled = (*map_lookups(), Rule(f"goto {STRANGERS}", Meaning.AUDIENCE))
     yield Chain(WALLED, walled)
     yield Chain(GUARDED, tuple(_guarded_rules(wall)))

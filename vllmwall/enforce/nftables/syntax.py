@@ -34,6 +34,10 @@ FIRST_LOOKUP = tuple(
 """The same by the address and port that the packet had before NAT, each with its map."""
 
 
+SHIFTED_FRAGMENT = "exthdr frag exists ip6 nexthdr != 44"
+"""An IPv6 fragment with another extension header before that of the fragment."""
+
+
 def map_lookups() -> Iterator[Rule]:
     """The rules that look a port up in every map. A port without an entry matches none."""
     for name, lookup in LOOKUP.items():

@@ -222,7 +222,8 @@ def test_a_rule_that_is_not_ours_is_named(rule: str, verdict: str, reason: str) 
 
 def test_a_policy_that_is_not_ours_is_named() -> None:
     """Our base chain accepts what no rule matches."""
-    text = ruleset.table(DEFAULT).listing().replace("policy accept", "policy drop")
+    base = "filter - 10; policy "
+    text = ruleset.table(DEFAULT).listing().replace(f"{base}accept", f"{base}drop")
     reason = "a policy of another program drops it: input: policy drop"
     assert ("closed", reason) == judged(*case(DEFAULT, STRANGER, FREE, text=text))
 

@@ -87,7 +87,7 @@ def test_the_stand_in_is_the_same_wall_behind_ours(any_wall: Wall) -> None:
 def test_a_replacement_has_a_second_base_chain_until_it_is_settled() -> None:
     """A packet that meets the new table too early and the old one too late meets that chain."""
     text = ruleset.replacing(ruleset.table(WALLS["peers"]))
-    assert ["filter - 10", "filter - 9"] == [
+    assert ["filter - 10", "-450", "filter - 9"] == [
         line.split("priority ")[1].split(";")[0] for line in text.splitlines() if "hook" in line
     ]
     assert "delete chain inet vllmwall late\n" == ruleset.settling()
