@@ -29,8 +29,8 @@ lists with what is written here: where they differ, another program changed some
   refuse it. The kernel refuses a first fragment without all its headers (RFC 7112), but takes a
   chain that is cut inside an extension header for whole (ipv6frag_thdr_truncated asks
   ipv6_skip_exthdr, whose -1 it reads as "complete") and reassembles it after this hook.
-- Connection tracking, whatever program uses it, reassembles IPv6 before this hook, and leaves the transport
-  header behind the place of the fragment header (nf_ct_frag6_reasm). Where other extension headers
+- Connection tracking, whatever program uses it, reassembles IPv6 before this hook, and leaves
+  the transport header behind the place of the fragment header (nf_ct_frag6_reasm). Where others
   come before that one, the kernel then reads the next bytes as the first of them
   (ipv6_destopt_rcv), and finds another transport header than nft: a SYN to a walled port behind
   what looks like mobility, or like a port of nobody (6.18, found by generated packets). So such
