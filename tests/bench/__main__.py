@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import cost, exposure, full_pass, packets, reaction, repair, start
+from tests.bench import cost, exposure, full_pass, hostile, packets, reaction, repair, start
 from tests.bench.rows import Row, to_json
 from tests.bench.scale import FULL, QUICK, Scale
 from tests.bench.stage import Stage, own_folder, sweep
@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[Stage], Iterator[Row]]] = {
     "cost": cost.measure,
     "pass": full_pass.measure,
     "start": start.measure,
+    "hostile": hostile.measure,
 }
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.attacks import EXEC_MANY, MANY, MAPS, ODD, SLEEP
 from tests.support.guarded import Guarded, eventually, guarded
 from tests.support.hung_mount import USER, as_user, hung_mount
 from tests.support.lab import Lab
 from vllmwall.engine.event_keys import EventKey
 
 VICTIM = 29500
-SLEEP = "import time; time.sleep(600)"
 
 
 @pytest.fixture
@@ -100,16 +100,6 @@ def test_an_api_stays_closed_until_its_file_was_read(node: Guarded, folder: Path
     eventually(is_public, "the API is public", node.log)
 
 
-ODD = {
-    "bool": "a: !!bool x\n",
-    "float": "a: !!float ''\n",
-    "digits": f"port: 0x{'f' * 6000}\n",
-    "deep": "[" * 30_000,
-    "merges": "a0: &a0 {x: 1}\n"
-    + "\n".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 9)),
-}
-
-
 @pytest.mark.parametrize("kind", ODD)
 def test_an_odd_file_stops_nobody(node: Guarded, folder: Path, kind: str) -> None:
     """It is parsed elsewhere, within limits."""
@@ -174,17 +164,6 @@ def memory(node: Guarded) -> int:
     return psutil.Process(node.process.pid).memory_info().rss >> 20
 
 
-MANY = (
-    "import os, time\nfor _ in range(60):\n    if os.fork() == 0: time.sleep(600)\ntime.sleep(600)"
-)
-EXEC_MANY = """
-import subprocess, sys, time
-words = [sys.executable, "-c", "import time; time.sleep(600)", *sys.argv[1:]]
-for _ in range(40): subprocess.Popen(words)
-time.sleep(600)
-"""
-
-
 @pytest.mark.parametrize("code", [MANY, EXEC_MANY])
 def test_long_command_lines_take_no_memory(node: Guarded, code: str) -> None:
     """A megabyte each: only what recognition needs is kept."""
@@ -192,24 +171,6 @@ def test_long_command_lines_take_no_memory(node: Guarded, code: str) -> None:
     is_closed_soon(node)
     node.ask("reload")
     assert memory(node) < 96
-
-
-MAPS = """
-import mmap, os, socket, sys, ctypes
-os.chdir(sys.argv[1])
-for _ in range(18):
-    os.makedirs("x" * 200, exist_ok=True); os.chdir("x" * 200)
-open("libtorch_cpu.so", "wb").write(bytes(16384))
-f = open("libtorch_cpu.so", "rb")
-libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
-args = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
-libc.mmap.argtypes = args
-for i in range(60000):
-    libc.mmap(None, 4096, 1 + (i % 2) * 4, 2, f.fileno(), (i % 2) * 4096)
-one = socket.create_server(("0.0.0.0", 0))
-print("ready", flush=True)
-import time; time.sleep(600)
-"""
 
 
 def test_very_many_mapped_files_take_no_memory(node: Guarded, folder: Path) -> None:
