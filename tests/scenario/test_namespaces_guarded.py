@@ -165,3 +165,37 @@ def test_processes_of_another_pid_namespace_are_workloads_too(node: Guarded, pod
         (listener,) = [one for each in workloads(node) for one in each["listeners"]]
         inner = Path(f"/proc/{listener['pids'][0]}/status").read_text()  # type: ignore[index]
         assert f"NSpid:\t{listener['pids'][0]}\t1\n" in inner  # type: ignore[index]
+
+
+_HOLDER = """
+import socket, sys, time
+from vllmwall.enforce.nftables import ownership
+sender = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+sender.bind((0, 0))
+ownership.make(sender, 2, "mine")
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_table_that_others_hold_in_their_namespace_costs_the_rest_nothing(
+    node: Guarded, pod: Guarded
+) -> None:
+    """That namespace is not guarded, and is named; status and `down` are those of the node."""
+    holder = pod.lab.node.popen(
+        [sys.executable, "-c", _HOLDER], env={**os.environ, "PYTHONPATH": "."}
+    )
+    assert holder.stdout is not None
+    assert "ready\n" == holder.stdout.readline()
+    node.rank().open("tcp", "0.0.0.0", PORT)
+    pod.rank().open("tcp", "0.0.0.0", PORT)
+    node.ask("reload")
+    eventually(
+        lambda: "not guarded: our table" in str(node.ask("status")["problems"]), "it is told"
+    )
+    assert refuses(node)
+    done = node.command("status")
+    assert (0, True) == (done.returncode, node.ask("status")["safe"]), done.stdout
+    node.ask("down")
+    assert "open" == stranger(node)
+    assert "inet vllmwall" in pod.lab.node.run(["nft", "list", "tables"]).stdout

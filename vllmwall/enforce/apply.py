@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
-from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError, lacking, less
+from vllmwall.enforce.backend import (
+    AlteredWall,
+    Backend,
+    EnforceError,
+    ForeignTableError,
+    lacking,
+    less,
+)
 from vllmwall.enforce.nftables.ruleset import is_walled
 from vllmwall.enforce.sever import Severed, sever
 from vllmwall.model import Guard, Mode, Network, Wall, WallEntry
@@ -20,11 +27,13 @@ _TRIES = 3
 @dataclass
 class Space:
     """The wall of one network namespace as last read back, why it could not be read (``error``),
-    and why the last change to it was refused (``failure``)."""
+    why the last change to it was refused (``failure``), and whether that is because the table
+    belongs to another program (``foreign``)."""
 
     actual: Wall | None = None
     error: str | None = None
     failure: str | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,10 +132,11 @@ class Walls:
                 made = self.backend.apply(self.path(inode), wall, None if last else space.actual)
             except (OSError, KeyError, EnforceError) as error:
                 space.error = str(error)
+                space.foreign = isinstance(error, ForeignTableError)
                 continue
             self.read_back(inode)
             if space.actual == made:
-                space.failure = None
+                space.failure, space.foreign = None, False
                 self.on_change(Change(inode, before, made, self._sever(inode, before, made)))
                 return
             space.error = space.error or "the kernel shows another wall than the one we wrote"

@@ -41,6 +41,10 @@ def _near(message: str, lines: list[str]) -> list[str]:
     return ["The script:", *lines[max(0, line - 1 - _LINES_AROUND) : line + _LINES_AROUND]]
 
 
+class ForeignTableError(EnforceError):
+    """A table of our name belongs to another program, and only that one can change it."""
+
+
 @dataclass(frozen=True)
 class AlteredWall(Wall):
     """The actual wall where another program changed it, or an older version built it.

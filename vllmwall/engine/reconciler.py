@@ -19,7 +19,7 @@ from vllmwall.decide.lockdown import ordered, restrained
 from vllmwall.decide.retained import with_retained
 from vllmwall.decide.walls import Decision, bare_wall, decide
 from vllmwall.enforce.apply import Walls
-from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError
+from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError, ForeignTableError
 from vllmwall.enforce.nftables.check import DEVICE
 from vllmwall.enforce.nftables.notifications import Watch
 from vllmwall.engine.armed_units import Armed
@@ -27,6 +27,7 @@ from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
 from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
 from vllmwall.linux.cgroups import SLICE, is_within, job_of
+from vllmwall.linux.netns import OWN, inode_of
 from vllmwall.linux.tracefs import remove_abandoned
 from vllmwall.model import (
     Network,
@@ -270,7 +271,11 @@ class Reconciler:
         if self.down:
             spaces = tuple(map(self._down_facts, wanted))
         else:
-            spaces = tuple(self._namespace_facts(inode, wall) for inode, wall in wanted.items())
+            spaces = tuple(
+                self._namespace_facts(inode, wall)
+                for inode, wall in wanted.items()
+                if not self._is_taken(inode)
+            )
         spaces += tuple(self._unreadable())
         return StatusFacts(
             host=socket.gethostname(),
@@ -302,12 +307,19 @@ class Reconciler:
     def _failures(self) -> Iterator[str]:
         name = self.observer.namespaces.name
         for inode, failure in self.walls.failures():
-            yield f"{name(inode)}: the last change was not taken: {failure}"
+            unguarded = "not guarded" if self._is_taken(inode) else "the last change was not taken"
+            yield f"{name(inode)}: {unguarded}: {failure}"
         if not self.observer.namespaces.sees_udp:
             yield "UDP listeners cannot be seen, so they get no rule: this kernel has no udp_diag"
         if self.walls.cannot_sever:
             yield self.walls.cannot_sever
         yield from self.bans.problems
+
+    def _is_taken(self, inode: int) -> bool:
+        """Whether somebody else holds a table of our name in a namespace that is not the host's: it
+        is not guarded, and says nothing about the rest of the node."""
+        space = self.walls.spaces.get(inode)
+        return space is not None and space.foreign and not _is_home(inode, self.only)
 
     def _think(self, node: Node) -> None:
         """The pure half. A namespace that could not be read keeps the wall it has."""
@@ -426,10 +438,11 @@ def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> l
     """Remove our table from every namespace (or only from ``only``); the inodes that had one.
 
     Removes the trace instances of killed daemons, too. Skips a namespace that ends meanwhile.
-    Raises EnforceError when a wall stays.
+    Raises EnforceError when a wall stays; not for a table of our name that somebody else holds in
+    another namespace than the host's.
     """
     remove_abandoned()
-    removed, errors = [], []
+    removed, errors = list[int](), list[str]()
     for inode, path in every_namespace().items():
         if only and inode not in only:
             continue
@@ -439,7 +452,13 @@ def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> l
         except OSError:
             continue
         except EnforceError as error:
-            errors.append(f"net:{inode}: {error}")
+            if not isinstance(error, ForeignTableError) or _is_home(inode, only):
+                errors.append(f"net:{inode}: {error}")
     if errors:
         raise EnforceError("\n".join(errors))
     return removed
+
+
+def _is_home(inode: int, only: frozenset[int]) -> bool:
+    """Whether a namespace is the daemon's own, or the only one that it is restricted to."""
+    return only == {inode} or (not only and inode == inode_of(OWN))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from tests.support.answers import status_json
-from tests.support.guarded import Guarded, Program
+from tests.support.guarded import PEERS, Guarded, Program
 from tests.support.lab import Lab
 from tests.support.reconciling import Refusing, kept
 from vllmwall.api.status import is_safe
 from vllmwall.enforce.apply import Change
+from vllmwall.engine.event_handlers import close_port
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.observe import owners
+from vllmwall.observe.events import ListenEvent
 from vllmwall.observe.namespaces import Namespaces
 
 
@@ -204,3 +208,20 @@ def test_namespaces_keep_their_names_after_down(rank: Program, keeper: Reconcile
     assert {one["namespace"] for one in workload["listeners"]} <= up.keys()
     assert ["none"] == [space["wall"] for space in answer["namespaces"]]
     assert {} == keeper.walls.spaces
+
+
+def test_an_event_closes_no_failsafe_port(node: Guarded, lab: Lab) -> None:
+    """Not even for the moment until the pass: ssh may be what listens there."""
+    node.configure(f"{PEERS}[host]\nfailsafe = ['tcp/2222']\n")
+    rank = node.rank()
+    rank.open("tcp", "0.0.0.0", 29400)
+    with kept(node) as keeper:
+        keeper.full_pass()
+        pid = min(keeper.members)
+        for port in (2222, 29500):
+            rank.open("tcp", "0.0.0.0", port)
+        event = ListenEvent(pid, 2222, 128, ip_address("0.0.0.0"))
+        assert not close_port(keeper, event, pid)
+        assert "open" == reach(node, 2222)
+        assert close_port(keeper, replace(event, port=29500), pid)
+        assert "timeout" == reach(node, 29500)

@@ -72,6 +72,24 @@ def test_a_configured_system_unit_may_open_an_api_and_no_cgroup_that_borrows_its
     assert role(replace(BASE, api_units=("vllm@*.service",)), cgroup) is expected
 
 
+@pytest.mark.parametrize(
+    ("pids", "expected"), [((5,), Role.API), ((5, 6), Role.UNKNOWN), ((6,), Role.UNKNOWN)]
+)
+def test_every_owner_of_an_api_must_be_in_a_configured_unit(
+    pids: tuple[int, ...], expected: Role
+) -> None:
+    """One outside that holds the socket too could answer in its place."""
+    labelled = LabelledListener(replace(LISTENER, pids=pids), Label(Role.API, 1.0))
+    workload = Workload(WorkloadId(5, 1), Stack.VLLM, "w", frozenset({5, 6}), (labelled,))
+    processes = {
+        5: Process(5, 1, "vllm", cgroup="/system.slice/vllm.service"),
+        6: Process(6, 1, "vllm", cgroup="/user.slice/session-1.scope"),
+    }
+    policy = replace(BASE, api_units=("vllm.service",))
+    found = restrained(Recognition((workload,), ()), processes, policy)
+    assert expected is found.workloads[0].listeners[0].label.role
+
+
 def test_lockdown_is_for_the_hosts_own_namespace() -> None:
     """A container has its own wall and no ports of the host."""
     home = ordered(Wall(7, frozenset(), {}, answering=True), BASE, (), {7})

@@ -13,7 +13,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from socket import socket
 
-from vllmwall.enforce.backend import AlteredWall, Backend, Counters, EnforceError
+from vllmwall.enforce.backend import (
+    AlteredWall,
+    Backend,
+    Counters,
+    EnforceError,
+    ForeignTableError,
+)
 from vllmwall.enforce.nftables import ownership, replacement, ruleset, set_elements
 from vllmwall.enforce.nftables.cgroups import opened
 from vllmwall.enforce.nftables.counters import counted
@@ -167,8 +173,8 @@ class Nftables(Backend):
             replacement.grace()
         self._library.through(path, _end_stand_in)
 
-    def _belonging(self, path: str, portid: int) -> EnforceError:
-        return EnforceError(
+    def _belonging(self, path: str, portid: int) -> ForeignTableError:
+        return ForeignTableError(
             f"our table belongs to {self._holder(path, portid)}, and only that process can change "
             "it. The wall is unchanged. Stop that process, or run `vllmwall down` against it"
         )
