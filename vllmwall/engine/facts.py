@@ -12,9 +12,7 @@ ReservationKind = Literal[
     "pass-failed",
     "events-lost",
     "processes-left-out",
-    "redirected",
     "filtered-elsewhere",
-    "loopback-routed",
     "shared-peer",
     "held-outside",
 ]

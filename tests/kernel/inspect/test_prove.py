@@ -204,6 +204,35 @@ def test_what_another_firewall_closes_before_us_is_closed_by_whom_unknown(node: 
     assert ["by an unknown program"] == [one.by for one in probes(answer, 29500)]
 
 
+@pytest.mark.parametrize(
+    ("rule", "outcome", "words"),
+    [
+        (
+            "tcp dport 8000 drop",
+            "different",
+            "by another firewall: netdev site c (what comes in by",
+        ),
+        ("ip saddr 0.0.0.0/1 tcp dport 9000 drop", "as expected", ""),
+        ("tcp option maxseg size < 9 drop", "unproven", "was not evaluated: netdev site c"),
+    ],
+)
+def test_what_a_chain_at_a_device_drops_is_found(
+    node: Guarded, rule: str, outcome: str, words: str
+) -> None:
+    """Our packets come in by a device of our own: its rules are evaluated instead."""
+    node.server(8000).open("tcp", "0.0.0.0", 8000)
+    node.ask("reload")
+    head = "table netdev site {\nchain c {\ntype filter hook ingress device eth0 priority 0\n"
+    site = f"{head}{rule}\n}}\n}}\n"
+    node.lab.node.run(["nft", "-f", "-"], stdin=site)
+    is_closed = outcome == "different"
+    found = node.lab.stranger.connect(node.lab.node.ipv4, 8000)
+    assert {True: "timeout", False: "open"}[is_closed] == found
+    answer = proved(node, status=0 if outcome == "as expected" else 7)
+    assert {outcome} == {one.outcome.value for one in probes(answer, 8000)}
+    assert all(words in one.by for one in probes(answer, 8000))
+
+
 def test_silence_proves_nothing_where_no_packet_comes_through(node: Guarded) -> None:
     """A cable that is not plugged in must not look like a perfect wall."""
     rank = node.rank()

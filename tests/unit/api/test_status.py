@@ -110,7 +110,7 @@ def test_problems_of_peers_and_configuration_are_shown() -> None:
     ]
 
 
-RESERVED = Reservation("redirected", "pod-1", "NAT goes round the wall", "Remove the rule.")
+RESERVED = Reservation("filtered-elsewhere", "pod-1", "not guarded", "Use another mode.")
 
 
 def test_a_reservation_is_not_safe_and_names_its_remedy() -> None:
@@ -118,16 +118,18 @@ def test_a_reservation_is_not_safe_and_names_its_remedy() -> None:
     found = facts(reservations=(RESERVED,))
     answer = status_json(found)
     assert answer["safe"] is None
-    assert answer["verdict"].startswith("Unknown: packets may get past the walls: redirected. 1 w")
+    assert answer["verdict"].startswith(
+        "Unknown: packets may get past the walls: filtered elsewhere. 1 w"
+    )
     assert [
         {
-            "kind": "redirected",
+            "kind": "filtered-elsewhere",
             "where": "pod-1",
-            "what": "NAT goes round the wall",
-            "remedy": "Remove the rule.",
+            "what": "not guarded",
+            "remedy": "Use another mode.",
         }
     ] == answer["reservations"]
-    assert "pod-1: NAT goes round the wall. Remove the rule." == RESERVED.line
+    assert "pod-1: not guarded. Use another mode." == RESERVED.line
 
 
 def test_a_reservation_hides_nothing_worse() -> None:
