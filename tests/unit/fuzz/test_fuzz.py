@@ -162,6 +162,7 @@ def test_peer_files(tmp_path: Path) -> None:
         checked(f"seed {seed}", lambda: read_peer_files([str(path)], {}), ())
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_answers_of_dns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the resolver of the node returns: networks, or one error for the name."""
     for seed in seeds():
