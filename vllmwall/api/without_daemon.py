@@ -15,7 +15,8 @@ from vllmwall.config import load
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.engine.building import reconciler_for
 from vllmwall.engine.options import DOWN_MARKER, Options
-from vllmwall.engine.reconciler import Reconciler, remove_everywhere
+from vllmwall.engine.reconciler import Reconciler
+from vllmwall.engine.wall_facts import remove_everywhere
 from vllmwall.linux.netns import OWN
 from vllmwall.model import Wall
 from vllmwall.observe.namespaces import inode_of_name

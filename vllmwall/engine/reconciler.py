@@ -19,16 +19,15 @@ from vllmwall.decide.lockdown import ordered, restrained
 from vllmwall.decide.retained import with_retained
 from vllmwall.decide.walls import Decision, bare_wall, decide
 from vllmwall.enforce.apply import Walls
-from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError, ForeignTableError
+from vllmwall.enforce.backend import Backend
 from vllmwall.enforce.nftables.check import DEVICE
 from vllmwall.enforce.nftables.notifications import Watch
 from vllmwall.engine.armed_units import Armed
 from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
 from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
+from vllmwall.engine.wall_facts import WallFacts, remove_everywhere
 from vllmwall.linux.cgroups import SLICE, is_within, job_of
-from vllmwall.linux.netns import OWN, inode_of
-from vllmwall.linux.tracefs import remove_abandoned
 from vllmwall.model import (
     Network,
     Node,
@@ -40,7 +39,6 @@ from vllmwall.model import (
 from vllmwall.networks.banlist import BanList
 from vllmwall.networks.peerlist import PeerList
 from vllmwall.observe import Observer
-from vllmwall.observe.namespaces import every_namespace
 from vllmwall.observe.proc import read_cgroup
 from vllmwall.observe.visibility import why_blind
 from vllmwall.recognize import is_claimed, recognize
@@ -86,6 +84,7 @@ class Reconciler:
         self.waiting: dict[int, None] = {}
         self.decision = Decision({}, ())
         self.walls = Walls(self.backend, self.observer.namespaces.path)
+        self._wall_facts = WallFacts(self.backend, self.walls, self.observer.namespaces)
 
     def configure(self, config: Settings) -> None:
         """Use another configuration from the next pass on."""
@@ -258,7 +257,7 @@ class Reconciler:
         )
         found = []
         for inode, wall in wanted.items():
-            found.append(self._read_facts(inode, wall))
+            found.append(self._wall_facts.read(inode, wall))
             catch_up()
         return tuple(found)
 
@@ -269,10 +268,10 @@ class Reconciler:
         ``reserved`` are the daemon's own."""
         wanted = self._wanted()
         if self.down:
-            spaces = tuple(map(self._down_facts, wanted))
+            spaces = tuple(map(self._wall_facts.down, wanted))
         else:
             spaces = tuple(
-                self._namespace_facts(inode, wall)
+                self._wall_facts.whole(inode, wall)
                 for inode, wall in wanted.items()
                 if not self._is_taken(inode)
             )
@@ -400,65 +399,3 @@ class Reconciler:
         path = self.observer.namespaces.packet_path(wall.namespace)
         vrfs = frozenset(filter(DEVICE.fullmatch, path.vrfs))
         return replace(wall, redirected=path.nat, vrfs=vrfs)
-
-    def _read_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
-        space = self.walls.read_back(inode)
-        name = self.observer.namespaces.name(inode)
-        altered = space.actual if isinstance(space.actual, AlteredWall) else None
-        differences = altered.differences if altered else ()
-        return NamespaceFacts(inode, name, wall, space.actual, space.error, differences=differences)
-
-    def _down_facts(self, inode: int) -> NamespaceFacts:
-        """A namespace in which no wall is wanted; it is not added to those with a wall."""
-        name = self.observer.namespaces.name(inode)
-        try:
-            active = self.backend.read_back(self.observer.namespaces.path(inode))
-        except (OSError, KeyError, EnforceError) as error:
-            return NamespaceFacts(inode, name, error=str(error))
-        return NamespaceFacts(inode, name, active=active)
-
-    def _namespace_facts(self, inode: int, wall: Wall) -> NamespaceFacts:
-        facts = self._read_facts(inode, wall)
-        if facts.error is not None:
-            return facts
-        try:
-            path = self.observer.namespaces.path(inode)
-            refused, protection = self.backend.counters(path), self.backend.ownership(path)
-        except (OSError, KeyError, EnforceError):
-            return facts
-        return replace(
-            facts,
-            refused_packets=refused.packets,
-            refused_bytes=refused.bytes,
-            protection=protection,
-        )
-
-
-def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> list[int]:
-    """Remove our table from every namespace (or only from ``only``); the inodes that had one.
-
-    Removes the trace instances of killed daemons, too. Skips a namespace that ends meanwhile.
-    Raises EnforceError when a wall stays; not for a table of our name that somebody else holds in
-    another namespace than the host's.
-    """
-    remove_abandoned()
-    removed, errors = list[int](), list[str]()
-    for inode, path in every_namespace().items():
-        if only and inode not in only:
-            continue
-        try:
-            if backend.remove(path):
-                removed.append(inode)
-        except OSError:
-            continue
-        except EnforceError as error:
-            if not isinstance(error, ForeignTableError) or _is_home(inode, only):
-                errors.append(f"net:{inode}: {error}")
-    if errors:
-        raise EnforceError("\n".join(errors))
-    return removed
-
-
-def _is_home(inode: int, only: frozenset[int]) -> bool:
-    """Whether a namespace is the daemon's own, or the only one that it is restricted to."""
-    return only == {inode} or (not only and inode == inode_of(OWN))

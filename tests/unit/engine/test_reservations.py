@@ -42,6 +42,7 @@ def test_a_workload_that_is_filtered_elsewhere_is_named() -> None:
     found = SimpleNamespace(
         observer=SimpleNamespace(namespaces=_Paths(paths), unanswered=tuple),
         waiting={},
+        home=frozenset(),
         recognition=Recognition((job(7), job(8)), ()),
     )
     (one,) = reservations(cast("Reconciler", found))
