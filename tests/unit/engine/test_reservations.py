@@ -43,6 +43,7 @@ def test_a_workload_that_is_filtered_elsewhere_is_named() -> None:
         observer=SimpleNamespace(namespaces=_Paths(paths), unanswered=tuple),
         waiting={},
         home=frozenset(),
+        peers=SimpleNamespace(networks=tuple),
         recognition=Recognition((job(7), job(8)), ()),
     )
     (one,) = reservations(cast("Reconciler", found))
