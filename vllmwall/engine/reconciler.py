@@ -26,7 +26,7 @@ from vllmwall.engine.armed_units import Armed
 from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
 from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
-from vllmwall.engine.wall_facts import WallFacts, remove_everywhere
+from vllmwall.engine.wall_facts import WallFacts, is_home, remove_everywhere
 from vllmwall.linux.cgroups import SLICE, is_within, job_of
 from vllmwall.model import (
     Network,
@@ -318,7 +318,7 @@ class Reconciler:
         """Whether somebody else holds a table of our name in a namespace that is not the host's: it
         is not guarded, and says nothing about the rest of the node."""
         space = self.walls.spaces.get(inode)
-        return space is not None and space.foreign and not _is_home(inode, self.only)
+        return space is not None and space.foreign and not is_home(inode, self.only)
 
     def _think(self, node: Node) -> None:
         """The pure half. A namespace that could not be read keeps the wall it has."""

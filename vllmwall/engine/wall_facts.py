@@ -74,13 +74,13 @@ def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> l
         except OSError:
             continue
         except EnforceError as error:
-            if not isinstance(error, ForeignTableError) or _is_home(inode, only):
+            if not isinstance(error, ForeignTableError) or is_home(inode, only):
                 errors.append(f"net:{inode}: {error}")
     if errors:
         raise EnforceError("\n".join(errors))
     return removed
 
 
-def _is_home(inode: int, only: frozenset[int]) -> bool:
+def is_home(inode: int, only: frozenset[int]) -> bool:
     """Whether a namespace is the daemon's own, or the only one that it is restricted to."""
     return only == {inode} or (not only and inode == inode_of(OWN))
