@@ -346,7 +346,7 @@ def _judged(context: ListenerContext, rules: Mapping[Stack, StackRules]) -> Labe
     found = table().label(context)
     if found is None:
         found = rules.get(tree.claim_of(context.owner).stack, ROWS).label(context)
-        if found.role is Role.UNKNOWN:
+        if found.role in (Role.UNKNOWN, Role.ZMQ):  # ZMQ's queue of 100 is asyncio's too
             found = front_label(context) or found
     return _unread(context) or found if found.role is Role.API else found
 

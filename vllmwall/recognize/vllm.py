@@ -240,7 +240,7 @@ def _zmq_of_part(place: _Place) -> Label | None:
         return None
     if place.speaks_zmq and place.port == place.flags.rpc_port:
         return label(Role.DP_RPC, 0.95, ("flag", f"data-parallel-rpc-port {place.port}"))
-    if asked(place.context.listener, ASYNCIO_BACKLOG) and _has_zmq(place):
+    if place.server and asked(place.context.listener, ASYNCIO_BACKLOG) and _has_zmq(place):
         # bound beforehand and handed to the API servers: network_utils.make_zmq_listener
         return label(Role.ZMQ, 0.9, ("backlog", "128"), ("threads", "ZMQbg"))
     return None

@@ -180,7 +180,7 @@ def test_web_fronts_around_an_engine(command: str, port: int, backlog: int, mapp
     """The API is the port that the operator named, whatever web server carries it."""
     libraries = VLLM | ({mapped} if mapped else set())
     found = answers(
-        process(10, command, exe=EXE, libraries=libraries, threads={"python3": 4}),
+        process(10, command, exe=EXE, libraries=libraries, threads={"python3": 4, **ZMQ_THREADS}),
         engine(11, 10),
         gloo(11),
         tcp(port, "0.0.0.0", 10, backlog=backlog),
@@ -274,7 +274,11 @@ INTERNAL = [
     (f"{PY} seed.py --port 9000", {"threads": {"python3": 1}}, {"backlog": 128}),
     (f"{PY} rpyc_server.py --port 9000", {"threads": {"python3": 1}}, {"backlog": 50}),
     # every engine maps aiohttp, as a client
-    (f"{PY} app.py --port 9000", {"libraries": VLLM | {"aiohttp"}}, {"backlog": 128}),
+    (
+        f"{PY} app.py --port 9000",
+        {"libraries": VLLM | {"aiohttp"}, "threads": ZMQ_THREADS},
+        {"backlog": 128},
+    ),
     # flags that name other ports
     (f"{PY} app.py --master-port 9000", {}, {"backlog": 2048}),
     (f"{PY} app.py --nccl-port 9000", {}, {"backlog": 2048}),
@@ -301,6 +305,22 @@ def test_what_only_has_a_port_is_no_api(
         tcp(9000, address, 10, **socket),
     )
     assert audience(found) == {9000: "peers", 40111: "peers"}
+
+
+def test_metrics_of_prometheus_are_no_api() -> None:
+    """On uvicorn's own port, in a process that parses HTTP."""
+    script = process(
+        10, f"{PY} app.py", exe=EXE, libraries=VLLM | {"httptools"}, threads=ZMQ_THREADS
+    )
+    assert answers(script, tcp(8000, "0.0.0.0", 10, backlog=5)) == {8000: "unknown"}
+
+
+def test_a_socket_that_leaked_into_a_server_stays_its_openers() -> None:
+    """A service in Python that starts `vllm serve` is no master of it."""
+    service = process(7, f"{PY} /usr/sbin/jobd", exe=EXE, libraries=NO_TRANSPORT)
+    server = process(10, f"{PY} /opt/venv/bin/vllm serve m", 7, exe=EXE, libraries=VLLM)
+    found = answers(service, server, tcp(6817, "0.0.0.0", 7, 10, backlog=128))
+    assert found == {6817: "-"}
 
 
 @pytest.mark.parametrize("part", ["VLLM::EngineCore", "VLLM::Worker_TP0", "sglang::scheduler"])
@@ -406,7 +426,8 @@ def test_a_helper_that_carries_a_transport_is_no_companion() -> None:
     shell = process(20, "/bin/bash task.sh", 10, exe="/usr/bin/bash")
     torch = frozenset({"torch"})
     one = process(21, f"{PY} part.py --port 8811", 20, exe=EXE, libraries=torch)
-    assert answers(root, shell, one, tcp(8811, "0.0.0.0", 21, backlog=128)) != {8811: "-"}
+    found = answers(root, shell, one, tcp(8811, "0.0.0.0", 21, backlog=2048))
+    assert found != {8811: "-"}
 
 
 @pytest.mark.parametrize(
