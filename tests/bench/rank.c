@@ -7,6 +7,7 @@
  * port to the old connection, and the rivals' firewalls accept it.
  *
  * stdin:  open PORT    stdout:  nanoseconds (CLOCK_MONOTONIC) just before listen()
+ *         bind PORT             the same of UDP, just before bind()
  *         tell                  "ACCEPTED LAST": connections so far, when the last one came
  *         close                 the same, and the socket is gone
  */
@@ -23,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static int listener = -1;
+static int listener = -1, udp = -1;
 static long accepted;
 static long long last;
 
@@ -63,17 +64,34 @@ static void open_port(int port)
     printf("%lld\n", before);
 }
 
+static void bind_udp(int port)
+{
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons(port)};
+    udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    long long before = now();
+    if (bind(udp, (struct sockaddr *)&here, sizeof here)) {
+        perror("bind");
+        exit(1);
+    }
+    printf("%lld\n", before);
+}
+
 static void obey(const char *line)
 {
     int port;
     drain();
+    if (sscanf(line, "bind %d", &port) == 1) {
+        bind_udp(port);
+        return;
+    }
     if (sscanf(line, "open %d", &port) == 1) {
         open_port(port);
         return;
     }
     if (strncmp(line, "close", 5) == 0) {
         close(listener);
-        listener = -1;
+        close(udp);
+        listener = udp = -1;
     }
     printf("%ld %lld\n", accepted, last);
 }

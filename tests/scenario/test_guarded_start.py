@@ -22,8 +22,10 @@ from tests.support.guarding import (
     asleep,
     number_of,
     numbers,
+    path_of,
     refuses,
     stranger,
+    unit,
 )
 from tests.support.lab import Lab
 from vllmwall.linux.cgroups import SLICE
@@ -153,6 +155,22 @@ def test_the_jobs_status_is_the_commands(node: Guarded, command: list[str], stat
     job = Job(node, "--", *command)
     assert ("", "") == job.process.communicate()
     assert status == job.process.returncode
+
+
+def test_nobody_can_have_anothers_cgroup_guarded(node: Guarded) -> None:
+    """The kernel names the process that asks; another one that it names is not looked at."""
+    with unit() as mine, unit() as others:
+        web = node.bystander(others)
+        web.open("tcp", "0.0.0.0", PORT)
+        asked = "from vllmwall.api.client import request; from pathlib import Path; "
+        asked += (
+            f"a = {{'pid': {web._process.pid}}}; s = Path({str(node.runtime)!r}) / 'control.sock'"
+        )
+        argv = [sys.executable, "-c", f"{asked}; print(request('guard', a, s)['cgroup'])"]
+        process = node.lab.node.popen(cgroups.inside(mine, argv))
+        assert process.stdout and f"{path_of(mine)}\n" == process.stdout.read()
+        assert number_of(others) not in all_numbers(node)
+        assert "open" == stranger(node)
 
 
 def test_a_job_that_ended_leaves_no_guard(node: Guarded, slice_folder: Path) -> None:

@@ -10,10 +10,11 @@ from vllmwall.engine.event_handlers import follow, late_reactions
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.state import State
 from vllmwall.observe.event_source import EventSource
-from vllmwall.observe.events import Event
+from vllmwall.observe.events import LOOK_AT_UDP, Event
 
 _LOOK_SECONDS = 0.003  # between two looks within a pass
 _FAILED_SECONDS = 0.2
+_AGAIN_SECONDS = 1.0  # the end of a UDP socket is not reported
 _MOST_KEPT = 4096  # events that are followed again when a pass has read everything
 
 
@@ -26,12 +27,21 @@ class EventReading:
         self._source, self._state, self._settle_seconds = source, state, settle_seconds
         self._meanwhile: list[Event] = []
         self._next_look = 0.0
+        self.due = 0.0
+        """When `look_again` has to be called."""
 
     def follow(self) -> None:
         """Follow the events that there are, without waiting."""
         stream = self._source.stream
         if stream is not None and self._is_ready():
             self._follow(stream.read)
+
+    def look_again(self) -> None:
+        """Look at what has no event, once a second."""
+        now = time.monotonic()
+        if now >= self.due:
+            self.due = now + _AGAIN_SECONDS
+            self._follow(lambda: (LOOK_AT_UDP, *self._source.read()), self._source.read)
 
     def within_a_pass(self) -> None:
         """Follow them while the node is read: a port is closed at once, whatever the pass takes.

@@ -159,9 +159,11 @@ class Daemon:
             self._reader.advance()
             self._reloader.advance()
             self._advance()
+            self._reading.look_again()
             files = self.reconciler.observer.files
-            dues = (self._next_pass()[0], self._due_peers, self._reader.deadline, files.deadline)
-            due = min(one for one in (*dues, self._reloader.deadline) if one is not None)
+            dues = (self._next_pass()[0], self._due_peers, self._reading.due, files.deadline)
+            asked = (self._reader.deadline, self._reloader.deadline)
+            due = min(one for one in (*dues, *asked) if one is not None)
             left = 0.0 if self.reconciler.waiting else due - time.monotonic()
             self._wait(min(left, longest_sleep()))
         self._readiness.send("STOPPING=1")

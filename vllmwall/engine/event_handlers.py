@@ -12,14 +12,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import zip_longest
+from typing import TypeVar
 
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.cgroups import level_of
-from vllmwall.model import NODE, PUBLIC, Address, Guard, Listener, Proto, Role, Wall, WallEntry
-from vllmwall.observe import thread_group
+from vllmwall.model import NODE, PUBLIC, Guard, Listener, Proto, Role, Wall, WallEntry
+from vllmwall.observe import thread_group, user_of
 from vllmwall.observe.events import (
     UNNAMED,
+    BindEvent,
     CgroupEvent,
     CloseEvent,
     Event,
@@ -28,8 +32,12 @@ from vllmwall.observe.events import (
     LostEvents,
 )
 
+# Read at once; what is more is left to a full pass, which a storm does not delay.
 _EXECS_AT_ONCE = 64
+_LISTENS_AT_ONCE = 128
+_BINDS_AT_ONCE = 64
 _HASHED_SECONDS = 0.005  # mostly enough until sock_diag finds a listener after its event
+_One = TypeVar("_One")
 _Listens = list[tuple[ListenEvent, int]]  # with the process
 _NOTE = f"{Role.UNKNOWN.value} new"
 
@@ -57,38 +65,76 @@ def follow(
     event, with the backlog, only there.
     """
     guarded = _close_cgroups(reconciler, events)
-    unnamed = any(isinstance(one, ListenEvent) and one.tid == UNNAMED for one in events)
-    unnamed = unnamed or any(isinstance(one, ExecEvent) and one.pid == UNNAMED for one in events)
+    unnamed = any(_is_unnamed(one) for one in events)
     searched = unnamed and reconciler.observer.search()
     if searched:
         more = tuple(later())
         guarded |= _close_cgroups(reconciler, more)
         events = (*events, *more)
-    listens = [
-        (one, pid)
-        for one in events
-        if isinstance(one, ListenEvent)
-        for pid in _who(reconciler, one)
-    ]
+    owner = lru_cache(None)(partial(_owner, reconciler))
+    heard = [(one, pid) for one in _still_open(events) for pid in _who(reconciler, one, owner)]
+    listens = _in_turn(heard, lambda one: one[1])[:_LISTENS_AT_ONCE]
     read, reactions, waiting = time.monotonic(), [], []
     for listen, pid in listens:
         if close_port(reconciler, listen, pid):
             reactions.append(time.monotonic() - (listen.at or read))
         else:
             waiting.append((listen, pid))
+    moved = _follow_udp(reconciler, events, owner)
     early = _observed_in_vain(reconciler, listens)
-    closed = [one.port for one in events if isinstance(one, CloseEvent)]
-    for port in dict.fromkeys(closed):
-        reconciler.observer.observe_close(port)
+    closed = {one.port for one in events if isinstance(one, CloseEvent)}
+    gone = reconciler.observer.observe_close(closed)
     execs = list(dict.fromkeys(one.pid for one in events if isinstance(one, ExecEvent) and one.pid))
-    begun = [pid for pid in execs[:_EXECS_AT_ONCE] if _begins_a_workload(reconciler, pid)]
-    lost = any(isinstance(one, LostEvents) for one in events) or len(execs) > _EXECS_AT_ONCE
+    first = _in_turn(execs, lambda pid: pid)[:_EXECS_AT_ONCE]
+    begun = [pid for pid in first if _begins_a_workload(reconciler, pid)]
+    lost = any(isinstance(one, LostEvents) for one in events)
+    lost |= len(first) < len(execs) or len(listens) < len(heard)
     why = "lost events" if lost else "processes without a name" if unnamed > searched else ""
     if early and not why:
         why = "a listener that was not there yet"
     # Rules for listeners that are not found yet stay until then: a quick pass would remove them.
-    quick = bool(len(listens) > len(early) or closed or begun or searched or guarded)
+    quick = len(listens) > len(early) or any((gone, moved, begun, searched, guarded))
     return Followed(quick, why, tuple(reactions), tuple(waiting))
+
+
+def _is_unnamed(event: Event) -> bool:
+    if isinstance(event, ExecEvent):
+        return event.pid == UNNAMED
+    return isinstance(event, ListenEvent | BindEvent) and event.tid == UNNAMED
+
+
+def _still_open(events: Iterable[Event]) -> list[ListenEvent]:
+    """The listeners that their thread has not closed since."""
+    found: dict[tuple[int, int], list[ListenEvent]] = {}
+    for event in events:
+        if isinstance(event, ListenEvent):
+            found.setdefault((event.tid, event.port), []).append(event)
+        elif isinstance(event, CloseEvent) and event.tid != UNNAMED:
+            del found.get((event.tid, event.port), [])[:1]
+    return [event for each in found.values() for event in each]
+
+
+def _in_turn(those: Sequence[_One], process: Callable[[_One], int]) -> list[_One]:
+    """One of each user, then a second one of each, and so on: none waits for another's storm."""
+    users: dict[int, list[_One]] = {}
+    for one in those:
+        users.setdefault(user_of(process(one)), []).append(one)
+    return [one for each in zip_longest(*users.values()) for one in each if one is not None]
+
+
+def _follow_udp(
+    reconciler: Reconciler, events: Iterable[Event], owner: Callable[[int], int]
+) -> bool:
+    """Close the UDP ports that workloads have just bound; whether any UDP socket came or went."""
+    binds = {one.tid for one in events if isinstance(one, BindEvent)}
+    binds -= {one.tid for one in events if isinstance(one, ListenEvent)} | {UNNAMED}  # of TCP
+    if not binds:
+        return False
+    first = sorted(binds, key=lambda tid: tid not in reconciler.members)[:_BINDS_AT_ONCE]
+    came, gone = reconciler.observer.observe_udp(reconciler.members.intersection(map(owner, first)))
+    for listener in came:
+        _close(reconciler, listener)
+    return bool(came or gone)
 
 
 def _observed_in_vain(reconciler: Reconciler, listens: _Listens) -> _Listens:
@@ -117,13 +163,20 @@ def _close_cgroups(reconciler: Reconciler, events: Iterable[Event]) -> bool:
     return any(closed)
 
 
-def _who(reconciler: Reconciler, event: ListenEvent) -> tuple[int, ...]:
+def _owner(reconciler: Reconciler, tid: int) -> int:
+    """The process of a thread."""
+    return tid if tid in reconciler.members else thread_group(tid)
+
+
+def _who(
+    reconciler: Reconciler, event: ListenEvent, owner: Callable[[int], int]
+) -> tuple[int, ...]:
     """The processes that it is about."""
     if event.tid == UNNAMED:
         if event.backlog is not None:  # which the next reading may need, where this one came late
             reconciler.observer.note_backlog(event.port, event.backlog)
         return reconciler.observer.owners(event.port)
-    return (event.tid if event.tid in reconciler.members else thread_group(event.tid),)
+    return (owner(event.tid),)
 
 
 def late_reactions(reconciler: Reconciler, followed: Followed) -> Iterator[float]:
@@ -151,14 +204,22 @@ def close_port(reconciler: Reconciler, event: ListenEvent, pid: int) -> bool:
     process = reconciler.observer.process(pid)
     if process is None or pid not in reconciler.members or event.address is None:
         return False
-    active = reconciler.walls.actual(process.namespace)
-    if active is None or event.port in active.failsafe:
-        return False
     if reconciler.observer.is_held_by_others(process, event.port):
         return False  # a socket of another namespace, or a second one of a group
-    entries = frozenset(_entries(active, event.address, event.port))
+    return _close(reconciler, Listener(process.namespace, Proto.TCP, event.port, event.address))
+
+
+def _close(reconciler: Reconciler, listener: Listener) -> bool:
+    """Give a listener the audience of an unrecognized one; whether it had none yet."""
+    active = reconciler.walls.actual(listener.namespace)
+    if active is None:
+        return False
+    failsafe = active.failsafe if listener.proto is Proto.TCP else active.failsafe_udp
+    entries = (
+        frozenset(_entries(active, listener)) if listener.port not in failsafe else frozenset()
+    )
     with suppress(OSError, KeyError, EnforceError):  # the pass tries again, and reports
-        reconciler.walls.close(process.namespace, entries)
+        reconciler.walls.close(listener.namespace, entries)
         return bool(entries)
     return False
 
@@ -183,11 +244,10 @@ def close_cgroup(reconciler: Reconciler, event: CgroupEvent) -> bool:
     return True
 
 
-def _entries(active: Wall, address: Address, port: int) -> Iterator[WallEntry]:
+def _entries(active: Wall, listener: Listener) -> Iterator[WallEntry]:
     """What closes the port and is not there yet. ``[::]`` may take IPv4 too: the pass will know."""
-    listener = Listener(active.namespace, Proto.TCP, port, address)
     there = {(one.family, one.proto, one.port, one.address) for one in active.entries}
     audience = (NODE,) if listener.is_loopback else active.guard_audience
     for to in listener.bound_to:
-        if (to.family, Proto.TCP, port, to.address) not in there:
-            yield WallEntry(to.family, Proto.TCP, port, audience, to.address, _NOTE)
+        if (to.family, listener.proto, listener.port, to.address) not in there:
+            yield WallEntry(to.family, listener.proto, listener.port, audience, to.address, _NOTE)

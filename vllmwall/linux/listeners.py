@@ -53,8 +53,10 @@ class SocketDump:
         """Close the socket."""
         self._socket.close()
 
-    def listeners(self, port: int = 0) -> list[Listener]:
-        """All listening TCP and unconnected bound UDP sockets; ``port`` narrows in the kernel.
+    def listeners(self, port: int = 0, only: Proto | None = None) -> list[Listener]:
+        """All listening TCP and unconnected bound UDP sockets, or those of one protocol.
+
+        ``port`` narrows in the kernel.
 
         Raises OSError when the kernel refuses the request. Without udp_diag no UDP socket is listed
         and ``sees_udp`` is False. ``over`` are the users with more listeners than are listed.
@@ -62,6 +64,8 @@ class SocketDump:
         found: list[Listener] = []
         counts: Counter[int] = Counter()
         for family, protocol, proto, states in _KINDS:
+            if only not in (None, proto):
+                continue
             try:
                 for part in self._dump(family, protocol, states, port):
                     found.extend(self._decode(part, proto, counts))

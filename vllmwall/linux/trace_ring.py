@@ -30,6 +30,21 @@ _LENGTH = (1 << 27) - 1  # of `commit`; above it are flags
 _LOST, _LOST_COUNTED = 1 << 31, 1 << 30
 
 
+class _Field(NamedTuple):
+    offset: int
+    size: int
+    is_signed: bool
+    is_array: bool = False
+    is_text: bool = False
+
+
+_COMMON = {  # where every event has them
+    "common_type": _Field(0, 2, is_signed=False),
+    "common_pid": _Field(4, 4, is_signed=True),
+}
+_BEGINNING = struct.Struct("=H2xi")
+
+
 class UnknownFormatError(Exception):
     """The kernel's trace buffer has a layout that this version does not know."""
 
@@ -120,8 +135,8 @@ class PageFormat:
 class EventFormat:
     """How to read the fields ``names`` of one kind of event, from its ``format`` file.
 
-    Arrays come as bytes, ``__data_loc`` fields as the number that `text` takes, others as
-    integers. Raises UnknownFormatError.
+    Texts (``__data_loc``) come as the bytes up to the first NUL, whatever these are, arrays as
+    bytes, others as integers. Raises UnknownFormatError.
     """
 
     def __init__(self, text: str, names: Sequence[str], byteorder: str = sys.byteorder) -> None:
@@ -132,6 +147,8 @@ class EventFormat:
         missing = [one for one in names if one not in found]
         if missing:
             raise UnknownFormatError(f"{name[1]} without {', '.join(missing)}")
+        if [found.get(one) for one in _COMMON] != list(_COMMON.values()):
+            raise UnknownFormatError(f"{name[1]} with another beginning")
         self.id = int(number[1])
         places = sorted(names, key=lambda one: found[one].offset)
         code, at = "<" if byteorder == "little" else ">", 0
@@ -140,38 +157,38 @@ class EventFormat:
             code += f"{field.offset - at}x{_code(field)}"
             at = field.offset + field.size
         self._struct = struct.Struct(code)
-        self._order = [places.index(one) for one in names]
+        self._order = [(places.index(one), found[one].is_text) for one in names]
 
     def read(self, page: bytes, record: Record) -> tuple[int | bytes, ...] | None:
         """The fields in the order of ``names``; None: the record is too short."""
         if record.end - record.start < self._struct.size:
             return None
         values = self._struct.unpack_from(page, record.start)
-        return tuple(values[place] for place in self._order)
+        return tuple(
+            _text(page, record, values[place]) if is_text else values[place]
+            for place, is_text in self._order
+        )
 
 
-def kind(page: bytes, record: Record) -> int:
-    """The number of the record's event: common_type, the first field of all."""
-    return int.from_bytes(page[record.start : record.start + 2], sys.byteorder)
+def beginning(page: bytes, record: Record) -> tuple[int, int]:
+    """The number of the record's event, and the thread that caused it."""
+    number, task = _BEGINNING.unpack_from(page, record.start)
+    return number, task
 
 
-def text(page: bytes, record: Record, place: int) -> bytes:
-    """The bytes of a ``__data_loc`` field up to its first NUL, whatever they are."""
+def _text(page: bytes, record: Record, place: int) -> bytes:
     start, length = record.start + (place & 0xFFFF), place >> 16 & 0xFFFF
     return page[start : min(start + length, record.end)].partition(b"\0")[0]
-
-
-class _Field(NamedTuple):
-    offset: int
-    size: int
-    is_signed: bool
-    is_array: bool
 
 
 def _fields(text: str, where: str) -> dict[str, _Field]:
     found = {
         one["name"]: _Field(
-            int(one["offset"]), int(one["size"]), one["signed"] == "1", one["array"] is not None
+            int(one["offset"]),
+            int(one["size"]),
+            is_signed=one["signed"] == "1",
+            is_array=one["array"] is not None,
+            is_text=one["type"].startswith("__data_loc "),
         )
         for one in _FIELD.finditer(text)
     }

@@ -24,7 +24,7 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8  # linux/mount.h
 _OURS = re.compile(r"vllmwall(-[0-9a-f]{8})?(\.\d+)?")  # also those of older versions
 _DAEMONS = 64  # on one machine: its own, and those of its containers
 _TRIES = 3  # another daemon that starts can remove an instance before it is opened
-_PAGES = 64  # read at a time: a storm of events must not keep the loop from its other work
+_PAGES = 128  # read at a time: a storm of events must not keep the loop from its other work
 _DROPPED = re.compile(r"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
 
 

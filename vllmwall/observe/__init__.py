@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vllmwall.linux.cgroups import in_first_namespace, mount_point, number_of, our_name_for
-from vllmwall.model import Listener, Node, Process, RaySession, Recognition
+from vllmwall.model import Listener, Node, Process, Proto, RaySession, Recognition
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.observe.owners import OwnerIndex
 from vllmwall.observe.proc import read
@@ -135,7 +136,7 @@ class Observer:
         found = [
             one.pids
             for one in self._listeners.values()
-            if one.port == port and one.namespace == process.namespace
+            if (one.port, one.namespace) == (port, process.namespace) and one.proto is Proto.TCP
         ]
         return bool(found) and not any(process.pid in pids for pids in found)
 
@@ -169,13 +170,46 @@ class Observer:
             del self._nameless[next(iter(self._nameless))]
         self._nameless[port, backlog] = None
 
-    def observe_close(self, port: int) -> None:
-        """Forget the listeners on ``port`` that are no longer there."""
-        for key, listener in list(self._listeners.items()):
-            if listener.port == port:
-                there = self.namespaces.listeners(listener.namespace, port)
-                if listener.inode not in {other.inode for other in there}:
-                    del self._listeners[key]
+    def observe_close(self, ports: Collection[int]) -> bool:
+        """Forget the listeners on ``ports`` that are no longer there; whether there were any."""
+        asked = [(key, one) for key, one in self._listeners.items() if one.port in ports]
+        gone = [key for key, one in asked if not self._is_there(one)]
+        for key in gone:
+            del self._listeners[key]
+        return bool(gone)
+
+    def observe_udp(self, pids: Collection[int]) -> tuple[list[Listener], list[Listener]]:
+        """Read the UDP sockets of workloads again, also what ``pids`` have bound now: those that
+        came, and those that are gone."""
+        bound = [one for pid in pids if (one := self._table.processes.get(pid))]
+        known = self._udp_of_workloads()
+        spaces = {one.namespace for one in bound} | {one.namespace for one in known.values()}
+        there = {
+            (inode, one.inode): one
+            for inode in spaces
+            for one in self.namespaces.listeners(inode, only=Proto.UDP)
+        }
+        gone = [key for key in known.keys() - there.keys() if key[0] not in self.namespaces.errors]
+        lost = [self._listeners.pop(key) for key in gone]
+        new = there.keys() - self._listeners.keys()
+        inodes = {inode for _, inode in new}
+        held = {one.pid: self._owners.look_into(one.pid, inodes) for one in bound if inodes}
+        came = [(key, pid) for pid, sockets in held.items() for key in new if key[1] in sockets]
+        for key, pid in came:
+            self._add(replace(there[key], pids=(pid,)), None)
+        return [there[key] for key, _ in came], lost
+
+    def _udp_of_workloads(self) -> dict[_Key, Listener]:
+        return {
+            key: one
+            for key, one in self._listeners.items()
+            if one.proto is Proto.UDP and not self._workload_pids.isdisjoint(one.pids)
+        }
+
+    def _is_there(self, listener: Listener) -> bool:
+        there = self.namespaces.listeners(listener.namespace, listener.port)
+        failed = listener.namespace in self.namespaces.errors
+        return failed or listener.inode in {other.inode for other in there}
 
     def cgroup_numbers(self, paths: Iterable[str]) -> dict[str, int]:
         """The kernel's numbers of those of the cgroups that exist."""
@@ -294,6 +328,14 @@ class Observer:
             relays=self._relayed,
             left_out=self._left_out,
         )
+
+
+def user_of(pid: int) -> int:
+    """The user of a process; -1 when it is gone."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116 hot, tiny
+    except OSError:
+        return -1
 
 
 def thread_group(tid: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vllmwall.observe.events import EventsUnavailableError, TraceEvents
+from vllmwall.observe.events import Event, EventsUnavailableError, TraceEvents
 from vllmwall.observe.proc_connector import ConnectorEvents
 
 
@@ -15,6 +16,10 @@ class EventSource:
     name: str
     reason: str
     stream: TraceEvents | ConnectorEvents | None
+
+    def read(self) -> Iterable[Event]:
+        """The events since the last call; does not wait."""
+        return self.stream.read() if self.stream is not None else ()
 
     def lost(self) -> int:
         """How many events the kernel had to drop, as far as it counts them."""

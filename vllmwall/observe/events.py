@@ -10,13 +10,16 @@ cgroup/cgroup_mkdir (Linux 4.13).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from vllmwall.linux.trace_ring import EventFormat, Record, UnknownFormatError, kind, text
+from vllmwall.linux.trace_ring import EventFormat, Record, UnknownFormatError, beginning
 from vllmwall.linux.tracefs import Instance
 from vllmwall.model import Address
 from vllmwall.observe.visibility import in_first_pid_namespace
@@ -24,7 +27,6 @@ from vllmwall.observe.visibility import in_first_pid_namespace
 _LISTEN_STATE, _CLOSE_STATE = 10, 7  # TCP_LISTEN and TCP_CLOSE, net/tcp_states.h
 _TCP, _IPV6 = 6, 10  # IPPROTO_TCP and AF_INET6
 _PROGRAMS = ("python", "pypy", "vllm", "torchrun", "ray", "gcs_server", "sglang", "lmdeploy")
-_TASK = "common_pid"
 _BACKLOGS_KEPT = 1024
 
 UNNAMED = 0
@@ -37,16 +39,23 @@ _FILTERS = {
     "sock/inet_sock_set_state": f"protocol == {_TCP} && (newstate == {_LISTEN_STATE} || "
     f"(oldstate == {_LISTEN_STATE} && newstate == {_CLOSE_STATE}))",
     "syscalls/sys_enter_listen": "",
+    "syscalls/sys_enter_bind": "addrlen >= 16",  # sockaddr_in; those of netlink are shorter
+    "syscalls/sys_exit_bind": "ret == 0",
     "sched/sched_process_exec": " || ".join(f'filename ~ "*{name}*"' for name in _PROGRAMS),
     "cgroup/cgroup_mkdir": "root == 0",  # the v2 hierarchy
 }
 _FIELDS = {
-    "sock/inet_sock_set_state": (_TASK, "newstate", "sport", "family", "saddr", "saddr_v6"),
-    "syscalls/sys_enter_listen": (_TASK, "backlog"),
-    "sched/sched_process_exec": (_TASK,),
+    "sock/inet_sock_set_state": ("newstate", "sport", "family", "saddr", "saddr_v6"),
+    "syscalls/sys_enter_listen": ("backlog",),
+    "syscalls/sys_enter_bind": (),
+    "syscalls/sys_exit_bind": (),
+    "sched/sched_process_exec": (),
     "cgroup/cgroup_mkdir": ("id", "path"),
 }
 _OPTIONAL = frozenset({"cgroup/cgroup_mkdir"})
+_EVENTS_OF_ONE = 256  # of a thread at a time; the kernel leaves out what it does for a while then
+_LEFT_OUT_SECONDS = 5.0
+_LEFT_OUT_MOST = 64  # a filter has a page at most
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,17 @@ class CloseEvent:
 
 
 @dataclass(frozen=True)
+class BindEvent:
+    """Thread ``tid`` (or `UNNAMED`) bound a socket to an address, of UDP maybe."""
+
+    tid: int
+
+
+LOOK_AT_UDP = BindEvent(os.getpid())
+"""An event of nobody: the UDP sockets of workloads are read again."""
+
+
+@dataclass(frozen=True)
 class ExecEvent:
     """Process ``pid`` (or `UNNAMED`) started a program whose name a launcher can have."""
 
@@ -94,10 +114,10 @@ class LostEvents:
     count: int
 
 
-Event = ListenEvent | CloseEvent | ExecEvent | CgroupEvent | LostEvents
+Event = ListenEvent | CloseEvent | BindEvent | ExecEvent | CgroupEvent | LostEvents
 
 
-_Decoder = Callable[[_Fields, bytes, Record], Event | None]
+_Decoder = Callable[[int, int, _Fields], Event | None]  # of thread, time and fields
 
 
 class EventsUnavailableError(Exception):
@@ -113,6 +133,9 @@ class TraceEvents:
 
     def __init__(self, name: str) -> None:
         self._backlogs: dict[int, int] = {}
+        self._binding: set[int] = set()
+        self._not_read = 0
+        self._left_out: dict[int, float] = {}  # threads, until when
         self._decoders: dict[int, tuple[EventFormat, _Decoder]] = {}
         self._has_times = False
         self._names_as_we_do = in_first_pid_namespace()
@@ -149,12 +172,42 @@ class TraceEvents:
                 events.append(LostEvents(lost))
             found += [(record, page) for record in pages.records(page)]
         found.sort()  # by time: a thread that changes its CPU leaves two halves in two buffers
-        decoded = (self._decode(page, record) for record, page in found)
-        return events + [event for event in decoded if event]
+        shares = Counter[int]()
+        for record, page in found:
+            number, task = beginning(page, record)
+            shares[task] += 1
+            if shares[task] <= _EVENTS_OF_ONE:
+                event = self._decode(number, task, page, record)
+                events += [event] if event else []
+        loud = {one: seen - _EVENTS_OF_ONE for one, seen in shares.items() if seen > _EVENTS_OF_ONE}
+        self._not_read += sum(loud.values())
+        if changed := self._leave_out(loud.keys()):
+            events.append(LostEvents(changed))
+        return events
+
+    def _leave_out(self, loud: Set[int]) -> int:
+        """Have the kernel leave these threads out for a while, so that a storm of events does not
+        cover what others do; for how many threads that begins or ends now."""
+        now = time.monotonic()
+        over = {one for one, until in self._left_out.items() if until <= now}
+        if not loud and not over:
+            return 0
+        kept = {one: until for one, until in self._left_out.items() if one not in over}
+        kept |= dict.fromkeys(loud, now + _LEFT_OUT_SECONDS)
+        self._left_out = dict(list(kept.items())[-_LEFT_OUT_MOST:])
+        with suppress(OSError):  # a storm is then read as far as it can be
+            for event in _FILTERS.keys() - _OPTIONAL:
+                self._filter(event)
+        return len(loud | over)
+
+    def _filter(self, event: str) -> None:
+        condition = [f"({_FILTERS[event]})"] if _FILTERS[event] else []
+        condition += [f"common_pid != {task}" for task in self._left_out]
+        self._instance.write(f"events/{event}/filter", " && ".join(condition) or "0")
 
     def lost(self) -> int:
-        """How many events the kernel had to drop since the instance was made."""
-        return self._instance.lost()
+        """How many events were dropped since the instance was made, by the kernel or in a storm."""
+        return self._instance.lost() + self._not_read
 
     def _configure(self) -> None:
         write = self._instance.write
@@ -164,11 +217,19 @@ class TraceEvents:
             self._has_times = True
         with suppress(OSError):  # only a saving
             write("options/record-cmd", "0")
-        decode = self._state_event, self._note_backlog, self._exec_event, _cgroup_event
-        for (event, names), decoder in zip(_FIELDS.items(), decode, strict=True):
+        decoders: tuple[_Decoder, ...] = (
+            self._state_event,
+            self._note_backlog,
+            self._note_bind,
+            self._bind_event,
+            self._exec_event,
+            _cgroup_event,
+        )
+        for (event, names), decoder in zip(_FIELDS.items(), decoders, strict=True):
             try:
                 layout = EventFormat(self._instance.text(f"events/{event}/format"), names)
-                self._enable(event, _FILTERS[event])
+                self._filter(event)
+                self._instance.write(f"events/{event}/enable", "1")
             except OSError:
                 if event not in _OPTIONAL:
                     raise
@@ -176,41 +237,46 @@ class TraceEvents:
                 self._decoders[layout.id] = layout, decoder
         write("tracing_on", "1")
 
-    def _enable(self, event: str, condition: str) -> None:
-        if condition:
-            self._instance.write(f"events/{event}/filter", condition)
-        self._instance.write(f"events/{event}/enable", "1")
-
-    def _decode(self, page: bytes, record: Record) -> Event | None:
-        layout, decoder = self._decoders.get(kind(page, record), (None, None))
+    def _decode(self, number: int, task: int, page: bytes, record: Record) -> Event | None:
+        layout, decoder = self._decoders.get(number, (None, None))
         fields = layout.read(page, record) if layout else None
-        return decoder(fields, page, record) if decoder and fields is not None else None
+        return decoder(task, record.time, fields) if decoder and fields is not None else None
 
-    def _note_backlog(self, fields: _Fields, _page: bytes, _record: Record) -> None:
-        task, backlog = fields
+    def _note_backlog(self, task: int, _time: int, fields: _Fields) -> None:
         if len(self._backlogs) > _BACKLOGS_KEPT:  # listen() on unix sockets has no answer
             self._backlogs.clear()
-        raw = backlog & 0xFFFFFFFF
+        raw = fields[0] & 0xFFFFFFFF
         self._backlogs[task] = raw - (1 << 32) if raw >> 31 else raw
 
-    def _state_event(self, fields: _Fields, _page: bytes, record: Record) -> Event:
-        task, state, port, family, ipv4, ipv6 = fields
+    def _state_event(self, task: int, at: int, fields: _Fields) -> Event:
+        state, port, family, ipv4, ipv6 = fields
         if state != _LISTEN_STATE:
             return CloseEvent(self._named(task), port)
         address = IPv6Address(ipv6) if family == _IPV6 else IPv4Address(ipv4)
-        at = record.time / 1e9 if self._has_times else None
-        return ListenEvent(self._named(task), port, self._backlogs.pop(task, None), address, at)
+        backlog, when = self._backlogs.pop(task, None), at / 1e9 if self._has_times else None
+        return ListenEvent(self._named(task), port, backlog, address, when)
 
-    def _exec_event(self, fields: _Fields, _page: bytes, _record: Record) -> Event:
-        return ExecEvent(self._named(fields[0]))
+    def _note_bind(self, task: int, _time: int, _fields: _Fields) -> None:
+        if len(self._binding) > _BACKLOGS_KEPT:  # bind() that fails has no answer
+            self._binding.clear()
+        self._binding.add(task)
+
+    def _bind_event(self, task: int, _time: int, _fields: _Fields) -> Event | None:
+        if task not in self._binding:
+            return None  # of netlink
+        self._binding.remove(task)
+        return BindEvent(self._named(task))
+
+    def _exec_event(self, task: int, _time: int, _fields: _Fields) -> Event:
+        return ExecEvent(self._named(task))
 
     def _named(self, task: int) -> int:
         return task if self._names_as_we_do else UNNAMED
 
 
-def _cgroup_event(fields: _Fields, page: bytes, record: Record) -> Event:
-    number, place = fields
-    return CgroupEvent(text(page, record, place).decode(errors="replace"), number)
+def _cgroup_event(_task: int, _time: int, fields: _Fields) -> Event:
+    number, path = fields
+    return CgroupEvent(path.decode(errors="replace"), number)
 
 
 def _unavailable(error: OSError | UnknownFormatError) -> EventsUnavailableError:

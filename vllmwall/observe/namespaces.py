@@ -143,10 +143,10 @@ class Namespaces:
             return run_in(self.path(inode), lambda: int(_SOMAXCONN.read_text()))
         return 0
 
-    def listeners(self, inode: int, port: int = 0) -> list[Listener]:
+    def listeners(self, inode: int, port: int = 0, only: Proto | None = None) -> list[Listener]:
         """The listeners in one namespace; an empty list and a line in `errors` on failure."""
         try:
-            found = self._read(inode, port)
+            found = self._read(inode, port, only)
         except (OSError, KeyError) as error:
             self.errors[inode] = f"listeners cannot be read: {error}"
             return []
@@ -207,19 +207,19 @@ class Namespaces:
     def _is_ours(self, inode: int) -> bool:
         return inode != 0 and (not self._only or inode in self._only)
 
-    def _read(self, inode: int, port: int) -> list[Listener]:
+    def _read(self, inode: int, port: int, only: Proto | None) -> list[Listener]:
         held = self._dumps.get(inode)
         if held is not None or inode == self.own:
-            return self._listed(held or self._dump(inode), port)
+            return self._listed(held or self._dump(inode), port, only)
         dump = self._open(inode)
         try:
-            return self._listed(dump, port)
+            return self._listed(dump, port, only)
         finally:
             dump.close()
 
-    def _listed(self, dump: SocketDump, port: int) -> list[Listener]:
-        found = dump.listeners(port)
-        if not port:
+    def _listed(self, dump: SocketDump, port: int, only: Proto | None) -> list[Listener]:
+        found = dump.listeners(port, only)
+        if not port and only is None:
             self._over[dump.namespace] = frozenset(dump.over)
         return found
 

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -22,9 +23,9 @@ from vllmwall.engine.event_handlers import follow
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.linux.cgroups import SLICE
 from vllmwall.model import Role
-from vllmwall.observe.events import CgroupEvent, ExecEvent, ListenEvent
+from vllmwall.observe.events import CgroupEvent, CloseEvent, ExecEvent, ListenEvent
 
-WILDCARD = ip_address("0.0.0.0")
+WILDCARD, ANY6 = ip_address("0.0.0.0"), ip_address("::")
 SERVE = f"""#!{os.path.realpath("/usr/bin/python3")}
 import socket, time
 keep = []
@@ -203,8 +204,30 @@ def test_a_storm_of_programs_is_left_to_the_next_pass(lab: Lab, folder: Path) ->
         begun = ExecEvent(rank._process.pid)
         in_time = follow(keeper, [*others[:-1], begun])
         assert (in_time.quick, in_time.full) == (True, "")
-        late = follow(keeper, [*others, begun])
+        others.append(ExecEvent(2**22 + 64))
+        late = follow(keeper, others)
         assert (late.quick, late.full) == (False, "lost events")
+        anothers = follow(keeper, [*others, begun])  # of a user who has no part in it
+        assert (anothers.quick, anothers.full) == (True, "lost events")
+
+
+def test_nobody_waits_for_another_users_storm(lab: Lab, folder: Path) -> None:
+    """However many listeners somebody else opens before; what he has closed again is not read."""
+    node = Guarded(lab, folder)
+    with kept(node) as keeper:
+        job = node.rank()
+        job.open("tcp", "0.0.0.0", 29500)
+        keeper.full_pass()
+        (pid,) = keeper.members
+        storm = [ListenEvent(2**22 + number, 1000 + number, 5, WILDCARD) for number in range(1000)]
+        job.open("tcp", "0.0.0.0", 29501)
+        opened = ListenEvent(pid, 29501, 128, WILDCARD)
+        followed = follow(keeper, [*storm, opened])
+        assert "lost events" == followed.full
+        assert "timeout" == stranger(node, 29501)
+        closed = [CloseEvent(one.tid, one.port) for one in storm]
+        again = follow(keeper, [*storm, *closed, opened, replace(opened, address=ANY6)])
+        assert ("", [(opened, pid)], 1) == (again.full, list(again.waiting), len(again.reactions))
 
 
 @pytest.mark.parametrize("boxed", [False, True], ids=["here", "in a box"])

@@ -17,9 +17,9 @@ import pytest
 
 from vllmwall.linux import tracefs
 from vllmwall.linux.cgroups import mount_point
-from vllmwall.linux.trace_ring import Record
 from vllmwall.observe import events
 from vllmwall.observe.events import (
+    BindEvent,
     CgroupEvent,
     CloseEvent,
     Event,
@@ -175,9 +175,52 @@ def test_events_come_in_the_order_of_time(trace: TraceEvents) -> None:
     assert {7} == {one.backlog for one in own}
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_a_bind_is_told_once_it_is_done(trace: TraceEvents, kind: socket.SocketKind) -> None:
+    """UDP has no other event; one that failed, or is of netlink, is none."""
+    with socket.socket(type=kind) as bound:
+        bound.bind(("127.0.0.1", 0))
+        own = [one for one in trace.read() if isinstance(one, BindEvent) and one.tid == os.getpid()]
+        assert [BindEvent(os.getpid())] == own
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as netlink:
+            netlink.bind((0, 0))
+        with pytest.raises(OSError, match="Invalid argument"):
+            bound.bind(("127.0.0.1", 0))
+    assert os.getpid() not in [one.tid for one in trace.read() if isinstance(one, BindEvent)]
+
+
+def test_one_threads_storm_does_not_cover_others(
+    trace: TraceEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel leaves the thread out for a while, which is counted; then it is heard again."""
+    monkeypatch.setattr(events, "_LEFT_OUT_SECONDS", 0.2)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        for _ in range(1000):
+            listening.listen(1)
+    begin = time.monotonic()
+    assert any(isinstance(one, LostEvents) for one in trace.read())
+    assert trace.lost() > 700
+    listened(trace, own=False)
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
+        wait_for(trace, lambda one: one == ExecEvent(child.pid))
+    time.sleep(max(0.0, begin + 0.3 - time.monotonic()))
+    assert any(isinstance(one, LostEvents) for one in trace.read())
+    listened(trace, own=True)
+
+
+def listened(trace: TraceEvents, *, own: bool) -> None:
+    """Listen, and see whether that is told."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(1)
+        seen = [one.tid for one in trace.read() if isinstance(one, ListenEvent)]
+    assert own == (os.getpid() in seen)
+
+
 def test_a_layout_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon then polls, and status says why; nothing is guessed."""
-    monkeypatch.setitem(events._FIELDS, "syscalls/sys_enter_listen", ("common_pid", "queue"))
+    monkeypatch.setitem(events._FIELDS, "syscalls/sys_enter_listen", ("queue",))
     with pytest.raises(EventsUnavailableError, match="another format of sys_enter_listen without"):
         TraceEvents(NAME)
     assert not any((mount / "instances" / NAME).exists() for mount in tracefs.MOUNTS)
@@ -191,5 +234,5 @@ def test_listens_without_an_answer_do_not_pile_up(trace: TraceEvents, tmp_path: 
     trace.read()
     assert 80 == trace._backlogs[os.getpid()]
     for task in range(5000):
-        trace._note_backlog((task, 80), b"", Record(0, 0, 0))
+        trace._note_backlog(task, 0, (80,))
     assert len(trace._backlogs) <= 1025
