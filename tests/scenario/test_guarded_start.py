@@ -185,6 +185,25 @@ def test_a_job_that_ended_leaves_no_guard(node: Guarded, slice_folder: Path) -> 
     assert not armed_scopes(node)
 
 
+def test_a_job_that_was_killed_leaves_no_cgroup(
+    lab: Lab, tmp_path: Path, slice_folder: Path
+) -> None:
+    """Nor its starter, killed before there was a job; those of living jobs stay."""
+    with guarded(lab, tmp_path, before=_HIDDEN) as node:
+        killed, living = server(node, f"killed-{os.getpid()}"), server(node, f"lives-{os.getpid()}")
+        begun = slice_folder / f"run-begun-{os.getpid()}.scope"
+        begun.mkdir()  # as far as the starter came
+        killed.end()
+        scope = slice_folder / f"run-killed-{os.getpid()}.scope"
+        eventually(lambda: not (scope / "cgroup.procs").read_text(), "its processes are gone")
+        node.ask("reload")
+        assert (False, False) == (scope.exists(), begun.exists())
+        assert (slice_folder / f"run-lives-{os.getpid()}.scope").exists()
+        with asleep(node):
+            living.listen(PORT)
+            assert refuses(node)
+
+
 def armed_scopes(node: Guarded) -> list[str]:
     """The scopes of jobs that the daemon guards as soon as they are made again."""
     kept = json.loads((node.runtime / "armed.json").read_text())

@@ -27,7 +27,7 @@ from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
 from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
 from vllmwall.engine.wall_facts import WallFacts, is_home, remove_everywhere
-from vllmwall.linux.cgroups import SLICE, is_within, job_of
+from vllmwall.linux.cgroups import SLICE, is_within, job_of, remove_ended_jobs
 from vllmwall.model import (
     Network,
     Node,
@@ -111,6 +111,7 @@ class Reconciler:
         self.observer.observe(between)
         self.walls.release(self.observer.namespaces.inodes)
         self.armed.forget(self.observer.namespaces.inodes)
+        remove_ended_jobs()
         catch_up()
         self._think(self.observer.node())
         if self.blind and not self.walls.spaces:  # the active walls are all that is known

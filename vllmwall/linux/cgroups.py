@@ -7,9 +7,11 @@ absolute, below the mount.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SLICE = "/vllmwall.slice"
@@ -112,3 +114,33 @@ def comes_again(path: str) -> bool:
     Other scopes do not.
     """
     return path == SLICE or _AGAIN.fullmatch(path.rpartition("/")[2]) is not None
+
+
+@contextmanager
+def locked_slice(folder: Path, flags: int = 0) -> Iterator[None]:
+    """Keep others from removing empty cgroups of jobs: a new one is empty until its job is in it.
+
+    Raises OSError; BlockingIOError with ``flags`` LOCK_NB where another process has the lock.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_empty_scopes(folder: Path) -> None:
+    """Remove the cgroups of jobs that have ended; the kernel keeps those with a process."""
+    for left in folder.glob("run-*.scope"):
+        with suppress(OSError):
+            left.rmdir()
+
+
+def remove_ended_jobs(booted: Path = Path("/run/systemd/system")) -> None:
+    """Remove what jobs of `vllmwall run` left, where no systemd does (sd_booted(3))."""
+    mount = mount_point()
+    if mount is not None and not booted.is_dir():
+        folder = folder_of(SLICE, mount)
+        with suppress(OSError), locked_slice(folder, fcntl.LOCK_NB):
+            remove_empty_scopes(folder)

@@ -1,20 +1,16 @@
 """Cgroups for jobs where systemd does not run (mostly containers).
 
 They are at ``/vllmwall.slice/run-….scope`` below the cgroup v2 mount, named as systemd names them.
-No event reports the end of a job, so the next job that starts removes the empty ones.
+The daemon removes those of jobs that have ended, and so does the next job that starts.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from vllmwall.cli.jobs.errors import NotGuardedError
-from vllmwall.linux.cgroups import SLICE, mount_point
+from vllmwall.linux.cgroups import SLICE, locked_slice, mount_point, remove_empty_scopes
 
 _DELEGATE = "Run it as root, or delegate the folder to your user (cgroup delegation)."
 _HINTS = {
@@ -38,28 +34,10 @@ def enter(scope: str) -> None:
     folder = mount / SLICE.lstrip("/")
     try:
         folder.mkdir(exist_ok=True)
-        with _locked(folder):
-            _sweep(folder)
+        with locked_slice(folder):
+            remove_empty_scopes(folder)
             (folder / scope).mkdir()
             (folder / scope / "cgroup.procs").write_text(str(os.getpid()))
     except OSError as error:
         message = f"no cgroup for the job at {folder}: {error.strerror}"
         raise NotGuardedError(message, _HINTS.get(error.errno or 0, "See cgroups(7).")) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other jobs from removing empty cgroups: a new one is empty until its job is in it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the cgroups of jobs that have ended; the kernel keeps those with a process."""
-    for left in folder.glob("run-*.scope"):
-        with suppress(OSError):
-            left.rmdir()
