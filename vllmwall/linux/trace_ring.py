@@ -171,7 +171,9 @@ class EventFormat:
 
 
 def beginning(page: bytes, record: Record) -> tuple[int, int]:
-    """The number of the record's event, and the thread that caused it."""
+    """The number of the record's event, and the thread that caused it; zeros without them."""
+    if record.end - record.start < _BEGINNING.size:
+        return 0, 0
     number, task = _BEGINNING.unpack_from(page, record.start)
     return number, task
 
