@@ -58,7 +58,7 @@ def repair(backend: Nftables, host: Host) -> None:
 DEEDS = (
     "deleted the table",
     "deleted the table",
-    "deleted a rule of input, deleted a rule of walled, deleted a rule of guarded",
+    "deleted a rule of input, deleted a rule of loopback, deleted a rule of shifted",
     "deleted a rule of input",
     "deleted elements of walled_any4",
     "added a rule to input",
