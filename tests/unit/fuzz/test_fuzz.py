@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from ipaddress import ip_address
@@ -115,7 +116,7 @@ def datagrams() -> Iterator[tuple[str, bytes, Callable[[bytes], object]]]:
             yield "addresses", part, lambda data: list(links.decoded_addresses(data))
     with closing(SocketDump()) as dumped, closing(socket.create_server(("127.0.0.1", 0))):
         for part in dumped._dump(socket.AF_INET, socket.IPPROTO_TCP, 1 << 10, 0):
-            yield "listeners", part, lambda data: list(dumped._decode(data, Proto.TCP))
+            yield "listeners", part, lambda data: list(dumped._decode(data, Proto.TCP, Counter()))
         body = b"\x01\0\0\0" + netlink.text(1, "vllmwall") + netlink.attribute(2, bytes(4))
         news = netlink.message(0x0A10, 0, body) + netlink.message(0x0A06, 0, body)
         with closing(Watch()) as watch:
