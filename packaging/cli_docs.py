@@ -15,6 +15,7 @@ import click
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from vllmwall.api.apis import OpenedApis
 from vllmwall.api.bans import Bans
 from vllmwall.api.blocked import Blocked
 from vllmwall.api.changes import Confirmed, RemovedWalls
@@ -57,6 +58,7 @@ MEANINGS = {
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _BASE = "urn:vllmwall:schema:"
 SHAPES: Mapping[str, type] = {
+    "api": OpenedApis,
     "audit": AuditAnswer,
     "bans": Bans,
     "blocked": Blocked,

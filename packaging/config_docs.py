@@ -46,6 +46,7 @@ their names. Neither has to exist: an empty configuration works.
 """
 
 
+_ARRAYS = ("workload", "api")
 ROOT = Path(__file__).parents[1]
 
 
@@ -70,7 +71,7 @@ def reference_markdown() -> str:
 def _sample_part(key: str, section: type[Section] | None) -> Iterator[str]:
     if section:
         yield from _comment(_purpose(section))
-        yield "#[[workload]]" if key == "workload" else f"[{key}]"
+        yield f"#[[{key}]]" if key in _ARRAYS else f"[{key}]"
         for inner, words in words_of(key).items():
             yield from _sample_key(section, inner, words)
         return
@@ -109,7 +110,7 @@ def _default(section: type[Section], key: str) -> str:
 
 def _reference_part(key: str, section: type[Section] | None) -> Iterator[str]:
     if section:
-        yield from (f"## `[[{key}]]`" if key == "workload" else f"## `[{key}]`", "")
+        yield from (f"## `[[{key}]]`" if key in _ARRAYS else f"## `[{key}]`", "")
         yield from (_purpose(section), "", *_table(section, words_of(key)))
         if key == "workload":
             yield from ("", "### `match`", "", _purpose(MatchSection), "")

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
+    from vllmwall.api.apis import AddApi, OpenedApis, RemoveApi
     from vllmwall.api.bans import BanRequest, Bans
     from vllmwall.api.blocked import Blocked, BlockedRequest
     from vllmwall.api.changes import (
@@ -109,6 +110,15 @@ ADD_PEERS: Command[AddRequest, PeersAnswer] = Command(
 REMOVE_PEERS: Command[RemoveRequest, PeersAnswer] = Command(
     "peers.remove", _ROOT, "peers:remove", "peers:RemoveRequest", "peers:PeersAnswer"
 )
+LIST_APIS: Command[NoArguments, OpenedApis] = Command(
+    "api.list", _READER, "apis:show", _NOTHING, "apis:OpenedApis"
+)
+ADD_API: Command[AddApi, OpenedApis] = Command(
+    "api.add", _ROOT, "apis:add", "apis:AddApi", "apis:OpenedApis"
+)
+REMOVE_API: Command[RemoveApi, OpenedApis] = Command(
+    "api.remove", _ROOT, "apis:remove", "apis:RemoveApi", "apis:OpenedApis"
+)
 BLOCKED: Command[BlockedRequest, Blocked] = Command(
     "blocked", _READER, "blocked:blocked", "blocked:BlockedRequest", "blocked:Blocked"
 )
@@ -155,7 +165,7 @@ SNAPSHOT: Command[NoArguments, NodeSnapshot] = Command(
 _ROWS = (
     *(STATUS, PLAN, EXPLAIN, LIST_PEERS, ADD_PEERS, REMOVE_PEERS, BLOCKED, CONNECTIONS, LEARN),
     *(EVENTS, LIST_BANS, ADD_BANS, REMOVE_BANS, RELOAD, UP, DOWN, CONFIRM, ROLLBACK, GUARD),
-    SNAPSHOT,
+    *(SNAPSHOT, LIST_APIS, ADD_API, REMOVE_API),
 )
 COMMANDS: Mapping[str, Command[object, object]] = {
     row.name: cast("Command[object, object]", row) for row in _ROWS

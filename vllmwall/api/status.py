@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vllmwall.api.errors import NoArguments
 from vllmwall.api.status_answer import (
+    UNPROVEN,
     ClientLimits,
     ConfigStatus,
     GuardStatus,
@@ -25,6 +26,7 @@ from vllmwall.api.status_answer import (
     WorkloadStatus,
 )
 from vllmwall.api.units import count
+from vllmwall.api.unproven import closed_web_servers, is_closed_web_server
 from vllmwall.decide.walls import audience_at
 from vllmwall.linux.users import user_name
 from vllmwall.model import PUBLIC, Label, LabelledListener, Proto, Role
@@ -111,7 +113,7 @@ def wall_state(space: NamespaceFacts) -> WallState:
 def _summary(facts: StatusFacts) -> str:
     labelled = [one for workload in facts.recognition.workloads for one in workload.listeners]
     if not facts.recognition.workloads:
-        return "no workload runs here; the wall is ready"
+        return _nothing_known(facts)
     networked = [one for one in labelled if one.listener.proto is not Proto.UNIX]
     reached = [one for one in networked if not one.listener.is_loopback]
     ruled = [one for one in reached if facts.skip_reason(one.listener) is None]
@@ -125,6 +127,15 @@ def _summary(facts: StatusFacts) -> str:
     if here := len(networked) - len(ruled):
         parts.append(f"{here} on loopback or without a rule")
     return "; ".join(parts)
+
+
+def _nothing_known(facts: StatusFacts) -> str:
+    if any(one.kind == "gpu-processes-not-known" for one in facts.reservations):
+        return "no workload is known here; the wall is ready"
+    others = facts.recognition.unclaimed
+    if any(one.proto is not Proto.UNIX and not one.is_loopback for one in others):
+        return "no workload runs here; the wall is ready"
+    return "no workload runs here, and nothing listens; the wall is ready"
 
 
 def _peers_part(listeners: int, networks: int) -> str:
@@ -142,7 +153,7 @@ def _public_part(public: list[LabelledListener]) -> str:
 
 
 def _problems(facts: StatusFacts) -> list[str]:
-    found = list(facts.problems)
+    found = [*closed_web_servers(facts), *facts.problems]
     found += [f"{one.name}: {one.error}" for one in facts.namespaces if one.error]
     found += [
         f"{space.name}: somebody changed our table: {line}"
@@ -264,10 +275,12 @@ def _listener(one: LabelledListener, facts: StatusFacts) -> ListenerStatus:
         confidence=label.confidence,
         evidence=tuple(RoleEvidence(each.kind, each.detail) for each in label.evidence),
         rule=_rule(listener, facts),
-        reason=facts.skip_reason(listener) or _why_no_api(label),
+        reason=facts.skip_reason(listener) or _why_no_api(one, facts),
         pids=listener.pids,
     )
 
 
-def _why_no_api(label: Label) -> str:
-    return next((one.detail for one in label.evidence if one.kind == "lockdown"), "")
+def _why_no_api(one: LabelledListener, facts: StatusFacts) -> str:
+    if is_closed_web_server(one, facts):
+        return UNPROVEN
+    return next((each.detail for each in one.label.evidence if each.kind == "lockdown"), "")

@@ -15,6 +15,9 @@ from vllmwall.networks.sources import PeerSource
 WallState = Literal["active", "missing", "differs", "none", "unknown"]
 RuleState = Literal["active", "missing", "none", "unknown"]
 
+UNPROVEN = "looks like a web server and is not proven to be an API"
+"""The ``reason`` of a listener that only peers reach and that clients may wait for."""
+
 
 @dataclass(frozen=True)
 class Peers:

@@ -26,7 +26,7 @@ class _Vllmwall(LazyGroup):
             "snapshot",
             "recognize",
         ),
-        "Change": ("peers", "learn", "ban", "unban", "reload", "up", "down", "confirm"),
+        "Change": ("peers", "api", "learn", "ban", "unban", "reload", "up", "down", "confirm"),
         "Run": ("run", "daemon", "install-units", "completion"),
     }
     modules: ClassVar = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr
 
 from vllmwall.config.sections import (
+    ApiSection,
     AuditSection,
     BootSection,
     ControlSection,
@@ -47,6 +48,7 @@ class Config(Section):
     roles: dict[RoleName, Audience] = Field({}, alias="policy", json_schema_extra=POLICY_SCHEMA)
     groups: dict[GroupName, GroupNetworks] = Field({})
     workloads: tuple[WorkloadSection, ...] = Field((), alias="workload")
+    apis: tuple[ApiSection, ...] = Field((), alias="api")
     host: HostSection = HostSection()
     limits: LimitsSection = LimitsSection()
     log: LogSection = LogSection()
@@ -96,6 +98,7 @@ class Config(Section):
             files=self.files,
             policy=self.policy(),
             definitions=self.definitions(),
+            apis=tuple(each.opened() for each in self.apis),
             peers=PeerSettings(by_file, peers.files, peers.dns, peers.allow_everyone),
             metrics=MetricsSettings(metrics.listen, metrics.textfile),
             guards=self.guards.enabled,

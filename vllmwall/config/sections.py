@@ -26,12 +26,14 @@ from vllmwall.config.values import (
     NflogGroup,
     Pattern,
     PortValue,
+    RecognizedName,
     Seconds,
     Switch,
     UnixGroup,
     UserName,
     WorkloadName,
 )
+from vllmwall.decide.opened import OpenedApi
 from vllmwall.model import KernelLog, Limits
 from vllmwall.recognize.definitions import Match, WorkloadDefinition
 
@@ -78,6 +80,18 @@ class WorkloadSection(Section):
         """As `recognize` takes it."""
         match = Match(**self.match.model_dump())
         return WorkloadDefinition(self.name, match, frozenset(self.api_ports))
+
+
+class ApiSection(Section):
+    """A port that is the API of a workload: the section that `vllmwall api add --save` writes."""
+
+    port: PortValue
+    workload: RecognizedName
+    force: Switch = False
+
+    def opened(self) -> OpenedApi:
+        """As `decide` takes it."""
+        return OpenedApi(self.port, self.workload, self.force)
 
 
 class HostSection(Section):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vllmwall.decide.opened import OpenedApi
 from vllmwall.model import Network, Policy
 from vllmwall.recognize.definitions import WorkloadDefinition
 
@@ -36,6 +37,7 @@ class Settings:
     files: tuple[Path, ...]
     policy: Policy
     definitions: tuple[WorkloadDefinition, ...]
+    apis: tuple[OpenedApi, ...]
     peers: PeerSettings
     metrics: MetricsSettings
     guards: bool

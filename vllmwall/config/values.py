@@ -234,6 +234,13 @@ WorkloadName = Annotated[
         "is not a workload name. Use a letter or digit, then up to 62 of A-Z a-z 0-9 . _ -",
     ),
 ]
+RecognizedName = Annotated[
+    str,
+    _text(
+        lambda text: text.strip() and text.isprintable() and len(text) <= 256,
+        "is not the name of a workload as `vllmwall status` shows it",
+    ),
+]
 Pattern = Annotated[
     str,
     _text(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vllmwall.config.settings import Settings
 from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.engine.api_ports import ApiPorts
 from vllmwall.engine.options import DOWN_MARKER, Options
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.linux.places import DROP_INS
@@ -21,12 +22,14 @@ def reconciler_for(
 
     Raises OSError where a namespace of the options does not exist.
     """
+    conf_d = options.config.parent / DROP_INS
     return Reconciler(
         config=config,
-        peers=PeerList(config.peers, options.runtime_dir, options.config.parent / DROP_INS),
+        peers=PeerList(config.peers, options.runtime_dir, conf_d),
         backend=Nftables(),
         only=frozenset(map(inode_of_name, options.only_namespaces)),
         down=(options.runtime_dir / DOWN_MARKER).exists(),
         armed_file=armed_file,
         bans=BanList(*options.ban_files),
+        apis=ApiPorts(options.runtime_dir, conf_d),
     )

@@ -58,6 +58,7 @@ class EventKey(Enum):
     PEERS_CHANGED = ("info", "peers changed")
     PEERS_FAILED = ("error", "peers could not be read; the previous ones stay active")
     BANS_CHANGED = ("info", "bans changed")
+    APIS_CHANGED = ("info", "opened APIs changed")
     CHANGE_CONFIRMED = ("info", "change confirmed")
     CHANGE_ROLLED_BACK = ("warning", "change not confirmed in time and rolled back")
 

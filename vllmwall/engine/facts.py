@@ -15,6 +15,7 @@ ReservationKind = Literal[
     "filtered-elsewhere",
     "shared-peer",
     "held-outside",
+    "gpu-processes-not-known",
 ]
 
 

@@ -16,12 +16,15 @@ from pathlib import Path
 from vllmwall.config.settings import Settings
 from vllmwall.decide.guards import Guarding, candidates, guarding
 from vllmwall.decide.lockdown import ordered, restrained
+from vllmwall.decide.opened import with_opened
 from vllmwall.decide.retained import with_retained
+from vllmwall.decide.scope import within
 from vllmwall.decide.walls import Decision, bare_wall, decide
 from vllmwall.enforce.apply import Walls
 from vllmwall.enforce.backend import Backend
 from vllmwall.enforce.nftables.check import DEVICE
 from vllmwall.enforce.nftables.notifications import Watch
+from vllmwall.engine.api_ports import ApiPorts
 from vllmwall.engine.armed_units import Armed
 from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
 from vllmwall.engine.reservations import reservations
@@ -34,6 +37,7 @@ from vllmwall.model import (
     Policy,
     Process,
     Recognition,
+    Role,
     Wall,
 )
 from vllmwall.networks.banlist import BanList
@@ -61,7 +65,8 @@ class Reconciler:
     """Keeps the walls of this node equal to what its workloads need.
 
     ``only`` restricts it to these network namespaces (inodes); empty: the whole node.
-    ``armed_file`` remembers over restarts which units were guarded. ``bans`` are in every wall.
+    ``armed_file`` remembers over restarts which units were guarded. ``bans`` are in every wall,
+    ``apis`` are the ports that the operator opened.
     """
 
     config: Settings
@@ -71,6 +76,7 @@ class Reconciler:
     down: bool = False
     armed_file: Path | None = None
     bans: BanList = field(default_factory=BanList)
+    apis: ApiPorts = field(default_factory=ApiPorts)
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.only)
@@ -90,6 +96,7 @@ class Reconciler:
         """Use another configuration from the next pass on."""
         self.config = config
         self.policy = config.policy
+        self.apis.configure(config.apis)
         self._definitions = config.definitions
         self.armed.configure(config.guarded_units, self._definitions)
 
@@ -251,7 +258,9 @@ class Reconciler:
         """
         node = self.observer.node()
         policy = config.policy
-        recognition = self._in_scope(recognize(node, config.definitions), node, policy)
+        recognized = recognize(node, config.definitions)
+        opened = with_opened(recognized, self.apis.planned(config.apis))
+        recognition = self._in_scope(opened, node, policy)
         guards = self._guarding(recognition, node, policy).guards
         wanted = self._walls(
             decide(recognition, policy, peers, guards, self._silent(guards)), policy, peers
@@ -294,6 +303,7 @@ class Reconciler:
             problems=(*problems, *self._failures()),
             reservations=(*reserved, *reservations(self)),
             bans=len(self.bans.bans()),
+            programs=dict(self._web_servers()),
         )
 
     def _unreadable(self) -> Iterator[NamespaceFacts]:
@@ -303,6 +313,13 @@ class Reconciler:
         for inode, error in namespaces.errors.items():
             if inode in self.walls.spaces or inode in inhabited:
                 yield NamespaceFacts(inode, namespaces.name(inode), error=error)
+
+    def _web_servers(self) -> Iterator[tuple[int, str]]:
+        for workload in self.recognition.workloads:
+            for one in workload.listeners:
+                for pid in one.listener.pids if one.label.role is Role.WEB else ():
+                    if process := self.observer.process(pid):
+                        yield pid, process.comm
 
     def _failures(self) -> Iterator[str]:
         name = self.observer.namespaces.name
@@ -314,6 +331,7 @@ class Reconciler:
         if self.walls.cannot_sever:
             yield self.walls.cannot_sever
         yield from self.bans.problems
+        yield from self.apis.problems
 
     def _is_taken(self, inode: int) -> bool:
         """Whether somebody else holds a table of our name in a namespace that is not the host's: it
@@ -325,7 +343,8 @@ class Reconciler:
         """The pure half. A namespace that could not be read keeps the wall it has."""
         own = self.observer.namespaces.own
         self.blind = why_blind(one for one in node.listeners if one.namespace == own)
-        self.recognition = self._in_scope(recognize(node, self._definitions), node, self.policy)
+        found = with_opened(recognize(node, self._definitions), self.apis.opened())
+        self.recognition = self._in_scope(found, node, self.policy)
         self.observer.keep(self.recognition)
         before = self.members
         self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)
@@ -356,19 +375,7 @@ class Reconciler:
     def _in_scope(self, found: Recognition, node: Node, policy: Policy) -> Recognition:
         """Without the workloads outside the namespaces that we are to guard, and with
         the APIs that lockdown leaves."""
-        found = restrained(found, node.processes, policy)
-        if not self.only:
-            return found
-        workloads = (
-            one
-            for one in found.workloads
-            if any(
-                pid in node.processes and node.processes[pid].namespace in self.only
-                for pid in one.pids
-            )
-            or any(each.listener.namespace in self.only for each in one.listeners)
-        )
-        return replace(found, workloads=tuple(workloads))
+        return within(restrained(found, node.processes, policy), node, self.only)
 
     def _wanted(self) -> Mapping[int, Wall]:
         return self._walls(self.decision, self.policy, self.peers.networks())
@@ -377,10 +384,10 @@ class Reconciler:
         self, decision: Decision, policy: Policy, peers: tuple[Network, ...]
     ) -> Mapping[int, Wall]:
         """The wall of every namespace that needs one and could be read: those with workloads,
-        our own, and any that has a wall of ours from before."""
+        our own or those that we are to guard, and any that has a wall of ours from before."""
         namespaces = self.observer.namespaces
         walls = dict(decision.walls)
-        for inode in (namespaces.own, *self.walls.spaces):
+        for inode in (namespaces.own, *self.home, *self.walls.spaces):
             walls.setdefault(inode, bare_wall(inode, policy, peers))
         there = set(namespaces.inodes) - namespaces.errors.keys()
         if self.blind:

@@ -9,16 +9,19 @@ in `vllmwall.engine.state.State.reservations`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING
 
 from vllmwall.engine.facts import Reservation
 from vllmwall.engine.node_addresses import bridge_addresses
+from vllmwall.recognize.inputs import GPU
+from vllmwall.recognize.outsiders import Outsider, by_namespace, outsiders
 
 if TYPE_CHECKING:
     from vllmwall.engine.reconciler import Reconciler
 
 _MOST_LINES = 16
+_MOST_NAMED = 4
 Check = Callable[["Reconciler"], Iterable[Reservation]]
 
 
@@ -96,7 +99,40 @@ def shared_peer(reconciler: Reconciler) -> Iterator[Reservation]:
                 )
 
 
-CHECKS: tuple[Check, ...] = (filtered_elsewhere, held_outside, left_out, shared_peer)
+def not_known(reconciler: Reconciler) -> Iterator[Reservation]:
+    """Processes outside every workload that use a GPU or a transport, and that others reach."""
+    observer = reconciler.observer
+    for inode, found in by_namespace(outsiders(reconciler.recognition, observer.node().processes)):
+        opened = {listener for one in found for listener in one.listeners}
+        kind = "GPU" if all(GPU in one.uses for one in found) else "GPU or transport"
+        yield Reservation(
+            "gpu-processes-not-known",
+            observer.namespaces.name(inode),
+            f"{len(found)} {kind} {_plural(found, 'process', 'processes')} with {len(opened)} open "
+            f"{_plural(opened, 'listener', 'listeners')} {_plural(found, 'is', 'are')} not known: "
+            + ", ".join(map(_outsider, found[:_MOST_NAMED]))
+            + (" …" if len(found) > _MOST_NAMED else ""),
+            f"`vllmwall snapshot --workload {found[0].process.pid}` makes a report; a [[workload]] "
+            "section guards it.",
+        )
+
+
+def _plural(things: Sized, one: str, several: str) -> str:
+    return one if len(things) == 1 else several
+
+
+def _outsider(one: Outsider) -> str:
+    where = ", ".join(sorted(listener.where for listener in one.listeners)[:_MOST_NAMED])
+    return f"{one.process.comm} pid {one.process.pid} ({where}; {', '.join(one.uses)})"
+
+
+CHECKS: tuple[Check, ...] = (
+    filtered_elsewhere,
+    held_outside,
+    left_out,
+    shared_peer,
+    not_known,
+)
 
 
 def reservations(reconciler: Reconciler) -> Iterator[Reservation]:

@@ -6,6 +6,7 @@ good.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,7 +47,8 @@ class StatusFacts:
     further lines for people (a pass that failed, a backend that had to rebuild).
     ``daemon`` is None when a one-shot command asks without a daemon. ``bans`` counts those in
     force. ``blind`` is why there can be workloads that were not seen. ``reservations`` are the
-    reasons why packets may get past the walls (see `vllmwall.engine.reservations`).
+    reasons why packets may get past the walls (see `vllmwall.engine.reservations`). ``programs``
+    are the names of those that listen as web servers do, by pid.
     """
 
     host: str
@@ -66,6 +68,7 @@ class StatusFacts:
     bans: int = 0
     blind: str = ""
     reservations: tuple[Reservation, ...] = ()
+    programs: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def mode(self) -> Literal["enforce", "audit", "down"]:

@@ -23,6 +23,8 @@ from vllmwall.observe.visibility import in_first_pid_namespace
 _Key = tuple[int, int]
 _Asked = tuple[int, int]  # the backlog of listen(), and the queue that the kernel made of it
 _NAMELESS_KEPT = 1024
+_LOOK_AGAIN = 60.0  # seconds
+_MOST_DUE = 16
 _UNSIGNED = 0xFFFFFFFF  # the kernel compares the backlog so (__sys_listen)
 _PATIENCE_SECONDS = 1.0
 _TOO_MANY_DESCRIPTORS = "its processes have too many descriptors"
@@ -45,6 +47,7 @@ class Observer:
         self._backlogs: dict[_Key, _Asked] = {}
         self._nameless: dict[tuple[int, int], None] = {}
         self._looked_into: dict[int, frozenset[int]] = {}
+        self._looked_at: dict[int, float] = {}
         self._workload_pids: frozenset[int] = frozenset()
         self._ray_sessions: tuple[RaySession, ...] = ()
         self._left_out: Mapping[tuple[int, int], str] = {}
@@ -313,10 +316,23 @@ class Observer:
                 held.setdefault(pid, set()).add(listener.inode)
         now = {pid: frozenset(inodes) for pid, inodes in held.items()}
         changed = [pid for pid in now if self._looked_into.get(pid) != now[pid]]
-        waiting = self._table.look_inside(changed, catch_up)
+        due = self._due(now.keys() - {*always, *changed})
+        waiting = self._table.look_inside((*changed, *due), catch_up)
+        self._looked_at |= dict.fromkeys((*changed, *due), time.monotonic())
         self._table.count_threads(pid for pid in now if pid in always and pid not in changed)
         self._looked_into = {pid: held for pid, held in now.items() if pid not in waiting}
         self._table.watched = self._workload_pids | now.keys()
+
+    def _due(self, pids: Collection[int]) -> list[int]:
+        """Those that other hosts reach and that were looked into a while ago: a server that
+        listens at once loads its model, and a GPU, later. A few at a time."""
+        reached = {
+            pid for one in self._listeners.values() if not one.is_loopback for pid in one.pids
+        }
+        self._looked_at = {pid: at for pid, at in self._looked_at.items() if pid in pids}
+        before = time.monotonic() - _LOOK_AGAIN
+        due = (pid for pid in reached.intersection(pids) if self._looked_at.get(pid, 0) <= before)
+        return sorted(due, key=lambda pid: self._looked_at.get(pid, 0))[:_MOST_DUE]
 
     def node(self) -> Node:
         """Everything known now."""

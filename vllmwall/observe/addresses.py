@@ -1,4 +1,4 @@
-"""The local addresses of a network namespace, from /proc/PID/net."""
+"""The local addresses of a network namespace, from /proc/thread-self/net."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from vllmwall.linux.netns import run_in
 from vllmwall.model import Address
+
+_NET = Path("/proc/thread-self/net")
 
 # fib_trie shows each local address as a leaf "|-- 10.0.0.5" with "/32 host LOCAL" below it.
 _LOCAL = re.compile(r"\|-- ([\d.]+)\n\s+/32 host LOCAL")
 
 
 def own_addresses(namespace_path: str) -> tuple[Address, ...]:
-    """IPv4, then IPv6, loopback among them. ``namespace_path`` is ``/proc/PID/ns/net``.
+    """IPv4, then IPv6, loopback among them. Raises OSError."""
+    return run_in(namespace_path, _own)
 
-    Raises OSError.
-    """
-    net = Path(namespace_path).parents[1] / "net"
-    fours = dict.fromkeys(map(IPv4Address, _LOCAL.findall((net / "fib_trie").read_text())))
+
+def _own() -> tuple[Address, ...]:
+    fours = dict.fromkeys(map(IPv4Address, _LOCAL.findall((_NET / "fib_trie").read_text())))
     sixes: list[IPv6Address] = []
-    if (net / "if_inet6").exists():  # no IPv6 in this kernel
-        lines = (net / "if_inet6").read_text().splitlines()
+    if (_NET / "if_inet6").exists():  # no IPv6 in this kernel
+        lines = (_NET / "if_inet6").read_text().splitlines()
         sixes = [IPv6Address(int(line.split()[0], 16)) for line in lines]
     return (*fours, *sixes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Namespaces:
         self.errors: dict[int, str] = {}
         self._only = only
         self._members: dict[int, int] = {}
+        self._empty: dict[int, str] = {}
         self._dumps: dict[int, SocketDump] = {}
         self._paths: dict[int, PacketPath] = {}
         self._over: dict[int, frozenset[int]] = {}
@@ -51,10 +52,11 @@ class Namespaces:
                 members.setdefault(process.namespace, process.pid)
         self._creators = {inode: self._creator(inode, pid) for inode, pid in members.items()}
         self._members = members = self._shared(members)
+        self._empty = dict(_named_paths(self._only - members.keys()))
         self._paths.clear()
         for inode in self._dumps.keys() - members.keys():
             self._dumps.pop(inode).close()
-        self.errors = {inode: text for inode, text in self.errors.items() if inode in members}
+        self.errors = {inode: text for inode, text in self.errors.items() if inode in self.inodes}
         self._over = {inode: users for inode, users in self._over.items() if inode in members}
 
     def _shared(self, members: Mapping[int, int]) -> dict[int, int]:
@@ -86,8 +88,10 @@ class Namespaces:
 
     @property
     def inodes(self) -> tuple[int, ...]:
-        """All namespaces that hold a process, our own one first."""
-        return tuple(sorted(self._members, key=lambda one: (one != self.own, one)))
+        """All namespaces that hold a process, our own one first, and those of ``only`` that have
+        but a name."""
+        every = self._members.keys() | self._empty.keys()
+        return tuple(sorted(every, key=lambda one: (one != self.own, one)))
 
     def adopt(self, process: Process) -> None:
         """Learn the namespace of one process that an event named.
@@ -106,7 +110,7 @@ class Namespaces:
 
     def path(self, inode: int) -> str:
         """A path through which the namespace can be entered; raises KeyError when unknown."""
-        return f"{self._member(inode)}/ns/net"
+        return self._empty.get(inode) or f"{self._member(inode)}/ns/net"
 
     def name(self, inode: int) -> str:
         """The name under /run/netns, ``host``, or the inode: for people."""
@@ -234,6 +238,14 @@ class Namespaces:
             dump.close()
             raise OSError(f"network namespace {inode} is gone")
         return dump
+
+
+def _named_paths(inodes: Collection[int]) -> Iterator[tuple[int, str]]:
+    """The paths under /run/netns of these namespaces."""
+    for path in _named() if inodes else ():
+        with suppress(OSError):
+            if (inode := path.stat().st_ino) in inodes:
+                yield inode, str(path)
 
 
 def _named() -> list[Path]:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from vllmwall.linux.bounded import Ids, read_ids
-from vllmwall.recognize.inputs import ENV_KEYS, LIBRARY_MARKS
+from vllmwall.recognize.inputs import ENV_KEYS, GPU_DEVICES, LIBRARY_MARKS
 
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 MOST_ARGUMENTS = 64 * 1024
@@ -24,6 +24,7 @@ _ENVIRONMENT_LIMIT = 1 << 20  # Kubernetes puts some hundred bytes there for eac
 _VALUE_LIMIT = 1024
 _MAPS_LIMIT = 4 << 20  # 20,000 mappings
 _MOST_THREADS = 2048
+_MOST_DESCRIPTORS = 1024
 _CHUNK = 4096  # what is asked for is allocated: a megabyte a read made a scan five times slower
 _LONGEST_MARK = max(map(len, LIBRARY_MARKS))
 _MARKS = tuple((mark.encode(), name) for mark, name in LIBRARY_MARKS.items())
@@ -119,6 +120,16 @@ def read_libraries(pid: int) -> tuple[frozenset[str] | None, int]:
     if not size:  # it is ending, or has not started its program yet
         return None, 0
     return frozenset(found), size
+
+
+def holds_gpu(pid: int) -> bool:
+    """One of its first `_MOST_DESCRIPTORS` descriptors is an accelerator's device.
+
+    What only reads a GPU's counters maps nothing of it.
+    """
+    folder = f"/proc/{pid}/fd"
+    names = entries(folder, _MOST_DESCRIPTORS)
+    return any(link(f"{folder}/{name}").startswith(GPU_DEVICES) for name in names)
 
 
 def read_cgroup(pid: int) -> str:

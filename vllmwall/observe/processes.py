@@ -21,6 +21,7 @@ from vllmwall.observe.patience import Patience
 from vllmwall.observe.proc import (
     STARVED,
     Stat,
+    holds_gpu,
     ids_of,
     inode,
     link,
@@ -33,6 +34,7 @@ from vllmwall.observe.proc import (
 )
 from vllmwall.observe.shares import Account, Shares, account_of, place_of
 from vllmwall.observe.user_files import UserFiles
+from vllmwall.recognize.inputs import GPU
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD, linux/sched.h
 _AT_ONCE = 64  # processes between two calls of ``catch_up``
@@ -364,7 +366,10 @@ def _read_exec(pid: int) -> _Exec:
 
 
 def _read_inside(pid: int) -> _Inside:
-    return _Inside(read_threads(pid), *read_libraries(pid))
+    libraries, size = read_libraries(pid)
+    if libraries is not None and GPU not in libraries and holds_gpu(pid):
+        libraries |= {GPU}
+    return _Inside(read_threads(pid), libraries, size)
 
 
 def _named_by(process: Process) -> str | None:

@@ -144,6 +144,10 @@ SAFE_SHORT_FLAGS: frozenset[str] = frozenset(
     {"-asc", "-dp", "-dpl", "-dpm", "-dpp", "-p", "-P", "-b"}
 )
 
+GPU = "gpu"
+"""What `LIBRARY_MARKS` and an open device show of a process that uses an accelerator."""
+GPU_DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/render", "/dev/accel")
+
 # A part of a path in /proc/PID/maps -> what it shows about the process.
 LIBRARY_MARKS: Mapping[str, str] = MappingProxyType(
     {
@@ -174,5 +178,6 @@ LIBRARY_MARKS: Mapping[str, str] = MappingProxyType(
         "/tornado/speedups": "tornado",
         "/gevent/": "gevent",
         "/lmcache/c_ops": "lmcache",
+        **dict.fromkeys(GPU_DEVICES, GPU),
     }
 )

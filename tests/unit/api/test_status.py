@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -10,7 +11,17 @@ from tests.support.answers import status_json
 from tests.support.nodes import POLICY, RECORDINGS, facts, with_active
 from vllmwall.api.status import is_safe, verdict
 from vllmwall.engine.facts import ConfigFacts, ConfigProblem, Reservation
-from vllmwall.model import Mode, Recognition
+from vllmwall.engine.status_facts import StatusFacts
+from vllmwall.model import (
+    Label,
+    LabelledListener,
+    Listener,
+    Mode,
+    Proto,
+    Recognition,
+    Role,
+    WorkloadId,
+)
 from vllmwall.networks.sources import PeerSource
 
 
@@ -29,7 +40,25 @@ def test_a_node_without_a_workload_is_safe_and_says_so() -> None:
     found = facts(recognition=Recognition((), ()))
     assert (is_safe(found), verdict(found)) == (
         True,
-        "Safe: no workload runs here; the wall is ready",
+        "Safe: no workload runs here, and nothing listens; the wall is ready",
+    )
+
+
+def test_a_node_whose_listeners_belong_to_no_workload_does_not_say_that_nothing_listens() -> None:
+    """sshd listens nearly everywhere."""
+    sshd = Listener(1, Proto.TCP, 22, IPv4Address("0.0.0.0"))
+    found = facts(recognition=Recognition((), (sshd,)))
+    assert verdict(found) == "Safe: no workload runs here; the wall is ready"
+
+
+def test_a_node_with_gpu_processes_that_are_not_known_does_not_say_that_no_workload_runs() -> None:
+    """Nobody can know that."""
+    unknown = Reservation("gpu-processes-not-known", "host", "1 GPU process is not known", "Ask.")
+    found = facts(recognition=Recognition((), ()), reservations=(unknown,))
+    assert is_safe(found) is None
+    assert verdict(found) == (
+        "Unknown: packets may get past the walls: gpu processes not known. "
+        "no workload is known here; the wall is ready"
     )
 
 
@@ -150,3 +179,66 @@ def test_every_recorded_node_has_a_status(path: object) -> None:
         for one in workload["listeners"]:
             if one["rule"] != "active":
                 assert one["reason"], one
+
+
+def web_facts(**changes: object) -> StatusFacts:
+    """A node on which two workloads listen as web servers do, on one port."""
+    whole = facts()
+    (workload,) = whole.recognition.workloads
+    label = Label(Role.WEB, 0.6)
+    other = replace(workload, id=WorkloadId(9, 9), name="other job")
+    spaces = (
+        Listener(1, Proto.TCP, 8080, IPv4Address("0.0.0.0"), pids=(11, 12)),
+        Listener(2, Proto.TCP, 8080, IPv4Address("0.0.0.0"), pids=(21,)),
+    )
+    both = tuple(
+        replace(each, listeners=(LabelledListener(listener, label),))
+        for each, listener in zip((workload, other), spaces, strict=True)
+    )
+    found = replace(whole, recognition=Recognition(both, ()), programs={11: "python3"})
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def test_a_web_server_that_is_not_proven_is_named_with_the_command_that_opens_it() -> None:
+    """First of all problems; with the workload where the port alone does not say which."""
+    found = web_facts(problems=("something else",))
+    first, second, other = status_json(found)["problems"]
+    name = found.recognition.workloads[0].name
+    assert first == (
+        f"port 8080: python3 (pid 11) of {name} looks like a web server and is not proven to be an "
+        "API. Only peers may connect, and clients may be waiting. To open it: "
+        f"vllmwall api add 8080 --workload {name} --save"
+    )
+    assert second.startswith("port 8080: other job looks like")
+    assert second.endswith("vllmwall api add 8080 --workload 'other job' --save")
+    assert other == "something else"
+    workloads = status_json(found)["workloads"]
+    reasons = [one["reason"] for each in workloads for one in each["listeners"]]
+    assert reasons == ["looks like a web server and is not proven to be an API"] * 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"policy": replace(POLICY, audiences={**POLICY.audiences, Role.WEB: ("peers",)})},
+        {"down": True},
+    ],
+)
+def test_it_is_not_named_where_the_operator_has_decided(changes: dict[str, object]) -> None:
+    """By policy, or by taking the walls down."""
+    assert status_json(web_facts(**changes))["problems"] == []
+
+
+def test_many_of_them_do_not_fill_the_screen() -> None:
+    """Eight lines, and one that counts the others."""
+    found = web_facts()
+    one = found.recognition.workloads[0]
+    many = tuple(
+        replace(one.listeners[0], listener=replace(one.listeners[0].listener, port=8000 + number))
+        for number in range(20)
+    )
+    problems = status_json(
+        replace(found, recognition=Recognition((replace(one, listeners=many),), ()))
+    )["problems"]
+    assert 9 == len(problems)
+    assert problems[-1].startswith("12 more such ports")

@@ -19,7 +19,7 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
     ("text", "expected"),
     [
         ('mod = "audit"', "1: mod: unknown key (did you mean mode?); allowed here: mode, peers, "
-         "policy, groups, workload, host, limits, log, guards, boot, daemon, control, "
+         "policy, groups, workload, api, host, limits, log, guards, boot, daemon, control, "
          "metrics, audit"),
         ("[host]\nlockdwn = true", "2: host.lockdwn: unknown key (did you mean lockdown?); "
          "allowed here: failsafe, lockdown, open, api_users"),

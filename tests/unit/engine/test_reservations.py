@@ -11,6 +11,7 @@ from vllmwall.model import (
     Label,
     LabelledListener,
     Listener,
+    Node,
     Proto,
     Recognition,
     Role,
@@ -40,7 +41,9 @@ def test_a_workload_that_is_filtered_elsewhere_is_named() -> None:
     """One with another device, in another namespace, is not."""
     paths = {7: PacketPath(l3s=("eth0",)), 8: PacketPath(nat=True)}
     found = SimpleNamespace(
-        observer=SimpleNamespace(namespaces=_Paths(paths), unanswered=tuple),
+        observer=SimpleNamespace(
+            namespaces=_Paths(paths), unanswered=tuple, node=lambda: Node({}, ())
+        ),
         waiting={},
         home=frozenset(),
         peers=SimpleNamespace(networks=tuple),

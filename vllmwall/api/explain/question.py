@@ -27,6 +27,7 @@ from vllmwall.api.explain.reasons import WallFacts, judged
 from vllmwall.api.explain.targets import Probe, Question, labelled, probes
 from vllmwall.config import load
 from vllmwall.config.origins import of_audience, of_network
+from vllmwall.decide.opened import with_opened
 from vllmwall.decide.walls import audience_at, decide
 from vllmwall.enforce.backend import EnforceError
 from vllmwall.enforce.evaluator import NotUnderstoodError, Packet, Socket, evaluate, read_table
@@ -62,7 +63,7 @@ def explain_once(
     config = load(config_path).settings()
     reconciler = reconciler_for(Options(config_path, runtime_dir, only), config)
     node = reconciler.observer.observe()
-    found = recognize(node, config.definitions)
+    found = with_opened(recognize(node, config.definitions), reconciler.apis.opened())
     reconciler.recognition = found
     reconciler.decision = decide(found, reconciler.policy, reconciler.peers.networks())
     answer = explained(reconciler, question)

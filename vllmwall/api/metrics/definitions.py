@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from vllmwall.api.status import status_of
-from vllmwall.api.status_answer import NamespaceStatus, Status
+from vllmwall.api.status_answer import UNPROVEN, NamespaceStatus, Status
 from vllmwall.engine.event_keys import EventKey
 from vllmwall.engine.facts import DaemonFacts, ReservationKind
 from vllmwall.engine.histograms import Histogram, Measures
@@ -109,6 +109,16 @@ def _reservations(_: MetricFacts, status: Status) -> Iterator[Sample]:
         yield (kind,), float(found[kind])
 
 
+def _unproven(_: MetricFacts, status: Status) -> Iterable[Sample]:
+    found = Counter(
+        workload.stack
+        for workload in status.workloads
+        for one in workload.listeners
+        if one.reason == UNPROVEN
+    )
+    return [((stack,), float(number)) for stack, number in sorted(found.items())]
+
+
 def _failing(_: MetricFacts, status: Status) -> Iterable[Sample]:
     found: dict[Labels, float] = {}
     for one in status.peers.sources:
@@ -175,6 +185,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "status` lists them.",
         ("kind",),
         _reservations,
+    ),
+    Definition(
+        "vllmwall_unproven_apis",
+        "gauge",
+        "Listeners that look like web servers and are not proven to be APIs, so that clients may "
+        "wait: `vllmwall status` has the command that opens each.",
+        ("stack",),
+        _unproven,
     ),
     Definition(
         "vllmwall_wall_up",

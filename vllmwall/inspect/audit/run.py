@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vllmwall.api.status_answer import ListenerStatus, Status
 from vllmwall.config.models import Config
+from vllmwall.decide.scope import within
 from vllmwall.inspect.audit.collect import DaemonView, Lookup, Spot, subjects
 from vllmwall.inspect.audit.collect.weights import ChecksumError, read_checksums
 from vllmwall.inspect.audit.judge import judge
@@ -57,11 +58,8 @@ def _look(config: Config, only: frozenset[int]) -> tuple[Node, list[Workload]]:
     observer, definitions = Observer(only), config.definitions()
     observer.keep(recognize(observer.observe(), definitions))
     node = observer.observe()
-    found = recognize(node, definitions).workloads
-    if not only:
-        return node, list(found)
-    roots = ((node.processes[one.id.root_pid], one) for one in found)
-    return node, [workload for root, workload in roots if root.namespace in only]
+    found = within(recognize(node, definitions), node, only)
+    return node, list(found.workloads)
 
 
 def _views(status: Status) -> Iterator[tuple[Spot, DaemonView]]:
