@@ -194,7 +194,7 @@ class Daemon:
             if second_look:
                 self.reconciler.look_for_walls()
             self.reconciler.full_pass(
-                self._reading.catch_up, self._within_a_pass, self._report_our_walls
+                self._reading.catch_up, self._within_a_pass, self._report_readiness
             )
             self.state.reservations.clear()
             self.count_lost_events()
@@ -216,9 +216,7 @@ class Daemon:
         last_pass = PassFacts(time.time(), seconds * 1000, reason)
         self.state.daemon = replace(daemon, passes=daemon.passes + 1, last_pass=last_pass)
         self._metrics.after_pass()
-        why = self._readiness.report(self.reconciler, pass_error)
-        if why and not pass_error:
-            self.log(EventKey.NOT_READY, why=why)
+        self._report_readiness(pass_error)
 
     def _advance(self) -> None:
         """Go on with what no pass waits for: files of users, and the walls of many namespaces."""
@@ -231,9 +229,12 @@ class Daemon:
             self.reconciler.waiting.clear()
             self.wake_soon("failed event", _SETTLE_SECONDS)
 
-    def _report_our_walls(self) -> None:
-        """Ready, if they are as wanted: those of others may be many, and nobody waits for them."""
-        self._readiness.report(self.reconciler, None)
+    def _report_readiness(self, pass_error: str | None = None) -> None:
+        """Ready, if our own walls are as wanted. Others may be many: readiness does not wait for
+        them."""
+        why = self._readiness.report(self.reconciler, pass_error)
+        if why and not pass_error:
+            self.log(EventKey.NOT_READY, why=why)
 
     def _until_a_peer_expires(self) -> float | None:
         peers = self.reconciler.peers

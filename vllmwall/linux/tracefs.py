@@ -23,7 +23,8 @@ MOUNTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8  # linux/mount.h
 _OURS = re.compile(r"vllmwall(-[0-9a-f]{8})?(\.\d+)?")  # also those of older versions
 _DAEMONS = 64  # on one machine: its own, and those of its containers
-_TRIES = 3  # another daemon that starts can remove an instance before it is opened
+_TRIES = 3
+_REMOVED = (errno.ENOENT, errno.ENODEV)  # by another daemon that starts, before it was opened
 _PAGES = 128  # read at a time: a storm of events must not keep the loop from its other work
 _DROPPED = re.compile(r"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
 
@@ -130,8 +131,9 @@ def _opened(folder: Path) -> tuple[Path, int]:
                 return made, os.open(made / "trace_pipe", flags)
             except FileExistsError:
                 break
-            except FileNotFoundError:  # removed before it was opened, by a daemon that starts
-                continue
+            except OSError as error:
+                if error.errno not in _REMOVED:
+                    raise
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(folder))
 
 

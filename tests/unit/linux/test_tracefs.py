@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -29,10 +30,17 @@ def folder() -> Iterator[Path]:
         made.mkdir()
     except OSError as error:
         pytest.skip(f"no tracefs here: {error}")
-    (made / "events/syscalls/sys_enter_listen/enable").write_text("1")
     yield made
     if made.exists():
         made.rmdir()
+
+
+@pytest.fixture
+def used(folder: Path) -> Iterator[TextIO]:
+    """An open file in it: daemons that other tests start do not remove it meanwhile."""
+    with (folder / "tracing_on").open() as held:
+        (folder / "events/syscalls/sys_enter_listen/enable").write_text("1")
+        yield held
 
 
 def test_a_daemon_removes_what_killed_ones_left(folder: Path) -> None:
@@ -46,7 +54,7 @@ def test_a_daemon_removes_what_killed_ones_left(folder: Path) -> None:
 @pytest.mark.parametrize("file", ["trace_pipe", "per_cpu/cpu0/trace_pipe_raw"])
 @pytest.mark.parametrize("box", [(), ("unshare", "--pid", "--fork", "--mount-proc")])
 def test_a_living_daemons_instance_is_not_removed(
-    folder: Path, file: str, box: tuple[str, ...]
+    folder: Path, used: TextIO, file: str, box: tuple[str, ...]
 ) -> None:
     """Whatever part of it is open still, and though its process has no number here."""
     command = [*box, sys.executable, "-c", HOLDS, str(folder / file)]
@@ -54,6 +62,7 @@ def test_a_living_daemons_instance_is_not_removed(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as daemon:
         assert daemon.stdout and "ready\n" == daemon.stdout.readline()
+        used.close()
         remove_abandoned()
         assert "1\n" == (folder / "events/syscalls/sys_enter_listen/enable").read_text()
         daemon.communicate()
