@@ -152,12 +152,10 @@ def test_a_wall_that_was_left_is_emptied_at_the_second_look(node: Guarded, pod: 
 
 def test_processes_of_another_pid_namespace_are_workloads_too(node: Guarded, pod: Guarded) -> None:
     """In a container the rank is process 1 or 2; here it has the number that we see."""
-    rank = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": str(PORT)}
     contained = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with unit() as cgroup:
-        program = pod._program(
-            [*contained, sys.executable, "-c", RANK], {**os.environ, **rank}, cgroup
-        )
+        argv = [*contained, sys.executable, "-c", RANK]
+        program = pod._program(argv, pod.rank_environment(), cgroup)
         wait_for_guard(pod, cgroup)
         program.open("tcp", "0.0.0.0", PORT)
         eventually(lambda: refuses(pod), "the listener's rule", node.log)

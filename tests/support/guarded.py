@@ -213,11 +213,15 @@ class Guarded:
 
     def rank(self, cgroup: Path | None = None) -> Program:
         """A torch.distributed rank that opens ports on command."""
-        env = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+        return self._program([sys.executable, "-c", RANK], self.rank_environment(), cgroup)
+
+    def rank_environment(self) -> dict[str, str]:
+        """The environment of a rank; `RANK` maps the library that it names."""
         library = self.folder / "libtorch_cpu.so"
         library.write_bytes(b"not really")
-        env |= {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500", "LIBTORCH": str(library)}
-        return self._program([sys.executable, "-c", RANK], env, cgroup)
+        rank = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+        store = {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500", "LIBTORCH": str(library)}
+        return {**os.environ, **rank, **store}
 
     def server(self, port: int, cgroup: Path | None = None, user: int = 0) -> Program:
         """A process started as `vllm serve` is, which listens as uvicorn does."""

@@ -132,7 +132,7 @@ def test_a_node_port_is_explained_as_what_it_is(node: Guarded) -> None:
     """Never as closed because nobody listens there."""
     peers(node, NODES)
     words = [sys.executable, "-m", "vllmwall", "--socket", str(node.runtime / "control.sock")]
-    words += ["explain", "stranger", "30500", "--config", str(node.config)]
+    words += ["explain", "203.0.113.9", "30500", "--config", str(node.config)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert 9 == done.returncode, done.stdout + done.stderr
     assert "kube-proxy forwards it to 10.244.0.7:29500" in done.stdout
