@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vllmwall.api.networks import NetworksRequest
     from vllmwall.api.peers import AddRequest, PeersAnswer, RemoveRequest
     from vllmwall.api.plan_answer import Plan, PlanRequest
-    from vllmwall.api.snapshot import NodeSnapshot
+    from vllmwall.api.snapshot import NodeSnapshot, SnapshotRequest
     from vllmwall.api.status_answer import Status
     from vllmwall.engine.state import State
 
@@ -158,8 +158,12 @@ ROLLBACK: Command[RollbackRequest, RolledBack] = Command(
 GUARD: Command[GuardRequest, Guarded] = Command(
     "guard", _READER, "guard:guard", "guard:GuardRequest", "guard:Guarded", about_asker=True
 )
-SNAPSHOT: Command[NoArguments, NodeSnapshot] = Command(
-    "snapshot", _READER, "snapshot:snapshot", _NOTHING, "snapshot:NodeSnapshot"
+SNAPSHOT: Command[SnapshotRequest, NodeSnapshot] = Command(
+    "snapshot",
+    _READER,
+    "snapshot:snapshot",
+    "snapshot:SnapshotRequest",
+    "snapshot:NodeSnapshot",
 )
 
 _ROWS = (

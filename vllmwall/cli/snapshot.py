@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from vllmwall.api.commands import SNAPSHOT
-from vllmwall.api.errors import NoArguments
 from vllmwall.api.units import count
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Command
@@ -25,12 +24,21 @@ _COLUMNS = tuple(map(Column, ("LISTENER", "ROLE", "AUDIENCE", "CONFIDENCE", "EVI
 
 @click.command(cls=Command)
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file.")
-def snapshot(output: str | None) -> None:
+@click.option("--workload", metavar="NAME|PID", default="", help="Only this workload or process.")
+@click.option("--namespace", metavar="NAME", default="", help="Only this network namespace.")
+def snapshot(output: str | None, workload: str, namespace: str) -> None:
     """Save what vllmwall observes here, for a bug report.
 
-    Secrets are left out: only flags and variables that recognition reads are included.
+    Secrets are left out: only flags and variables that recognition reads are included. With
+    --workload or --namespace nothing else of this node is included either, and `vllmwall recognize`
+    still gives the same roles. With a PID outside every workload, the snapshot holds that process,
+    its descendants, and its ancestors in the same cgroup.
     """
-    text = json.dumps(ask(SNAPSHOT, NoArguments()).snapshot, indent=1)
+    from vllmwall.api.snapshot import SnapshotRequest
+
+    if workload and namespace:
+        raise click.UsageError("--workload and --namespace cannot be combined")
+    text = json.dumps(ask(SNAPSHOT, SnapshotRequest(workload, namespace)).snapshot, indent=1)
     if output is None:
         click.echo(text)
         return

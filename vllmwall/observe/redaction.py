@@ -57,6 +57,7 @@ def redacted(node: Node) -> Node:
         {pid: _process(process) for pid, process in node.processes.items()},
         tuple(_listener(one) for one in node.listeners),
         tuple(_session(one) for one in node.ray_sessions),
+        node.relays,
     )
 
 

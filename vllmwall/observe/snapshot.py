@@ -25,6 +25,7 @@ class Snapshot:
     processes: tuple[Process, ...]
     listeners: tuple[Listener, ...]
     ray_sessions: tuple[RaySession, ...]
+    relays: tuple[tuple[int, int, int], ...] = ()
 
 
 class SnapshotError(ValueError):
@@ -50,7 +51,7 @@ def read(text: str | bytes) -> Node:
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
     processes = {one.pid: one for one in found.processes}
-    return Node(processes, found.listeners, found.ray_sessions)
+    return Node(processes, found.listeners, found.ray_sessions, found.relays)
 
 
 def dump(node: Node, *, host_facts: Mapping[str, str]) -> Mapping[str, object]:
@@ -60,8 +61,13 @@ def dump(node: Node, *, host_facts: Mapping[str, str]) -> Mapping[str, object]:
     ``<redacted>``.
     """
     clean = redacted(node)
-    processes = tuple(clean.processes.values())
-    found = encode(
-        Snapshot("vllmwall-snapshot", 1, host_facts, processes, clean.listeners, clean.ray_sessions)
+    found = Snapshot(
+        format="vllmwall-snapshot",
+        version=1,
+        host=host_facts,
+        processes=tuple(clean.processes.values()),
+        listeners=clean.listeners,
+        ray_sessions=clean.ray_sessions,
+        relays=clean.relays,
     )
-    return cast("Mapping[str, object]", found)
+    return cast("Mapping[str, object]", encode(found))
