@@ -63,7 +63,7 @@ class OwnerIndex:
 
     def look_into(self, pid: int, inodes: Collection[int]) -> set[int]:
         """Read one process again, because an event named it; those of ``inodes`` that it holds."""
-        found = _sockets(pid, _MOST_AT_ONCE)[0].intersection(inodes)
+        found = sockets_of(pid, _MOST_AT_ONCE)[0].intersection(inodes)
         self._held[pid] = self._held.get(pid, set()) | found
         return found
 
@@ -77,7 +77,7 @@ class OwnerIndex:
         for number, pid in enumerate(pids):
             account = accounts.get(pid)
             if self._shares.take(account, 0):
-                found, looked = _sockets(pid, _MOST_DESCRIPTORS)
+                found, looked = sockets_of(pid)
                 self._shares.use(account, looked)
                 self._held[pid] = found & inodes
             else:
@@ -93,17 +93,13 @@ class OwnerIndex:
         return {inode: tuple(pids) for inode, pids in owners.items()}
 
 
-def sockets_of(pid: int) -> set[int]:
-    """The inodes of the sockets that ``pid`` holds; empty when it is gone.
+def sockets_of(pid: int, most: int = _MOST_DESCRIPTORS) -> tuple[set[int], int]:
+    """The inodes of the sockets that ``pid`` holds, and how many descriptors were looked at, at
+    most ``most``; none when it is gone.
 
     Raises OSError when descriptors or memory run out: a listener must not seem to have no owner
     because reading failed. Processes that root may not read hold nothing.
     """
-    return _sockets(pid, _MOST_DESCRIPTORS)[0]
-
-
-def _sockets(pid: int, most: int) -> tuple[set[int], int]:
-    """The same, and how many descriptors were looked at, which are at most ``most``."""
     folder = f"/proc/{pid}/fd"
     found: set[int] = set()
     names = entries(folder, most)

@@ -14,7 +14,8 @@ it proves nothing: such packets are judged by their first port.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,8 +28,12 @@ from vllmwall.linux.conntrack import is_redirected
 from vllmwall.linux.netns import run_in
 from vllmwall.model import Listener, Process, Proto
 from vllmwall.observe.owners import sockets_of
+from vllmwall.observe.shares import Shares
 
-_MOST = 4096  # connections that are compared in one namespace
+_MOST = 2048  # connections of one user that are compared in one namespace
+_MOST_READ = 1 << 14
+_SHARE = 16384  # descriptors of one user that are looked at
+_PROCESS = 64  # a process costs as much time as so many of them
 _NOT_TRACKED = (errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP)
 
 Relay = tuple[int, int, int]
@@ -70,8 +75,9 @@ class Relays:
         }
         for place in _places(listeners, members):
             with suppress(OSError, KeyError):
-                pairs = run_in(path(place.inode), partial(_pairs, place))
-                self._inner.update(_relays(place, pairs, processes, members))
+                flows = run_in(path(place.inode), partial(_flows, place))
+                for outer, inner in _relays(flows, processes, members):
+                    self._inner[place.inode, outer.inode] = inner.inode
         return tuple((space, outer, inner) for (space, outer), inner in self._inner.items())
 
 
@@ -93,29 +99,56 @@ def _places(listeners: Iterable[Listener], members: Collection[int]) -> Iterator
             yield Place(inode, inner, outer)
 
 
-Pair = tuple[Established, Established]
-"""A connection that came to an outer listener, and one to an inner listener, with equal counts."""
+_Count = tuple[int, int]
+_Sockets = dict[int, tuple[_Count, Listener]]
+"""By inode: the bytes that came and went at a connection, and the listener that it is to."""
 
 
-def _pairs(place: Place) -> list[Pair]:
+@dataclass(frozen=True)
+class _Flows:
+    """The connections that came to outer listeners, and those to inner ones, where the counts of
+    one kind occur in the other. ``count`` of the second kind is turned round."""
+
+    came: _Sockets
+    going: _Sockets
+
+
+def _flows(place: Place) -> _Flows:
     """Those in the calling thread's network namespace. Raises OSError."""
-    inner, outer = ({one.port for one in those} for those in (place.inner, place.outer))
+    inner, outer = _by_port(place.inner), _by_port(place.outer)
+    users = {one.uid for one in place.outer}
+    going: _Sockets = {}
     with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
-        going: dict[tuple[int, int], list[Established]] = {}
-        for one in islice(established(diag, inner, remote=True), _MOST):
-            if one.state == "established" and one.received + one.sent > 1:
-                going.setdefault((one.received, one.sent - 1), []).append(one)
-    if not going:
-        return []
+        for one in _of_users(established(diag, inner.keys(), remote=True), users):
+            to = _at(inner, one.connection.remote, one.connection.remote_port)
+            if to is not None and one.received + one.sent > 1:
+                going[one.inode] = (one.sent - 1, one.received), to
+    counts = {count for count, _ in going.values()}
+    came: dict[int, tuple[_Count, Listener, Connection]] = {}
     with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
-        came = [
-            one
-            for one in islice(established(diag, outer), _MOST)
-            if one.state == "established" and (one.sent, one.received) in going
-        ]
+        for one in _of_users(established(diag, outer.keys()), users) if going else ():
+            at = _at(outer, one.connection.local, one.connection.local_port)
+            if at is not None and (one.received, one.sent) in counts:
+                came[one.inode] = (one.received, one.sent), at, one.connection
     with closing(netlink.opened(netlink.NETFILTER)) as asked:
-        came = [one for one in came if not _came_by_nat(asked, one.connection)]
-    return [(one, other) for one in came for other in going[one.sent, one.received]]
+        return _Flows(
+            {
+                inode: (count, at)
+                for inode, (count, at, connection) in came.items()
+                if not _came_by_nat(asked, connection)
+            },
+            going,
+        )
+
+
+def _of_users(found: Iterable[Established], users: Collection[int]) -> Iterator[Established]:
+    """The established ones of these users, as many of each: none hides those of another."""
+    seen = Counter[int]()
+    for one in islice(found, _MOST_READ):
+        uid = one.connection.uid
+        if one.state == "established" and one.inode and uid in users and seen[uid] < _MOST:
+            seen[uid] += 1
+            yield one
 
 
 def _came_by_nat(asked: socket, connection: Connection) -> bool:
@@ -127,32 +160,46 @@ def _came_by_nat(asked: socket, connection: Connection) -> bool:
 
 
 def _relays(
-    place: Place, pairs: Iterable[Pair], processes: Mapping[int, Process], members: Collection[int]
-) -> Iterator[tuple[tuple[int, int], int]]:
-    """The pairs that one process holds, which has the outer listener or a parent that has it."""
-    held: dict[int, set[int]] = {}
-    for one, other in pairs:
-        outer = _listener(place.outer, one.connection.local, one.connection.local_port)
-        inner = _listener(place.inner, other.connection.remote, other.connection.remote_port)
-        if outer is None or inner is None or outer.uid != inner.uid:
-            continue
-        for pid in _family(outer, processes, members):
-            if pid not in held:
-                held[pid] = sockets_of(pid)
-            if {one.inode, other.inode} <= held[pid] and processes[pid].uid == inner.uid:
-                yield (place.inode, outer.inode), inner.inode
+    flows: _Flows, processes: Mapping[int, Process], members: Collection[int]
+) -> Iterator[tuple[Listener, Listener]]:
+    """The outer and the inner listener of flows that one process holds both ends of, which has
+    the outer listener or a parent that has it (socat forks for each connection).
+    """
+    known: dict[int, set[int]] = {}
+    shares, children = Shares(_SHARE, 4 * _SHARE), _children(processes) if flows.came else {}
+    for outer in {(one.namespace, one.inode): one for _, one in flows.came.values()}.values():
+        family = {one for pid in outer.pids for one in (pid, *children.get(pid, ()))}
+        for pid in sorted(family & processes.keys() - set(members)):
+            if processes[pid].uid != outer.uid:
+                continue
+            if pid not in known and shares.take(outer.uid, 0):
+                known[pid], looked = sockets_of(pid)
+                shares.use(outer.uid, looked + _PROCESS)
+            held = known.get(pid, set())
+            ends = (flows.going[inode] for inode in held & flows.going.keys())
+            leads = {count: inner for count, inner in ends if inner.uid == outer.uid}
+            came = (flows.came[inode] for inode in held & flows.came.keys())
+            for count, at in came:
+                if at == outer and count in leads:
+                    yield outer, leads[count]
 
 
-def _listener(those: Iterable[Listener], address: object, port: int) -> Listener | None:
-    found = [one for one in those if one.port == port]
-    exact = [one for one in found if one.plain_address == address]
-    return next(iter(exact or found), None)
+def _at(those: Mapping[int, Sequence[Listener]], address: object, port: int) -> Listener | None:
+    """The listener at this address and port, among those of each port."""
+    found = those.get(port, ())
+    exact = (one for one in found if one.plain_address == address)
+    return next(exact, next(iter(found), None))
 
 
-def _family(
-    listener: Listener, processes: Mapping[int, Process], members: Collection[int]
-) -> list[int]:
-    """The processes that hold it, and their children (socat forks for each connection)."""
-    found = {pid for pid in listener.pids if pid in processes}
-    found |= {pid for pid, one in processes.items() if one.ppid in found}
-    return sorted(found - set(members))
+def _by_port(those: Iterable[Listener]) -> Mapping[int, Sequence[Listener]]:
+    found: dict[int, list[Listener]] = {}
+    for one in those:
+        found.setdefault(one.port, []).append(one)
+    return found
+
+
+def _children(processes: Mapping[int, Process]) -> Mapping[int, Sequence[int]]:
+    found: dict[int, list[int]] = {}
+    for pid, one in processes.items():
+        found.setdefault(one.ppid, []).append(pid)
+    return found

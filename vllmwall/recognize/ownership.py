@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vllmwall.model import Listener, Node, Process
-from vllmwall.recognize.process_tree import ancestors
+from vllmwall.recognize.process_tree import Ancestry
 
 _INIT = 1
 
@@ -31,13 +31,15 @@ def owned_by(
 ) -> list[Owned | Listener]:
     """Each listener of the node with its workload, or as it is when it belongs to none."""
     alone = _sole_workloads(node.processes, members)
-    return [_owner(one, node.processes, parents, members, alone) for one in node.listeners]
+    shared = (pid for one in node.listeners if len(one.pids) > 1 for pid in one.pids)
+    ancestry = Ancestry(shared, parents)
+    return [_owner(one, node.processes, ancestry, members, alone) for one in node.listeners]
 
 
 def _owner(
     listener: Listener,
     processes: Mapping[int, Process],
-    parents: Mapping[int, int],
+    ancestry: Ancestry,
     members: Mapping[int, int],
     alone: Mapping[int, int],
 ) -> Owned | Listener:
@@ -50,11 +52,11 @@ def _owner(
         return Owned(listener, alone[listener.namespace], ())
     owners = [pid for pid in listener.pids if pid in members]
     outsiders = outside(listener, processes, members)
-    if not owners or (outsiders and _is_theirs(outsiders, owners, processes, parents)):
+    if not owners or (outsiders and _is_theirs(outsiders, owners, processes, ancestry)):
         return listener
     if len(owners) == 1:
         return Owned(listener, members[owners[0]], tuple(owners))
-    return _shared(listener, owners, processes, parents, members)
+    return _shared(listener, owners, processes, ancestry, members)
 
 
 def outside(
@@ -80,14 +82,14 @@ def _shared(
     listener: Listener,
     owners: Sequence[int],
     processes: Mapping[int, Process],
-    parents: Mapping[int, int],
+    ancestry: Ancestry,
     members: Mapping[int, int],
 ) -> Owned:
     """Held by several: the oldest owner's workload has it."""
     first = min(owners, key=lambda pid: (processes[pid].start_time, pid))
     root = members[first]
     mine = [pid for pid in owners if members[pid] == root]
-    mine.sort(key=lambda pid: (len(list(ancestors(pid, parents))), pid))
+    mine.sort(key=lambda pid: (ancestry.depth(pid), pid))
     return Owned(listener, root, tuple(mine))
 
 
@@ -95,11 +97,14 @@ def _is_theirs(
     outsiders: Iterable[int],
     owners: Sequence[int],
     processes: Mapping[int, Process],
-    parents: Mapping[int, int],
+    ancestry: Ancestry,
 ) -> bool:
     users = {processes[pid].uid for pid in owners}
-    above = {one for pid in owners for one in ancestors(pid, parents)}
-    return any(pid in above or processes[pid].uid not in users for pid in outsiders)
+    ordered = ancestry.in_order(owners)
+    return any(
+        processes[pid].uid not in users or ancestry.first_below(pid, ordered) is not None
+        for pid in outsiders
+    )
 
 
 def _sole_workloads(processes: Mapping[int, Process], members: Mapping[int, int]) -> dict[int, int]:

@@ -7,7 +7,9 @@ claimed processes, so that thousands of other processes cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from vllmwall.model import Listener, Node, Process, Proto
 from vllmwall.recognize.fingerprints import TORCH_THREADS
@@ -48,6 +50,68 @@ def ancestors(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
         seen.add(parent)
         yield parent
         parent = parents.get(parent)
+
+
+class Ancestry:
+    """Which processes are above which others, and how deep each is.
+
+    Each process is climbed over once and each question costs little, so that a user who
+    builds a very deep tree whose processes share their sockets does not slow us down.
+    """
+
+    def __init__(self, pids: Iterable[int], parents: Mapping[int, int]) -> None:
+        self._begin: dict[int, int] = {}
+        self._end: dict[int, int] = {}
+        self._depth: dict[int, int] = {}
+        below: dict[int, list[int]] = {}
+        climbed: set[int] = set()
+        for top in [top for pid in pids for top in _climbed(pid, parents, climbed, below)]:
+            self._number(top, below)
+
+    def _number(self, top: int, below: Mapping[int, list[int]]) -> None:
+        """Number a tree in depth-first order: all that is below a process follows it."""
+        waiting, depth = [(top, 0)], self._depth
+        while waiting:
+            pid, level = waiting.pop()
+            if level < 0:
+                self._end[pid] = len(depth)
+            elif pid not in depth:
+                self._begin[pid], depth[pid] = len(depth), level
+                waiting.append((pid, -1))
+                waiting += [(child, level + 1) for child in below.get(pid, ())]
+
+    def depth(self, pid: int) -> int:
+        """The number of ancestors of one of the pids."""
+        return self._depth[pid]
+
+    def in_order(self, pids: Iterable[int]) -> list[int]:
+        """Those of the pids that are known, for `first_below`."""
+        return sorted((pid for pid in pids if pid in self._begin), key=self._begin.__getitem__)
+
+    def first_below(self, pid: int, ordered: Sequence[int]) -> int | None:
+        """One of ``ordered`` that has ``pid`` above it; None: there is none."""
+        if pid not in self._begin:
+            return None
+        place = bisect_right(ordered, self._begin[pid], key=self._begin.__getitem__)
+        found = ordered[place] if place < len(ordered) else None
+        return found if found is not None and self._begin[found] < self._end[pid] else None
+
+
+def _climbed(
+    pid: int, parents: Mapping[int, int], climbed: set[int], below: dict[int, list[int]]
+) -> Iterator[int]:
+    """Note the way up from a process as far as it is new; the top, where that is new too. In a
+    circle that is the process itself."""
+    path: set[int] = set()
+    while pid not in climbed:
+        climbed.add(pid)
+        path.add(pid)
+        parent = parents.get(pid)
+        if parent is None or parent in path:
+            yield pid
+            return
+        below.setdefault(parent, []).append(pid)
+        pid = parent
 
 
 def outermost(pids: Iterable[int], parents: Mapping[int, int], claims: Container[int]) -> set[int]:
@@ -136,18 +200,24 @@ def masters(
     A child that is a program of its own and was proven by its command line keeps to itself: who
     started it may have let a socket of another service leak.
     """
+    shared = [one.pids for one in node.listeners if len(one.pids) > 1]
+    ancestry = Ancestry({pid for pids in shared for pid in pids}, parents)
     found: dict[int, Claim] = {}
-    for listener in node.listeners:
-        for pid in listener.pids if len(listener.pids) > 1 else ():
+    for pids in shared:
+        served: dict[int, list[int]] = {}
+        for pid in pids:
             claim = claims.get(pid)
-            if claim is None or (claim.launched and not claim.part.startswith("front")):
+            if claim is not None and (not claim.launched or claim.part.startswith("front")):
+                served.setdefault(node.processes[pid].uid, []).append(pid)
+        ordered = {uid: ancestry.in_order(those) for uid, those in served.items()}
+        for above in pids if served else ():
+            if above in claims or above not in node.processes:
                 continue
-            for above in ancestors(pid, parents):
-                if above in claims or above not in listener.pids or above not in node.processes:
-                    continue
-                master, user = Candidate.of(node.processes[above]), node.processes[pid].uid
-                if master.is_python and master.process.uid == user:
-                    found[above] = Claim(claim.stack, "front/master", family=claim.family)
+            master = node.processes[above]
+            child = ancestry.first_below(above, ordered.get(master.uid, ()))
+            if child is not None and not master.mixed_ids and Candidate.of(master).is_python:
+                claim = claims[child]
+                found[above] = Claim(claim.stack, "front/master", family=claim.family)
     return found
 
 
@@ -157,7 +227,9 @@ def group(node: Node, parents: Mapping[int, int], claims: Mapping[int, Claim]) -
     children: dict[int, list[int]] = {}
     for pid, parent in parents.items():
         children.setdefault(parent, []).append(pid)
-    kept = {one for pid in claims for one in (pid, *ancestors(pid, parents))}
+    kept: set[int] = set()
+    for pid in claims:
+        deque(_climbed(pid, parents, kept, {}), maxlen=0)
     companions = _Companions(node, claims, kept)
     members: dict[int, int] = {}
     for top, root in roots.items():

@@ -237,7 +237,7 @@ class _View:
     defined: Mapping[int, tuple[WorkloadDefinition, ...]]
     rules: Mapping[Stack, StackRules]
     queue_caps: Mapping[int, int]
-    routed: frozenset[int]
+    routed: Mapping[int, frozenset[int]]
     problems: list[str]
 
     def tree(self, root: int, members: frozenset[int], finds: Sequence[Owned]) -> WorkloadTree:
@@ -252,7 +252,7 @@ class _View:
             queue_caps=self.queue_caps,
             defined=self.defined,
             ray_sessions=self.node.ray_sessions,
-            routed=self.routed,
+            routed=self.routed.get(self.node.processes[root].uid, frozenset()),
         )
 
 
@@ -291,11 +291,19 @@ def _queue_caps(listeners: Iterable[Listener]) -> dict[int, int]:
     return caps
 
 
-def _routed(processes: Mapping[int, Process], claims: Mapping[int, Claim]) -> frozenset[int]:
-    """The ports of the servers that a router's command line names."""
-    routers = (processes[pid] for pid, claim in claims.items() if claim.part == "router")
-    words = (word for process in routers for word in process.started_as)
-    return frozenset(port for word in words if "://" in word for port in ports_in(word))
+def _routed(
+    processes: Mapping[int, Process], claims: Mapping[int, Claim]
+) -> Mapping[int, frozenset[int]]:
+    """The ports of the servers that the command lines of each user's routers name."""
+    found: dict[int, frozenset[int]] = {}
+    for pid, claim in claims.items():
+        if claim.part == "router":
+            process = processes[pid]
+            ports = (
+                port for word in process.started_as if "://" in word for port in ports_in(word)
+            )
+            found[process.uid] = found.get(process.uid, frozenset()).union(ports)
+    return found
 
 
 def _by_owner(finds: Iterable[Owned], root: int) -> dict[int, tuple[Listener, ...]]:

@@ -78,7 +78,7 @@ class WorkloadTree:
     ``parents`` maps each member to its parent; ``claims`` holds the members that a stack claimed;
     ``defined`` those that a workload definition matched. ``listeners`` are by main owner.
     ``queue_caps`` is the longest accept queue seen in each network namespace: somaxconn, if
-    anything there asked for more. ``routed`` are the ports that routers of this node send to.
+    anything there asked for more. ``routed`` are the ports that routers of its user send to.
     """
 
     root: int

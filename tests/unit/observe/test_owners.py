@@ -77,7 +77,7 @@ def test_a_reused_pid_is_read_again(listening: socket.socket) -> None:
 
 def test_a_process_that_is_gone_holds_nothing() -> None:
     """Races with processes that end are normal."""
-    assert set() == sockets_of(2**22 + 1)
+    assert (set(), 0) == sockets_of(2**22 + 1)
 
 
 def test_a_process_that_cannot_be_read_is_an_error_not_a_process_without_sockets(
@@ -100,6 +100,6 @@ def test_a_socket_without_owner_is_searched_for_once_not_at_every_pass(
     index = OwnerIndex()
     index.update({1}, {os.getpid(): 1})
     read: list[int] = []
-    monkeypatch.setattr(owners, "_sockets", lambda pid, most: (read.append(pid) or set(), 0))
+    monkeypatch.setattr(owners, "sockets_of", lambda pid, *_: (read.append(pid) or set(), 0))
     index.update({1}, {os.getpid(): 1})
     assert [] == read

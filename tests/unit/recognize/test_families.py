@@ -575,6 +575,19 @@ def test_external_load_balancing_behind_a_router_of_this_host(urls: str, role: s
     assert found == {8100: role, 8000: "api"}
 
 
+def test_a_router_of_another_user_closes_nobody_s_api() -> None:
+    """Anybody can write the address of another user's API on a command line."""
+    rank = f"{PY} /opt/venv/bin/vllm serve m --port 8100 --data-parallel-rank 0"
+    router = f"{PY} /opt/venv/bin/vllm-router --port 8000 --worker-urls http://10.0.0.7:8100"
+    found = answers(
+        process(10, rank, exe=EXE, libraries=VLLM, uid=1000),
+        process(20, router, exe=EXE, libraries=NO_TRANSPORT, uid=1001),
+        tcp(8100, "0.0.0.0", 10, backlog=2048),
+        tcp(8000, "0.0.0.0", 20, backlog=2048),
+    )
+    assert found == {8100: "api", 8000: "api"}
+
+
 def test_inner_server_of_bentoml_is_a_back_room() -> None:
     """The outer port is the API, on any number; the inner `vllm serve` is the worker's."""
     bento = f"{PY} /opt/venv/bin/bentoml serve service:S --port 4444"
