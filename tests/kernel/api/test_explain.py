@@ -215,21 +215,21 @@ def test_a_port_at_which_nobody_listens_is_closed(node: Guarded) -> None:
     assert "no socket listens" in answer.reason
 
 
-def test_other_programs_chains_are_named_and_not_judged(node: Guarded) -> None:
-    """One that drops all does not change the verdict: it is beside it, with its policy."""
+def test_other_programs_chains_are_named_and_judged(node: Guarded) -> None:
+    """One that drops all closes the API; it is named with its policy."""
     chain = "chain ip other c { type filter hook input priority 5; policy drop; }"
     node.lab.node.run(["nft", f"add table ip other; add {chain}"])
     try:
         answer = explain(node, "stranger", "8000")
     finally:
         node.lab.node.run(["nft", "delete table ip other"])
-    assert "open" == answer.verdict
+    assert "closed" == answer.verdict
     found = [(one.table, one.hook, one.priority, one.policy) for one in answer.hooks]
     assert [("ip other", "input", 5, "drop")] == found
 
 
-def test_an_nft_that_crashes_is_not_asked(node: Guarded, tmp_path: Path) -> None:
-    """Other programs' chains are listed without the nft command."""
+def test_where_nft_crashes_other_programs_rules_are_unknown(node: Guarded, tmp_path: Path) -> None:
+    """Their chains are listed without the nft command; what they do to the packet is not known."""
     (tmp_path / "nft").write_text("#!/bin/sh\nkill -SEGV $$\n")
     (tmp_path / "nft").chmod(0o755)
     node.lab.node.run(["nft", "add table ip other; add chain ip other c "
@@ -239,9 +239,9 @@ def test_an_nft_that_crashes_is_not_asked(node: Guarded, tmp_path: Path) -> None
     finally:
         node.lab.node.run(["nft", "delete table ip other"])
     assert "ip other" in done.stdout
-    assert "unknown" not in done.stdout
-    assert "OPEN  tcp 203.0.113.9 to 192.0.2.1:8000" in done.stdout
-    assert 0 == done.returncode
+    assert "the rules of other firewalls cannot be read: nft ended with -11" in done.stdout
+    assert "UNKNOWN  tcp 203.0.113.9 to 192.0.2.1:8000" in done.stdout
+    assert 9 == done.returncode
 
 
 def test_it_fits_80_columns(node: Guarded) -> None:
