@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from vllmwall.model import Listener, Node, Process, RaySession
 from vllmwall.recognize.commandline import CARRIERS
 from vllmwall.recognize.inputs import ENV_KEYS, SAFE_FLAGS, SAFE_SHORT_FLAGS, SETTINGS_KEYS
+from vllmwall.recognize.rows import table
 
 REDACTED = "<redacted>"
 
@@ -188,7 +189,7 @@ class _Words:
         if self.carries:  # a debugger or profiler: the program that it runs
             self.carries = word == "run"
             return word if word == "run" else _script(word)
-        if word in _SUBCOMMANDS:
+        if word in _SUBCOMMANDS or word in table().subcommands:
             self.before = word
             return word
         if before in ("serve", "api_server"):

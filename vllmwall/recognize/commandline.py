@@ -268,6 +268,8 @@ def _full_name(
         return short.get(word), False
     name, dot, key = word[2:].partition(".")
     name = name.replace("_", "-")
+    if name + dot + key in names:
+        return name + dot + key, False  # `--server.port` is one name
     if name.startswith("no-") and name[3:] in names:
         return name[3:], True
     full = _complete(name, names)

@@ -32,6 +32,9 @@ WEB_LIBRARIES = {
     "gevent": 8000,
 }
 """Parsers that only web servers map, and the port that those listen on unasked."""
+_UVICORN_PORTS = frozenset({8000, 7860})
+"""Where uvicorn and Gradio, which runs it, listen unasked."""
+_RAY_WORKER = "default_worker.py"
 _PORT_ENDS = frozenset({"port", "bind", "listen", "addr", "address"})
 _PORT_WORDS = frozenset(
     {"http", "https", "api", "server", "web", "serve", "service", "rest", "openai", "app", "public"}
@@ -39,7 +42,8 @@ _PORT_WORDS = frozenset(
 )
 _SHORT = ("-p", "-P", "-b")
 _ENV = ("PORT", "API_PORT", "SERVER_PORT", "HTTP_PORT", "APP_PORT", "NIM_SERVER_PORT",
-    "NIM_HTTP_API_PORT", "AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "WEB_PORT")  # fmt: skip
+    "NIM_HTTP_API_PORT", "AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "WEB_PORT",
+    "GRADIO_SERVER_PORT")  # fmt: skip
 
 
 def front_label(context: ListenerContext) -> Label | None:
@@ -95,7 +99,7 @@ def _port(context: ListenerContext, server: WebServer | None) -> Evidence | None
     if server is not None:
         defaults = {server.default}
     elif asked(listener, UVICORN_BACKLOG):
-        defaults |= {8000}
+        defaults |= _UVICORN_PORTS
     return Evidence("default-port", f"port {listener.port}") if listener.port in defaults else None
 
 
@@ -127,10 +131,13 @@ def _is_for_workers(context: ListenerContext, web: Evidence) -> bool:
 def _runs_engine(tree: WorkloadTree, pid: int) -> bool:
     """It maps an engine, or a claimed process is below it; and its command line can be read: what
     a title hides may say that the server is a partner's."""
-    command = tree.candidate(pid).command
+    candidate = tree.candidate(pid)
+    command = candidate.command
     if not (command.script or command.module):
         return False
-    if tree.candidate(pid).has("vllm", "sglang", "lmdeploy", "torch", "ray"):
+    if candidate.title.startswith("ray::") or command.name == _RAY_WORKER:
+        return False  # an actor: Ray wrote its command line, not its operator
+    if candidate.has("vllm", "sglang", "lmdeploy", "torch", "ray"):
         return True
     return any(pid in tree.line(one)[1:] for one in tree.claims)
 
@@ -175,8 +182,8 @@ def _port_flag(word: str) -> str:
     """The name of a flag that names an API's port: ``--port``, ``--http-port``, ``--bind``."""
     if not word.startswith("--"):
         return ""
-    name = word[2:].partition("=")[0].replace("_", "-").replace(".", "-")
-    parts = name.split("-")
+    name = word[2:].partition("=")[0].replace("_", "-")
+    parts = name.replace(".", "-").split("-")
     return name if parts[-1] in _PORT_ENDS and _PORT_WORDS.issuperset(parts[:-1]) else ""
 
 

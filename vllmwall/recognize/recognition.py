@@ -115,7 +115,21 @@ def _claims(
             claims[pid] = claim
         elif process.unread:
             claims.setdefault(pid, _UNREAD)
+    _drop_strangers(claims, processes)
     return claims
+
+
+def _drop_strangers(claims: dict[int, Claim], processes: Mapping[int, Process]) -> None:
+    """Drop the claims on general software where its user or root runs nothing of the stack beside
+    it: anybody can start a program that looks like one."""
+    rows = ((pid, table().row(claim)) for pid, claim in claims.items())
+    general = {pid for pid, row in rows if row is not None and row.beside}
+    others = ((claim, processes[pid]) for pid, claim in claims.items() if pid not in general)
+    homes = {(claim.stack, one.namespace, one.uid) for claim, one in others}
+    for pid in general:
+        stack, one = claims[pid].stack, processes[pid]
+        if homes.isdisjoint((stack, one.namespace, uid) for uid in (0, one.uid)):
+            del claims[pid]
 
 
 def _problem(process: Process, error: Exception) -> str:
@@ -356,6 +370,9 @@ def _judged(context: ListenerContext, rules: Mapping[Stack, StackRules]) -> Labe
         found = rules.get(tree.claim_of(context.owner).stack, ROWS).label(context)
         if found.role in (Role.UNKNOWN, Role.ZMQ):  # ZMQ's queue of 100 is asyncio's too
             found = front_label(context) or found
+        elif all(one.kind == "default-port" for one in found.evidence):
+            front = front_label(context)  # what the operator named outweighs another's default
+            found = front if front and front.role is Role.API else found
     return _unread(context) or found if found.role is Role.API else found
 
 

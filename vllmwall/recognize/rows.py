@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,8 @@ class Row:
     words: frozenset[str] = frozenset()
     ports: tuple[PortRule, ...] = ()
     rest: Role | None = None
+    beside: bool = False
+    unless: frozenset[str] = frozenset()
     why: str = ""
     source: str = ""
 
@@ -129,12 +131,18 @@ class Row:
         if not self.names.fit(candidate):
             return False
         args = candidate.command.args
+        if self.unless and self._is_its_own(candidate):
+            return False
         first = next((word for word in args if not word.startswith("-")), "")
         return (
             not self.words
             or first in self.words
             or any(word.partition("=")[0] in self.words for word in args if word.startswith("-"))
         )
+
+    def _is_its_own(self, candidate: Candidate) -> bool:
+        flags = (word.lstrip("-").partition("=")[0] for word in candidate.command.args)
+        return not self.unless.isdisjoint((*flags, *candidate.process.env))
 
     def label(self, context: ListenerContext, pid: int) -> Label | None:
         """The role of a listener that process ``pid`` holds; None: the row does not say."""
@@ -225,6 +233,11 @@ class Table:
         """A program that people start beside a job, and that is no part of it."""
         return self._any["companions"].fit(candidate)
 
+    @cached_property
+    def subcommands(self) -> frozenset[str]:
+        """The words after a program's name that decide which row knows it."""
+        return frozenset(word for row in self.programs for word in row.words)
+
     @property
     def words(self) -> frozenset[str]:
         """The first parts of all names of programs: a cheap test reads them."""
@@ -276,6 +289,8 @@ def row_of(content: Mapping[str, Any]) -> Row:
         words=frozenset(content.get("words", ())),
         ports=tuple(map(_port_rule, content.get("ports", ()))),
         rest=Role(content["rest"]) if "rest" in content else None,
+        beside=content.get("beside", False),
+        unless=frozenset(content.get("unless", ())),
         why=content.get("why", ""),
         source=content["source"],
     )

@@ -131,7 +131,8 @@ def _server(context: ListenerContext) -> Label | None:
 
 
 def _untold_router(context: ListenerContext) -> Label | None:
-    """A router whose title took its command line: metrics open first, the API last."""
+    """A router whose title took its command line: metrics open first, then the API alone. A third
+    port (health checks) leaves open which is which."""
     if not context.tree.candidate(context.owner).has_thread("tokio"):
         return None
     internal = (_METRICS_PORT, _MESH_PORT)
@@ -140,7 +141,7 @@ def _untold_router(context: ListenerContext) -> Label | None:
     first = None if len(rest) < len(opened) or len(rest) < 2 else rest[0]
     if context.listener.port == _METRICS_PORT or context.listener is first:
         return label(Role.METRICS, 0.8, ("title", "router"), ("order", "opened first"))
-    if rest and context.listener is rest[-1]:
+    if rest and context.listener is rest[-1] and len(rest) == (1 if first is None else 2):
         return label(Role.API, 0.8, ("title", "router"), ("order", "opened last"))
     return None
 

@@ -172,6 +172,13 @@ FRONTS = [
     (f"{PY} app.py -p 9000", 9000, 1024, "granian"),
     (f"{PY} app.py", 8888, 128, "tornado"),
     (f"{PY} -c 'import app; app.main()' --port 9000", 9000, 2048, ""),
+    (f"{PY} app.py --listen 0.0.0.0:7000", 7000, 2048, ""),  # LMCache's default is no evidence
+    (f"{PY} chat.py", 7860, 2048, ""),  # Gradio
+    (f"{PY} chat.py --server.port 9000", 9000, 2048, ""),
+    (f"{PY} /opt/venv/bin/streamlit run ui.py --server.port=9000", 9000, 128, ""),
+    (f"{PY} /opt/venv/bin/streamlit run ui.py", 8501, 128, ""),
+    (f"{PY} /opt/venv/bin/mlserver start .", 8080, 2048, ""),
+    (f"{PY} -m cog.server.http --threads 1", 5000, 2048, ""),
 ]
 
 
@@ -195,6 +202,7 @@ def test_web_fronts_around_an_engine(command: str, port: int, backlog: int, mapp
         ({"UVICORN_PORT": "9000"}, 9000),
         ({"API_PORT": "9000"}, 9000),
         ({"SERVER_PORT": "9000"}, 9000),
+        ({"GRADIO_SERVER_PORT": "9000"}, 9000),
     ],
 )
 def test_the_environment_names_the_port(env: dict[str, str], port: int) -> None:
@@ -541,64 +549,3 @@ def test_programs_of_the_data_file(command: str, sockets: list[tuple[int, str, i
     parts = [tcp(port, at, 10, backlog=backlog) for port, at, backlog, _ in sockets]
     found = answers(process(10, command, **fields), *parts)
     assert found == {port: role for port, _, _, role in sockets}
-
-
-BACK_ROOMS = [
-    ('{"kv_connector":"NixlConnector","kv_role":"kv_both"}', "backend"),
-    ('{"kv_connector":"P2pNcclConnector","kv_role":"kv_producer","kv_port":21001}', "backend"),
-    ('{"kv_connector":"Anything","kv_role":"kv_consumer"}', "backend"),
-    ('{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"}', "api"),
-    ('{"kv_connector":"OffloadingConnector","kv_role":"kv_both"}', "api"),
-]
-
-
-@pytest.mark.parametrize(("config", "role"), BACK_ROOMS)
-def test_a_partner_of_prefill_or_decode_is_a_back_room(config: str, role: str) -> None:
-    """Its API is for the proxy; a cache beside a server changes nothing."""
-    words = (PY, "/opt/venv/bin/vllm", "serve", "m", "--kv-transfer-config", config)
-    server = process(10, "", argv=words, exec_argv=words, exe=EXE, libraries=VLLM)
-    assert answers(server, tcp(8000, "0.0.0.0", 10, backlog=2048)) == {8000: role}
-
-
-@pytest.mark.parametrize(("urls", "role"), [("http://10.0.0.7:8100", "backend"),
-                                            ("http://10.0.0.9:8200", "api")])  # fmt: skip
-def test_external_load_balancing_behind_a_router_of_this_host(urls: str, role: str) -> None:
-    """A rank behind a router that is known here is the router's; without one it is the API."""
-    rank = f"{PY} /opt/venv/bin/vllm serve m --port 8100 --data-parallel-rank 0"
-    router = f"{PY} /opt/venv/bin/vllm-router --port 8000 --worker-urls {urls}"
-    found = answers(
-        process(10, rank, exe=EXE, libraries=VLLM),
-        process(20, router, exe=EXE, libraries=NO_TRANSPORT),
-        tcp(8100, "0.0.0.0", 10, backlog=2048),
-        tcp(8000, "0.0.0.0", 20, backlog=2048),
-    )
-    assert found == {8100: role, 8000: "api"}
-
-
-def test_a_router_of_another_user_closes_nobody_s_api() -> None:
-    """Anybody can write the address of another user's API on a command line."""
-    rank = f"{PY} /opt/venv/bin/vllm serve m --port 8100 --data-parallel-rank 0"
-    router = f"{PY} /opt/venv/bin/vllm-router --port 8000 --worker-urls http://10.0.0.7:8100"
-    found = answers(
-        process(10, rank, exe=EXE, libraries=VLLM, uid=1000),
-        process(20, router, exe=EXE, libraries=NO_TRANSPORT, uid=1001),
-        tcp(8100, "0.0.0.0", 10, backlog=2048),
-        tcp(8000, "0.0.0.0", 20, backlog=2048),
-    )
-    assert found == {8100: "api", 8000: "api"}
-
-
-def test_inner_server_of_bentoml_is_a_back_room() -> None:
-    """The outer port is the API, on any number; the inner `vllm serve` is the worker's."""
-    bento = f"{PY} /opt/venv/bin/bentoml serve service:S --port 4444"
-    worker = f"{PY} -m _bentoml_impl.worker.service service:S --fd 3 --worker-id 1"
-    circus = replace(process(10, bento, exe=EXE, libraries=frozenset({"zmq"}),
-                             threads=ZMQ_THREADS), argv=("circusd",), comm="circusd")  # fmt: skip
-    found = answers(
-        circus,
-        process(11, worker, 10, exe=EXE, libraries=NO_TRANSPORT, threads={"x": 1}),
-        process(12, f"{PY} /opt/venv/bin/vllm serve m --port 8000", 11, exe=EXE, libraries=VLLM),
-        tcp(4444, "0.0.0.0", 10, 11, backlog=2048),
-        tcp(8000, "0.0.0.0", 12, backlog=2048),
-    )
-    assert found == {4444: "api", 8000: "backend"}
