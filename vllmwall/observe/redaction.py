@@ -35,9 +35,8 @@ _THREAD = re.compile(
     r"(?:pt_|gloo_|TP_|ZMQbg/|async|tokio|worker\.io|server\.poll|grpc|event_engine|gcs_)[\w./-]*"
 )
 _PACKAGES = ("vllm", "ray", "sglang", "sglang_router", "vllm_router", "lmdeploy", "lmcache")
-_PACKAGE_PATH = re.compile(
-    rf"/((?:{'|'.join((*_PACKAGES, 'mooncake', 'torch', 'accelerate'))})/.+\.py)"
-)
+_OTHER_PACKAGES = ("mooncake", "torch", "accelerate", "dynamo", "swift", "trl")
+_PACKAGE_PATH = re.compile(rf"/((?:{'|'.join((*_PACKAGES, *_OTHER_PACKAGES))})/.+\.py)")
 _SUBCOMMANDS = frozenset(
     {"serve", "launch", "render", "snapshot", "restore", "run-batch", "preload", "bench", "chat"}
     | {"complete", "start", "api_server", "proxy", "router", "frontend", "server"}
@@ -201,7 +200,7 @@ class _Words:
 
 def _full_name(name: str) -> str:
     """The safe flag that this is, or is the only beginning of; empty: none."""
-    if name in SAFE_FLAGS:
+    if name in SAFE_FLAGS or f"--{name}" in table().subcommands:
         return name
     if name.removeprefix("no-") in SAFE_FLAGS:
         return name
