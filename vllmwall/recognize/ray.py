@@ -240,11 +240,14 @@ def _haproxy(context: ListenerContext) -> Label:
         return label(Role.RAY_METRICS, 0.9, ("default-port", f"HAProxy {port}"), ("tree", "Serve"))
     if port in _SERVE_PORTS:
         return label(Role.API, 0.9, ("default-port", f"port {port}"), ("tree", "Serve's HAProxy"))
-    fronts = [one for one in context.siblings if one.port not in _HAPROXY_METRICS and one.address]
-    fronts = [one for one in fronts if one.proto is Proto.TCP]
-    if fronts == [context.listener]:
+    if context.tree.once(_fronts, context.owner) == (context.listener,):
         return label(Role.API, 0.8, ("program", "haproxy"), ("tree", "Serve's only front door"))
     return _worker(context)
+
+
+def _fronts(tree: WorkloadTree, haproxy: int) -> tuple[Listener, ...]:
+    opened = (one for one in tree.listeners[haproxy] if one.proto is Proto.TCP and one.address)
+    return tuple(one for one in opened if one.port not in _HAPROXY_METRICS)
 
 
 def _is_child_of_raylet(context: ListenerContext) -> bool:

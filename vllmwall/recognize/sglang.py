@@ -7,8 +7,9 @@ and leaves neither command line nor environment: flags are those seen at exec, o
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from vllmwall.model import Label, Proto, Role, Stack
+from vllmwall.model import Label, Listener, Proto, Role, Stack
 from vllmwall.recognize.api import ApiCase, api_label
 from vllmwall.recognize.commandline import Flags, read_flags
 from vllmwall.recognize.fingerprints import (
@@ -121,7 +122,7 @@ def _server(context: ListenerContext) -> Label | None:
     flags = _flags(tree, context.owner)
     if listener.port == _metrics_port(flags, context.part):
         return label(Role.METRICS, 0.9, ("default-port", f"metrics on {listener.port}"))
-    if listener is not [one for one in context.siblings if one.port == listener.port][-1]:
+    if listener is not tree.once(_last_at, context.owner)[listener.port]:
         return None  # metrics that were told the same port open first
     is_router, grpc = context.part == "router", flags.is_on("smg-grpc-mode")
     backlogs = None if is_router else frozenset({GRPC_BACKLOG}) if grpc else _SERVER_BACKLOGS
@@ -130,20 +131,31 @@ def _server(context: ListenerContext) -> Label | None:
     return api_label(context, case)
 
 
+def _last_at(tree: WorkloadTree, pid: int) -> Mapping[int, Listener]:
+    """The youngest listener at each port."""
+    return {one.port: one for one in tree.listeners[pid]}
+
+
 def _untold_router(context: ListenerContext) -> Label | None:
     """A router whose title took its command line: metrics open first, then the API alone. A third
     port (health checks) leaves open which is which."""
     if not context.tree.candidate(context.owner).has_thread("tokio"):
         return None
-    internal = (_METRICS_PORT, _MESH_PORT)
-    opened = [one for one in context.siblings if one.proto is Proto.TCP]
-    rest = [one for one in opened if one.port not in internal]
-    first = None if len(rest) < len(opened) or len(rest) < 2 else rest[0]
+    first, last = context.tree.once(_ends, context.owner)
     if context.listener.port == _METRICS_PORT or context.listener is first:
         return label(Role.METRICS, 0.8, ("title", "router"), ("order", "opened first"))
-    if rest and context.listener is rest[-1] and len(rest) == (1 if first is None else 2):
+    if context.listener is last:
         return label(Role.API, 0.8, ("title", "router"), ("order", "opened last"))
     return None
+
+
+def _ends(tree: WorkloadTree, router: int) -> tuple[Listener | None, Listener | None]:
+    """The first listener, where it can be the metrics', and the last one, where that is the API."""
+    opened = [one for one in tree.listeners[router] if one.proto is Proto.TCP]
+    rest = [one for one in opened if one.port not in (_METRICS_PORT, _MESH_PORT)]
+    first = None if len(rest) < len(opened) or len(rest) < 2 else rest[0]
+    is_api = len(rest) == (1 if first is None else 2)
+    return first, rest[-1] if is_api else None
 
 
 def _serves(context: ListenerContext) -> str:

@@ -1,7 +1,9 @@
-"""A user's deep tree of processes that share their sockets: right, and in few steps."""
+"""A user's deep tree of processes, or his many sockets: judged right, and in few steps."""
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.recognize.node_builder import node, process, tcp
 from vllmwall.model import Node, Stack
+from vllmwall.recognize import recognize
 from vllmwall.recognize.ownership import owned_by
 from vllmwall.recognize.process_tree import Ancestry, ancestors, group, masters, parents_of
 from vllmwall.recognize.stack_rules import CHILD, Claim
@@ -79,3 +82,33 @@ def test_a_circle_ends(length: int) -> None:
     parents = {pid: pid % length + 1 for pid in range(1, length + 1)}
     assert length - 1 == Ancestry([1], parents).depth(1)
     assert length == Ancestry([7, 1], {**parents, 7: 1}).depth(7)
+
+
+MANY = 300
+PROGRAMS = {
+    "haproxy": ("/usr/sbin/haproxy", "/opt/ray/raylet"),
+    "sglang": ("python3 -m sglang.launch_server --port 30000", "bash"),
+    "ray": ("python3 -m ray.dashboard.agent", "/opt/ray/raylet"),
+    "vllm": ("python3 /opt/bin/vllm serve m", "bash"),
+    "torch": ("python3 /opt/bin/torchrun x.py", "bash"),
+}
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_many_sockets_of_one_process_cost_no_pair_each(kind: str) -> None:
+    """Twice as many sockets cost twice as many steps."""
+    command, above = PROGRAMS[kind]
+
+    def steps(number: int) -> int:
+        opened = [tcp(20000 + one, "0.0.0.0", 11, backlog=128) for one in range(number)]
+        tree = node(process(10, above), process(11, command, 10), *opened)
+        seen = Counter[str]()
+        sys.settrace(lambda *_: lambda _frame, event, _: seen.update([event]))
+        try:
+            recognize(tree)
+        finally:
+            sys.settrace(None)
+        return seen["line"]
+
+    steps(1)  # what is remembered for good
+    assert steps(2 * MANY) < 2.5 * steps(MANY)
