@@ -31,15 +31,7 @@ from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
 from vllmwall.engine.wall_facts import WallFacts, is_home, remove_everywhere
 from vllmwall.linux.cgroups import SLICE, is_within, job_of, remove_ended_jobs
-from vllmwall.model import (
-    Network,
-    Node,
-    Policy,
-    Process,
-    Recognition,
-    Role,
-    Wall,
-)
+from vllmwall.model import Network, Node, Policy, Process, Recognition, Role, Wall
 from vllmwall.networks.banlist import BanList
 from vllmwall.networks.peerlist import PeerList
 from vllmwall.observe import Observer
@@ -112,8 +104,7 @@ class Reconciler:
         listener that the kernel showed now, only its event has the backlog that it asked for.
         ``between`` is called every few milliseconds, ``at_home`` when our own walls, which come
         first, are right. Those for which there is not enough time stay in ``waiting``, for
-        `advance`. Raises OSError when the node cannot
-        be read; no wall was changed then.
+        `advance`. Raises OSError when the node cannot be read; no wall was changed then.
         """
         self.observer.observe(between)
         self.walls.release(self.observer.namespaces.inodes)
@@ -373,8 +364,7 @@ class Reconciler:
         return guarding(found, node.processes, numbers, armed, policy)
 
     def _in_scope(self, found: Recognition, node: Node, policy: Policy) -> Recognition:
-        """Without the workloads outside the namespaces that we are to guard, and with
-        the APIs that lockdown leaves."""
+        """The workloads in the namespaces that we guard, with the APIs that lockdown leaves."""
         return within(restrained(found, node.processes, policy), node, self.only)
 
     def _wanted(self) -> Mapping[int, Wall]:

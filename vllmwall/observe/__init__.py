@@ -38,6 +38,7 @@ class Observer:
     """
 
     def __init__(self, only: frozenset[int] = frozenset()) -> None:
+        self.only = only
         self.namespaces = Namespaces(only)
         self._table = ProcessTable()
         self._owners = OwnerIndex()
@@ -106,10 +107,14 @@ class Observer:
         self.namespaces.close()
 
     def unanswered(self) -> Iterable[str]:
-        """What could not be read because of its user's doing, a line for each."""
-        for (uid, _), why in self._left_out.items():
-            yield f"user {uid}: {why}. Listeners whose process was not looked at are closed"
+        """What could not be read because of its user's doing, a line for each; only what is in the
+        namespaces that we look into."""
+        for (uid, inode), why in self._left_out.items():
+            if not self.only or inode in self.only:
+                yield f"user {uid}: {why}. Listeners whose process was not looked at are closed"
         for pid, process in self._table.processes.items():
+            if self.only and process.namespace not in self.only:
+                continue
             if process.unread:
                 yield f"process {pid} of user {process.uid}: {process.unread}. It is closed"
             if process.settings_unread:
