@@ -10,9 +10,12 @@ import pytest
 
 from tests.support.cgroups import cgroup, inside, remove
 from tests.support.guarded import Guarded, guarded
-from tests.support.guarding import PORT, asleep, wait_for_guard
+from tests.support.guarding import PORT, asleep, number_of, numbers, path_of, wait_for_guard
 from tests.support.hammer import hammering
 from tests.support.lab import Lab
+from tests.support.reconciling import kept
+from vllmwall.engine.event_handlers import follow
+from vllmwall.observe.events import CgroupEvent
 
 ID = "ab" * 32
 ROUNDS = 80
@@ -71,6 +74,27 @@ def test_no_start_is_the_first_one(node: Guarded, name: str) -> None:
             again.open("tcp", "0.0.0.0", PORT)
             assert "timeout" == node.lab.stranger.connect(node.lab.node.ipv4, PORT)
             assert "open" == node.lab.peer.connect(node.lab.node.ipv4, PORT)
+
+
+@pytest.mark.parametrize("name", ["vwjob.service", f"docker-{ID}.scope"])
+def test_the_event_of_its_cgroup_is_enough(lab: Lab, tmp_path: Path, name: str) -> None:
+    """No pass comes between that event and the job's first packet."""
+    node = Guarded(lab, tmp_path)
+    with cgroup(f"/vwagain{lab.node.path.rpartition('/')[2]}") as above, kept(node) as keeper:
+        place = above / name
+        place.mkdir()
+        job = node.rank(place)
+        keeper.full_pass()
+        assert {number_of(place)} == numbers(node)
+        job.kill()
+        remove(place)
+        keeper.full_pass()
+        place.mkdir()
+        assert set() == numbers(node)
+        follow(keeper, [CgroupEvent(path_of(place), number_of(place))])
+        assert {number_of(place)} == numbers(node)
+        node.bystander(place).open("tcp", "0.0.0.0", PORT)
+        assert "timeout" == lab.stranger.connect(lab.node.ipv4, PORT)
 
 
 def test_eighty_restarts_under_a_hammer(node: Guarded) -> None:
