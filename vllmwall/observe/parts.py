@@ -18,7 +18,9 @@ _LOOPBACK = IPv4Address("127.0.0.1")
 
 
 def of_workloads(node: Node, workloads: Iterable[Workload]) -> Node:
-    """Their processes and listeners, and programs outside that hold one of those, as a relay."""
+    """Their processes and listeners, and programs outside that hold one of those, as a relay.
+
+    General software that is a workload's only beside its stack (etcd) is not recognized alone."""
     found = tuple(workloads)
     pids = {pid for one in found for pid in one.pids}
     labelled = {one.listener for workload in found for one in workload.listeners}

@@ -16,6 +16,7 @@ from vllmwall.recognize import recognize
 
 FOLDER = Path(__file__).parents[2] / "recordings"
 PATHS = sorted(FOLDER.rglob("*.json"))
+GENERAL = {"etcd", "nats-server"}  # a workload's only beside its stack, which is not in the part
 
 
 @cache
@@ -36,8 +37,9 @@ def test_a_workload_is_recognized_by_its_part_alone(path: Path) -> None:
     whole = recording(path)
     for workload in recognize(whole).workloads:
         part = of_workloads(whole, [workload])
-        [again] = [one for one in recognize(part).workloads if one.id == workload.id]
-        assert (again.stack, labels(again)) == (workload.stack, labels(workload))
+        found = [(one.id, one.stack, labels(one)) for one in recognize(part).workloads]
+        same = (workload.id, workload.stack, labels(workload))
+        assert found == ([] if workload.name in GENERAL else [same])
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
