@@ -1,6 +1,6 @@
 """Input that is changed at random, from a seed that a failure names, for as long as is wished.
 
-``VLLMWALL_FUZZ_SECONDS`` is the time of each fuzzer: CI gives them a minute, `make test` two
+``VLLMWALL_FUZZ_SECONDS`` is the time of each fuzzer: CI gives each eight, `make test` two
 seconds. Documents that once broke something are kept in tests/unit/fuzz/corpus and come first.
 """
 
