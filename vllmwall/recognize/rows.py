@@ -1,4 +1,4 @@
-"""Software that is known by rows of data: `stacks.toml`, and the same rows in the configuration.
+"""Software that is known by rows of data, in `stacks.toml`.
 
 A row says how to know a process and what its listeners are for. It needs no code, claims only what
 it names, and is consulted before the rules of a stack.
