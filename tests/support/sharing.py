@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -53,6 +54,17 @@ def tracefs() -> Iterator[None]:
             if users.read():
                 subprocess.run(["umount", "--lazy", str(TRACEFS)], check=False)
                 users.truncate(0)
+
+
+@contextlib.contextmanager
+def folder_for_all_users() -> Iterator[Path]:
+    """A temporary folder that all users can reach; pytest's own are root's alone."""
+    made = Path(tempfile.mkdtemp(prefix="vwusers"))
+    made.chmod(0o755)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
 
 
 def open_to_all_users(folder: Path) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from tests.support.attacks import EXEC_MANY, MANY, MAPS, ODD, SLEEP
 from tests.support.guarded import Guarded, eventually, guarded
 from tests.support.hung_mount import USER, as_user, hung_mount
 from tests.support.lab import Lab
+from tests.support.sharing import folder_for_all_users
 from vllmwall.engine.event_keys import EventKey
 
 VICTIM = 29500
@@ -27,10 +26,8 @@ VICTIM = 29500
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that all users can reach."""
-    made = Path(tempfile.mkdtemp(prefix="vwhostile"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+    with folder_for_all_users() as made:
+        yield made
 
 
 @pytest.fixture

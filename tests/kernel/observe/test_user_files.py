@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.hung_mount import USER, as_user, hung_mount
+from tests.support.sharing import folder_for_all_users
 from tests.support.waiting import eventually
 from vllmwall.observe.files import Wanted, answer_of, read_now
 from vllmwall.observe.proc import read_stat
@@ -27,10 +26,8 @@ Started = Callable[[list[str]], int]
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that all users can reach."""
-    made = Path(tempfile.mkdtemp(prefix="vwfiles"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+    with folder_for_all_users() as made:
+        yield made
 
 
 @pytest.fixture
