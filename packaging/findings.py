@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vllmwall.inspect.audit.rules import Cve, Rule, cves, knobs
+from vllmwall.inspect.audit.rules import Cve, Rule, advisories, cves, knobs
 
 _HEAD = """\
 # Findings of `vllmwall audit`
@@ -22,7 +22,9 @@ def markdown() -> str:
     lines = [*_HEAD.splitlines(), ""]
     for rule in rules:
         lines += _finding(rule)
-    lines += ["## Known vulnerabilities", "", "Found by the versions of installed packages.", ""]
+    lines += ["## Known vulnerabilities", ""]
+    lines += ["Found by the versions of installed packages.", ""]
+    lines += [f"Advisories as of {advisories().date}; `vllmwall audit` shows this date.", ""]
     lines += [
         "| id | package | versions | severity | what | only with |",
         "|---|---|---|---|---|---|",
@@ -55,11 +57,9 @@ def _scope(rule: Rule) -> str:
 
 def _row(one: Cve) -> str:
     link = f"[{one.id}]({one.source})"
-    versions = " ".join(
-        f"{word} {text}"
-        for word, text in (("from", one.since), ("before", one.before), ("through", one.through))
-        if text
-    )
+    recorded = f" (recorded: {one.recorded})" if one.recorded else ""
+    ends = (("from", one.since), ("before", one.before), ("through", one.through))
+    versions = " ".join(f"{word} {text}" for word, text in ends if text) + recorded
     needs = [f"`--{flag}`" for flag in one.flags] + [f"`{name}`" for name in one.variables]
     words = " or ".join(needs)
     if one.beside:

@@ -125,6 +125,7 @@ def _details(one: Finding) -> Iterable[str]:
 
 
 def _foot(answer: AuditAnswer, *, why: bool) -> Iterable[str]:
+    yield f"Known vulnerabilities: advisories as of {answer.advisories}"
     if answer.findings and not why:
         yield "Reasons and remedies: vllmwall audit --why"
     if answer.accepted:

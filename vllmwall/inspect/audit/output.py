@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from vllmwall.inspect.audit.rules import advisories
 from vllmwall.inspect.audit.types import (
     AUDIT_VERSION,
     Audit,
@@ -50,6 +51,7 @@ def audit_answer(
         version=AUDIT_VERSION,
         host=host,
         time=time,
+        advisories=advisories().date.isoformat(),
         daemon=daemon,
         workloads=workloads,
         servers=servers,

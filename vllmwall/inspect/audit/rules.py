@@ -6,11 +6,12 @@ They are data, so that a new check is one entry in one place.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from functools import cache
 from importlib.resources import files
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vllmwall.config.toml import loads
 from vllmwall.inspect.audit.types import Severity
@@ -104,6 +105,7 @@ class Cve(_Row):
     since: VersionText = ""
     before: VersionText = ""
     through: VersionText = ""
+    recorded: VersionText = ""
     severity: Severity
     title: str = Field(min_length=10)
     flags: Words = ()
@@ -113,7 +115,13 @@ class Cve(_Row):
     @property
     def why(self) -> str:
         """Why it matters."""
-        return "The vulnerability is public, and exploits often are too."
+        public = "The vulnerability is public, and exploits often are too."
+        if not self.recorded:
+            return public
+        return (
+            f"{public} Its record names versions up to {self.recorded}; the code of later ones "
+            "is the same."
+        )
 
     @property
     def source(self) -> str:
@@ -131,6 +139,13 @@ class Cve(_Row):
         )
 
 
+class Advisories(_Row):
+    """The whole of cves.toml. ``date``: the newest record that its rows were held against."""
+
+    date: date
+    cve: tuple[Cve, ...]
+
+
 @cache
 def knobs() -> Knobs:
     """The table of knobs."""
@@ -138,9 +153,14 @@ def knobs() -> Knobs:
 
 
 @cache
+def advisories() -> Advisories:
+    """The table of known vulnerabilities, with its date."""
+    return Advisories.model_validate(_read("cves.toml"))
+
+
 def cves() -> tuple[Cve, ...]:
-    """The table of known vulnerabilities."""
-    return TypeAdapter(tuple[Cve, ...]).validate_python(_read("cves.toml")["cve"])
+    """The known vulnerabilities."""
+    return advisories().cve
 
 
 def _read(name: str) -> dict[str, object]:

@@ -222,12 +222,14 @@ class AuditAnswer:
 
     ``time`` is in seconds since the epoch. ``daemon`` is True where a daemon reported its walls;
     without one every port counts as open. ``accepted`` are findings that the configuration accepts.
-    A workload may have several server processes, as a Ray node has.
+    A workload may have several server processes, as a Ray node has. ``advisories`` is the date of
+    the table of known vulnerabilities, as YYYY-MM-DD: later ones are not looked for.
     """
 
     version: int
     host: str
     time: float
+    advisories: str
     daemon: bool
     workloads: int
     servers: int

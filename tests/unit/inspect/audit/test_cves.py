@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
+
 import pytest
 
-from tests.unit.inspect.audit.audit_cases import server
+from tests.support.scripts import packaging
+from tests.unit.inspect.audit.audit_cases import server, sglang
+from vllmwall import __version__
 from vllmwall.inspect.audit.judge import judge
-from vllmwall.inspect.audit.rules import Cve, cves
+from vllmwall.inspect.audit.rules import Cve, advisories, cves
 from vllmwall.inspect.audit.types import CommandLine, Environment
+from vllmwall.model import Stack
 
 KEY = {"VLLM_API_KEY": "<set>"}
+STACKS = {"sglang": Stack.SGLANG, "lmdeploy": Stack.LMDEPLOY}
 
 
 def found(versions: dict[str, str], args: str = "", **fields: object) -> dict[str, str]:
-    subject = server(args, versions=versions, **fields)
+    stack = STACKS.get(next(iter(versions), ""), Stack.VLLM)
+    subject = server(args, stack=stack, versions=versions, **fields)
     return {one.id: one.seen for one in judge([subject]).findings if one.id.startswith("CVE")}
 
 
@@ -50,3 +57,45 @@ def test_what_a_vulnerability_needs_counts_as_there_where_it_is_hidden() -> None
 def test_a_fork_with_a_version_of_its_own_is_not_guessed_at() -> None:
     """``vllm-latest`` is no number."""
     assert {} == found({"vllm": "unknown"})
+
+
+def test_where_later_releases_hold_the_same_code_the_finding_says_so() -> None:
+    """The record ends at 0.5.20; the wheel of 0.5.22 unpickles just the same."""
+    [seen] = [
+        one
+        for one in judge([sglang("--enable-dp-attention", versions={"sglang": "0.5.22"})]).findings
+        if one.id == "CVE-2026-93034"
+    ]
+    assert "up to 0.5.20" in seen.why
+    assert "beyond 0.5.23" in seen.remedy
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "expected"),
+    [
+        ("sglang", "0.5.20", {"CVE-2026-15969", "CVE-2026-15976", "CVE-2026-93088"}),
+        ("lmdeploy", "0.15.0", {"CVE-2026-119706"}),
+        ("lightllm", "1.2.0", {"CVE-2026-93839", "CVE-2026-96560", "CVE-2026-103041"}),
+        ("ktransformers", "0.6.3", {"CVE-2026-63767"}),
+        ("tensorrt-llm", "1.1.0", {"CVE-2026-24142", "CVE-2025-33255"}),
+    ],
+)
+def test_internal_ports_of_other_packages_are_known(
+    package: str, version: str, expected: set[str]
+) -> None:
+    """These came out clean before."""
+    assert expected <= found({package: version}).keys()
+
+
+def test_a_release_with_old_advisories_is_refused() -> None:
+    """60 days, to the day; a build of a branch is never refused for its age."""
+    complaint = packaging("advisories").complaint
+    day, limit = date(2026, 10, 8), date(2026, 10, 8) + timedelta(days=60)
+    assert complaint("1.0.0", day, limit) == ""
+    assert "as of 2026-10-08" in complaint("1.0.0", day, limit + timedelta(days=1))
+    assert complaint("1.0.0.dev0", day, limit + timedelta(days=1)) == ""
+
+
+def test_this_version_may_be_released_with_these_advisories() -> None:
+    """Nothing is asked of a development version."""
+    assert packaging("advisories").complaint(__version__, advisories().date, date.today()) == ""

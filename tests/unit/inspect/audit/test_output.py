@@ -14,6 +14,7 @@ from vllmwall.config.models import Config
 from vllmwall.config.values import Acceptance
 from vllmwall.inspect.audit.judge import judge
 from vllmwall.inspect.audit.output import audit_answer, has_failed, sarif
+from vllmwall.inspect.audit.rules import advisories
 from vllmwall.inspect.audit.types import Audit, AuditAnswer
 
 DAY = date(2026, 11, 21)
@@ -29,6 +30,12 @@ def answer(audit: Audit, fail_on: str = "high") -> AuditAnswer:
 def accepting(*texts: str) -> Audit:
     config = Config.model_validate({"audit": {"accepted": list(texts)}})
     return judge([BAD], accepted=config.audit.accepted, today=DAY)
+
+
+def test_the_answer_says_how_old_the_advisories_are() -> None:
+    """What was published later is not looked for."""
+    shown = answer(Audit()).advisories
+    assert date.fromisoformat(shown) == advisories().date
 
 
 def test_the_json_has_the_published_shape() -> None:
