@@ -12,7 +12,7 @@ from textwrap import wrap
 
 from vllmwall.config.models import Config
 from vllmwall.config.schema import Words, words_of
-from vllmwall.config.sections import MatchSection, Section
+from vllmwall.config.sections import Section
 from vllmwall.config.toml import toml_value
 from vllmwall.config.values import ROLE_NAMES
 from vllmwall.config.wording import keys_of, section_of
@@ -46,7 +46,7 @@ their names. Neither has to exist: an empty configuration works.
 """
 
 
-_ARRAYS = ("workload", "api")
+_ARRAYS = ("workload", "program", "api")
 ROOT = Path(__file__).parents[1]
 
 
@@ -112,9 +112,10 @@ def _reference_part(key: str, section: type[Section] | None) -> Iterator[str]:
     if section:
         yield from (f"## `[[{key}]]`" if key in _ARRAYS else f"## `[{key}]`", "")
         yield from (_purpose(section), "", *_table(section, words_of(key)))
-        if key == "workload":
-            yield from ("", "### `match`", "", _purpose(MatchSection), "")
-            yield from _table(MatchSection, words_of("workload.match"))
+        for name, field in section.model_fields.items():
+            if inner := section_of(field):
+                yield from ("", f"### `{key}.{name}`", "", _purpose(inner), "")
+                yield from _table(inner, words_of(f"{key}.{name}"))
         return
     words = words_of()[key]
     example = words.example if isinstance(words.example, dict) else {}

@@ -18,7 +18,8 @@ from vllmwall.cidr import everyone_in
 from vllmwall.config.files import TomlFile
 from vllmwall.config.problems import KeyPath, Problem, shown
 from vllmwall.config.values import DEFAULT_KEY, suggestion
-from vllmwall.model import BUILT_IN_AUDIENCES, PUBLIC, Network
+from vllmwall.model import BUILT_IN_AUDIENCES, PUBLIC, Network, Stack
+from vllmwall.recognize.row_file import table
 
 Check = Callable[[list[TomlFile]], Iterator[Problem]]
 
@@ -88,17 +89,28 @@ def check_everyone(files: list[TomlFile]) -> Iterator[Problem]:
 
 def check_workload_names(files: list[TomlFile]) -> Iterator[Problem]:
     """Names of workload definitions are unique."""
-    first: dict[str, str] = {}
+    yield from _repeated(files, "workload", "name", {})
+
+
+def check_program_parts(files: list[TomlFile]) -> Iterator[Problem]:
+    """Parts of programs are unique in their stack, also among our own rows."""
+    ours = "the rows of vllmwall itself: see vllmwall/recognize/stacks.toml"
+    known = {(row.stack.value, row.part): ours for row in table().programs}
+    yield from _repeated(files, "program", "part", known)
+
+
+def _repeated(
+    files: list[TomlFile], kind: str, name: str, known: Mapping[tuple[str, str], str]
+) -> Iterator[Problem]:
+    """The names that a list of tables has twice. ``known``: the place of others."""
+    first = dict(known)
     for file in files:
-        workloads = file.tree.get("workload")
-        for index, workload in enumerate(workloads if isinstance(workloads, list) else ()):
-            name = workload.get("name") if isinstance(workload, Mapping) else None
-            if not isinstance(name, str):
-                continue
-            key = ("workload", index, "name")
-            if name in first:
-                yield file.problem(key, f"{shown(name)} is not unique: it is also in {first[name]}")
-            first.setdefault(name, file.place(key))
+        for key, one in items(file, kind):
+            found = (str(one.get("stack", Stack.CUSTOM.value)), str(one.get(name)))
+            if found in first and isinstance(one.get(name), str):
+                message = f"{shown(found[1])} is not unique: it is also in {first[found]}"
+                yield file.problem((*key, name), message)
+            first.setdefault(found, file.place((*key, name)))
 
 
 ALL: tuple[Check, ...] = (
@@ -107,6 +119,7 @@ ALL: tuple[Check, ...] = (
     check_groups,
     check_everyone,
     check_workload_names,
+    check_program_parts,
 )
 
 
@@ -129,6 +142,14 @@ def _networks(file: TomlFile, key: KeyPath) -> Iterator[_Found]:
 def _table(file: TomlFile, name: str) -> Mapping[str, object]:
     table = file.tree.get(name)
     return table if isinstance(table, Mapping) else {}
+
+
+def items(file: TomlFile, kind: str) -> Iterator[tuple[KeyPath, Mapping[str, object]]]:
+    """The tables of a list of tables like ``[[workload]]``, each with its key."""
+    listed = file.tree.get(kind)
+    for index, one in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(one, Mapping):
+            yield (kind, index), one
 
 
 def _strings(value: object) -> list[str]:

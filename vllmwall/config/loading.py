@@ -32,4 +32,6 @@ def loaded(path: Path, conf_d: Path) -> Config:
         problems.extend(check(reading.files))
     if problems:
         raise ConfigError(problems)
-    return Config.model_validate(merge(reading.files)).read_from(cidrs)
+    programs = ((file, key) for file in reading.files for key, _ in checks.items(file, "program"))
+    places = tuple(file.place(key) for file, key in programs)
+    return Config.model_validate(merge(reading.files)).read_from(cidrs, places)

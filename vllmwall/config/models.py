@@ -7,10 +7,12 @@ Every key has an effect, and words in `keys.toml`. Checks of several values toge
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain, repeat
 from pathlib import Path
 
 from pydantic import Field, PrivateAttr
 
+from vllmwall.config.programs import ProgramSection
 from vllmwall.config.sections import (
     ApiSection,
     AuditSection,
@@ -38,6 +40,7 @@ from vllmwall.config.values import (
 )
 from vllmwall.model import PEERS, PUBLIC, Mode, Network, Policy, Role
 from vllmwall.recognize.definitions import WorkloadDefinition
+from vllmwall.recognize.rows import Row
 
 
 class Config(Section):
@@ -48,6 +51,7 @@ class Config(Section):
     roles: dict[RoleName, Audience] = Field({}, alias="policy", json_schema_extra=POLICY_SCHEMA)
     groups: dict[GroupName, GroupNetworks] = Field({})
     workloads: tuple[WorkloadSection, ...] = Field((), alias="workload")
+    programs: tuple[ProgramSection, ...] = Field((), alias="program")
     apis: tuple[ApiSection, ...] = Field((), alias="api")
     host: HostSection = HostSection()
     limits: LimitsSection = LimitsSection()
@@ -59,6 +63,7 @@ class Config(Section):
     metrics: MetricsSection = MetricsSection()
     audit: AuditSection = AuditSection()
     _cidrs: Mapping[Path, tuple[Network, ...]] = PrivateAttr(default_factory=dict)
+    _places: tuple[str, ...] = PrivateAttr(())
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -90,6 +95,11 @@ class Config(Section):
         """The workload definitions, as `recognize` takes them."""
         return tuple(each.definition() for each in self.workloads)
 
+    def rows(self) -> tuple[Row, ...]:
+        """The programs that the operator taught us, as `recognize` takes them."""
+        places = chain(self._places, repeat("the configuration"))
+        return tuple(each.row(place) for each, place in zip(self.programs, places, strict=False))
+
     def settings(self) -> Settings:
         """The daemon's settings."""
         peers, metrics, daemon = self.peers, self.metrics, self.daemon
@@ -98,6 +108,7 @@ class Config(Section):
             files=self.files,
             policy=self.policy(),
             definitions=self.definitions(),
+            rows=self.rows(),
             apis=tuple(each.opened() for each in self.apis),
             peers=PeerSettings(by_file, peers.files, peers.dns, peers.allow_everyone),
             metrics=MetricsSettings(metrics.listen, metrics.textfile),
@@ -110,7 +121,10 @@ class Config(Section):
             control_group=self.control.group,
         )
 
-    def read_from(self, cidrs: Mapping[Path, tuple[Network, ...]]) -> Config:
-        """This configuration, with the peers.cidrs of each file that it was read from."""
-        self._cidrs = cidrs
+    def read_from(
+        self, cidrs: Mapping[Path, tuple[Network, ...]], places: tuple[str, ...]
+    ) -> Config:
+        """This configuration, with the peers.cidrs of each file that it was read from, and the
+        place of each program."""
+        self._cidrs, self._places = cidrs, places
         return self

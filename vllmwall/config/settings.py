@@ -9,6 +9,7 @@ from pathlib import Path
 from vllmwall.decide.opened import OpenedApi
 from vllmwall.model import Network, Policy
 from vllmwall.recognize.definitions import WorkloadDefinition
+from vllmwall.recognize.rows import Row
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Settings:
     files: tuple[Path, ...]
     policy: Policy
     definitions: tuple[WorkloadDefinition, ...]
+    rows: tuple[Row, ...]
     apis: tuple[OpenedApi, ...]
     peers: PeerSettings
     metrics: MetricsSettings

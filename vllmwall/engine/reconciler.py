@@ -89,8 +89,7 @@ class Reconciler:
         self.config = config
         self.policy = config.policy
         self.apis.configure(config.apis)
-        self._definitions = config.definitions
-        self.armed.configure(config.guarded_units, self._definitions)
+        self.armed.configure(config.guarded_units, config.definitions)
 
     def full_pass(
         self,
@@ -227,7 +226,7 @@ class Reconciler:
 
     def is_claimed(self, process: Process) -> bool:
         """Whether this process begins a workload, by a stack or a definition. Cheap."""
-        return is_claimed(process, self._definitions)
+        return is_claimed(process, self.config.definitions, self.config.rows)
 
     def take_down(self) -> list[int]:
         """Remove every wall of ours from every namespace; the inodes that had one."""
@@ -249,7 +248,7 @@ class Reconciler:
         """
         node = self.observer.node()
         policy = config.policy
-        recognized = recognize(node, config.definitions)
+        recognized = recognize(node, config.definitions, config.rows)
         opened = with_opened(recognized, self.apis.planned(config.apis))
         recognition = self._in_scope(opened, node, policy)
         guards = self._guarding(recognition, node, policy).guards
@@ -334,7 +333,8 @@ class Reconciler:
         """The pure half. A namespace that could not be read keeps the wall it has."""
         own = self.observer.namespaces.own
         self.blind = why_blind(one for one in node.listeners if one.namespace == own)
-        found = with_opened(recognize(node, self._definitions), self.apis.opened())
+        recognized = recognize(node, self.config.definitions, self.config.rows)
+        found = with_opened(recognized, self.apis.opened())
         self.recognition = self._in_scope(found, node, self.policy)
         self.observer.keep(self.recognition)
         before = self.members

@@ -15,12 +15,19 @@ from ipaddress import ip_address
 
 from vllmwall.model import Listener, Node, Process, RaySession
 from vllmwall.recognize.commandline import CARRIERS
-from vllmwall.recognize.inputs import ENV_KEYS, SAFE_FLAGS, SAFE_SHORT_FLAGS, SETTINGS_KEYS
-from vllmwall.recognize.rows import table
+from vllmwall.recognize.inputs import (
+    ENV_KEYS,
+    SAFE_FLAGS,
+    SAFE_SHORT_FLAGS,
+    SETTINGS_KEYS,
+    is_kept,
+)
+from vllmwall.recognize.row_file import table
 
 REDACTED = "<redacted>"
 
 _NUMBER = re.compile(r"-?\d{1,6}")
+_HOST_PORT = re.compile(r"([\w.*:\[\]-]*):(\d{1,5})")
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.+-]{0,63}")
 _MODULE = re.compile(r"[A-Za-z_][\w.]{0,127}")
 _TITLE = re.compile(r"[\w-]*(?:::|-dashboard-)[\w:.-]{0,64}")
@@ -154,9 +161,19 @@ class _Words:
         if before.startswith("-"):
             return _value(before.lstrip("-"), word)
         if word.startswith("-"):
-            self.before = word if word in SAFE_SHORT_FLAGS else "-"
-            return word if word in SAFE_SHORT_FLAGS else "-" + REDACTED
+            return self._short_flag(word)
         return self._plain_word(word, before)
+
+    def _short_flag(self, word: str) -> str:
+        """``-p``, or ``-port`` and ``-port=8000`` of programs in Go."""
+        name, equals, value = word.partition("=")
+        if name not in SAFE_SHORT_FLAGS and not is_kept(name[1:]):
+            self.before = "-"
+            return "-" + REDACTED
+        if equals:
+            return f"{name}={_value(name[1:], value)}"
+        self.before = name
+        return name
 
     @property
     def _is_python(self) -> bool:
@@ -172,6 +189,9 @@ class _Words:
     def _flag(self, word: str) -> str:
         name, equals, value = word.partition("=")
         plain = name[2:].replace("_", "-")
+        if is_kept(plain):
+            self.before = "" if equals else "--" + plain
+            return f"{name}={_value(plain, value)}" if equals else name
         safe = _full_name(plain.partition(".")[0])
         shown = name if safe else "--" + REDACTED
         if equals:
@@ -233,21 +253,28 @@ def _value(name: str, value: str) -> str:
         return unix_path(value)
     if name in _MODELS:
         return _base_name(value)
-    if name in SAFE_FLAGS or f"-{name}" in SAFE_SHORT_FLAGS or name.startswith("no-"):
+    if is_kept(name) or f"-{name}" in SAFE_SHORT_FLAGS or name.startswith("no-"):
         return _short(value)
     return _session_name(value)
 
 
 def _short(value: str) -> str:
-    """A number, a switch, or an address with or without a port."""
-    if not value or _NUMBER.fullmatch(value) or value.lower() in _SWITCHES:
+    """A number, a switch, or an address with or without a port. Of a host name only the port."""
+    if not value or _NUMBER.fullmatch(value) or value.lower() in _SWITCHES or _is_address(value):
         return value
-    host = value.rpartition(":")[0] if value.count(":") == 1 else value
+    if match := _HOST_PORT.fullmatch(value):
+        host, port = match.groups()
+        shown = host in ("", "*", "localhost") or _is_address(host)
+        return f"{host if shown else REDACTED}:{port}"
+    return _session_name(value)
+
+
+def _is_address(text: str) -> bool:
     try:
-        ip_address(host.strip("[]"))
+        ip_address(text.strip("[]"))
     except ValueError:
-        return _session_name(value)
-    return value
+        return False
+    return True
 
 
 def _session_name(value: str) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from vllmwall.model import Node, Process, Recognition
 from vllmwall.recognize import custom, kv, lmdeploy, ray, sglang, torch, transports, vllm
 from vllmwall.recognize.definitions import WorkloadDefinition
-from vllmwall.recognize.recognition import is_claimed_alone, recognize_node
+from vllmwall.recognize.recognition import Known, is_claimed_alone, recognize_node
+from vllmwall.recognize.rows import Row
 from vllmwall.recognize.stack_rules import StackRules
 
 # Where two stacks could claim one process the first counts, so the more specific comes first.
@@ -29,15 +30,19 @@ _STACKS: tuple[StackRules, ...] = (
 )
 
 
-def is_claimed(process: Process, definitions: Sequence[WorkloadDefinition] = ()) -> bool:
+def is_claimed(
+    process: Process, definitions: Sequence[WorkloadDefinition] = (), rows: tuple[Row, ...] = ()
+) -> bool:
     """Whether a process that has just started is a workload, judged by that process alone."""
-    return is_claimed_alone(process, definitions, _STACKS)
+    return is_claimed_alone(process, Known(_STACKS, definitions, rows))
 
 
-def recognize(node: Node, definitions: Sequence[WorkloadDefinition] = ()) -> Recognition:
+def recognize(
+    node: Node, definitions: Sequence[WorkloadDefinition] = (), rows: tuple[Row, ...] = ()
+) -> Recognition:
     """Every workload of the node with a role for each of its listeners, and all other listeners.
 
-    Workloads without listeners are included. Missing facts (backlogs, threads, command lines) make
-    roles less exact, never public.
+    ``definitions`` and ``rows`` are those of the configuration. Workloads without listeners are
+    included. Missing facts (backlogs, threads, command lines) make roles less exact, never public.
     """
-    return recognize_node(node, definitions, _STACKS)
+    return recognize_node(node, Known(_STACKS, definitions, rows))

@@ -6,13 +6,10 @@ listeners of the processes that it matches and of their children.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from fnmatch import translate
-
-from vllmwall.model import Label, Process, Proto, Role, Stack
-from vllmwall.recognize.definitions import WorkloadDefinition
+from vllmwall.model import Label, Proto, Role, Stack
+from vllmwall.recognize.definitions import unit_of
 from vllmwall.recognize.fingerprints import library_label
+from vllmwall.recognize.rows import name_of
 from vllmwall.recognize.stack_rules import (
     Candidate,
     ListenerContext,
@@ -21,46 +18,6 @@ from vllmwall.recognize.stack_rules import (
     label,
     unknown,
 )
-
-_UNIT_ENDINGS = (".service", ".scope")
-
-
-class CompiledDefinitions:
-    """All definitions, their globs compiled once."""
-
-    def __init__(self, definitions: Sequence[WorkloadDefinition]) -> None:
-        self._tests = [(definition, _tests(definition)) for definition in definitions]
-
-    def matching(self, process: Process) -> tuple[WorkloadDefinition, ...]:
-        """The definitions that match a process. An empty match matches none."""
-        return tuple(
-            definition
-            for definition, tests in self._tests
-            if tests and all(glob.match(_field(process, name)) for name, glob in tests)
-        )
-
-
-def _tests(definition: WorkloadDefinition) -> list[tuple[str, re.Pattern[str]]]:
-    return [
-        (name, re.compile(translate(glob)))
-        for name in ("exe", "argv", "unit", "image", "cgroup")
-        if (glob := getattr(definition.match, name)) is not None
-    ]
-
-
-def _field(process: Process, name: str) -> str:
-    """The text that a glob is matched with."""
-    if name == "argv":
-        return " ".join(process.started_as)
-    if name == "unit":
-        return unit_of(process.cgroup)
-    return {"exe": process.exe, "image": process.image, "cgroup": process.cgroup}[name]
-
-
-def unit_of(cgroup: str) -> str:
-    """The innermost systemd unit of a cgroup path; empty when there is none."""
-    parts = cgroup.split("/")
-    return next((part for part in reversed(parts) if part.endswith(_UNIT_ENDINGS)), "")
 
 
 def defined_label(context: ListenerContext) -> Label | None:
@@ -77,9 +34,12 @@ def defined_label(context: ListenerContext) -> Label | None:
 
 
 def name(tree: WorkloadTree) -> str:
-    """The name of the definition, or of the unit that the operator put into our slice."""
+    """The name of the definition, or of the unit that the operator put into our slice, or what a
+    row's program serves."""
+    if not tree.claims[tree.root].launched or tree.part_of(tree.root) in ("job", "unread"):
+        return unit_of(tree.processes[tree.root].cgroup) or "custom"
     names = (one.name for one in tree.defined.get(tree.root, ()))
-    return next(names, unit_of(tree.processes[tree.root].cgroup) or "custom")
+    return next(names, None) or name_of(tree)
 
 
 def label_listener(context: ListenerContext) -> Label:

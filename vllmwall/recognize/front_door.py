@@ -20,7 +20,8 @@ from vllmwall.recognize.fingerprints import (
     asked,
     library_label,
 )
-from vllmwall.recognize.rows import WebServer, ports_in, ports_named, table
+from vllmwall.recognize.row_file import table
+from vllmwall.recognize.rows import WebServer, ports_in, ports_named
 from vllmwall.recognize.stack_rules import Candidate, ListenerContext, WorkloadTree, label
 
 _FRONTS = ("front", "driver", "job", "defined")

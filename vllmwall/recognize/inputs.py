@@ -6,6 +6,7 @@ their values. None of them may hold secrets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -153,6 +154,14 @@ SAFE_FLAGS: frozenset[str] = SETTINGS_KEYS | {
 SAFE_SHORT_FLAGS: frozenset[str] = frozenset(
     {"-asc", "-dp", "-dpl", "-dpm", "-dpp", "-p", "-P", "-b"}
 )
+
+_PORT_FLAG = re.compile(r"(?:[a-z0-9]+[-_.]){0,5}(?:port|bind|listen|addr|address)")
+
+
+def is_kept(flag: str) -> bool:
+    """Whether the value of a flag, written without its dashes, may leave the process."""
+    return flag in SAFE_FLAGS or _PORT_FLAG.fullmatch(flag) is not None
+
 
 GPU = "gpu"
 """What `LIBRARY_MARKS` and an open device show of a process that uses an accelerator."""

@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from vllmwall.model import Listener, Node, Process, Proto
 from vllmwall.recognize.fingerprints import TORCH_THREADS
 from vllmwall.recognize.front_door import serves_on_its_own
-from vllmwall.recognize.rows import table
+from vllmwall.recognize.row_file import table
 from vllmwall.recognize.stack_rules import CHILD, Candidate, Claim
 from vllmwall.recognize.transports import carries_transport
 

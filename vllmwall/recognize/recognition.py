@@ -21,7 +21,7 @@ from vllmwall.model import (
     Workload,
     WorkloadId,
 )
-from vllmwall.recognize.custom import CompiledDefinitions, defined_label
+from vllmwall.recognize.custom import defined_label
 from vllmwall.recognize.definitions import WorkloadDefinition
 from vllmwall.recognize.fingerprints import UVICORN_BACKLOG, asked, library_label
 from vllmwall.recognize.forwarders import with_forwarded
@@ -31,7 +31,8 @@ from vllmwall.recognize.left_out import with_left_out
 from vllmwall.recognize.ownership import Owned, inherited, owned_by
 from vllmwall.recognize.process_tree import front_ends, group, masters, outermost, parents_of
 from vllmwall.recognize.relays import with_relays
-from vllmwall.recognize.rows import ROWS, ports_in, table
+from vllmwall.recognize.row_file import table
+from vllmwall.recognize.rows import ROWS, Row, Table, ports_in
 from vllmwall.recognize.stack_rules import (
     CHILD,
     Candidate,
@@ -50,14 +51,27 @@ _UNREAD = Claim(Stack.CUSTOM, "unread", launched=True)
 _PYTHONS = ("python", "pypy")
 
 
-def recognize_node(
-    node: Node, definitions: Sequence[WorkloadDefinition], stacks: Sequence[StackRules]
-) -> Recognition:
-    """Recognize a node by the rules of these stacks and these definitions."""
+@dataclass(frozen=True)
+class Known:
+    """What is known beforehand: the rules of stacks, and what the operator configured."""
+
+    stacks: Sequence[StackRules]
+    definitions: Sequence[WorkloadDefinition] = ()
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def table(self) -> Table:
+        """The rows of the operator, then ours."""
+        return table(self.rows)
+
+
+def recognize_node(node: Node, known: Known) -> Recognition:
+    """Recognize a node by what is known."""
+    stacks = known.stacks
     parents = parents_of(node.processes)
-    defined = _defined(node.processes, definitions)
+    defined = _defined(node.processes, known.definitions)
     problems: list[str] = []
-    claims = _claims(node.processes, defined, stacks, problems)
+    claims = _claims(node.processes, defined, known, problems)
     caps = _queue_caps(node.listeners)
     _drop_guesses(claims, node)
     claims.update(front_ends(node.processes, parents, claims))
@@ -67,18 +81,16 @@ def recognize_node(
     owned = owned_by(node, parents, members)
     rules = {one.stack: one for one in stacks}
     routed = _routed(node.processes, claims)
-    view = _View(node, parents, claims, defined, rules, caps, routed, problems)
+    view = _View(node, parents, claims, defined, rules, caps, routed, problems, known.table)
     found = with_left_out(_describe(view, members, owned), node.left_out)
     found = with_relays(with_forwarded(found, node.processes, defined), node)
     return replace(found, problems=tuple(dict.fromkeys(problems)))
 
 
-def is_claimed_alone(
-    process: Process, definitions: Sequence[WorkloadDefinition], stacks: Sequence[StackRules]
-) -> bool:
-    """Whether a stack or a definition claims a process, judged by that process alone."""
+def is_claimed_alone(process: Process, known: Known) -> bool:
+    """Whether a stack, a row or a definition claims a process, judged by that process alone."""
     alone = {process.pid: process}
-    return bool(_claims(alone, _defined(alone, definitions), stacks, []))
+    return bool(_claims(alone, _defined(alone, known.definitions), known, []))
 
 
 def _defined(
@@ -86,28 +98,31 @@ def _defined(
 ) -> dict[int, tuple[WorkloadDefinition, ...]]:
     if not definitions:
         return {}
-    compiled = CompiledDefinitions(definitions)
-    matches = ((pid, compiled.matching(process)) for pid, process in processes.items())
+    matches = (
+        (pid, tuple(one for one in definitions if one.match.fits(process)))
+        for pid, process in processes.items()
+    )
     return {pid: found for pid, found in matches if found}
 
 
 def _claims(
     processes: Mapping[int, Process],
     defined: Mapping[int, tuple[WorkloadDefinition, ...]],
-    stacks: Sequence[StackRules],
+    known: Known,
     problems: list[str],
 ) -> dict[int, Claim]:
     """A process that cannot be judged, for whatever reason, is claimed: that costs it alone."""
     claims = {pid: Claim(Stack.CUSTOM, "defined", launched=True) for pid in defined}
-    words = frozenset(_first_word(word) for rules in stacks for word in rules.words)
-    words |= table().words
+    rows = known.table
+    words = frozenset(_first_word(word) for rules in known.stacks for word in rules.words)
+    words |= rows.words
     for pid, process in processes.items():
         if process.mixed_ids:
             continue
         claim = None
         try:
-            if _is_worth_a_look(process, words):
-                claim = _claim(Candidate.of(process), stacks)
+            if _is_worth_a_look(process, words) or rows.may_know(process):
+                claim = _claim(Candidate.of(process), known.stacks, rows)
         except Exception as error:
             problems.append(_problem(process, error))
             claim = _UNREAD
@@ -115,14 +130,16 @@ def _claims(
             claims[pid] = claim
         elif process.unread:
             claims.setdefault(pid, _UNREAD)
-    _drop_strangers(claims, processes)
+    _drop_strangers(claims, processes, rows)
     return claims
 
 
-def _drop_strangers(claims: dict[int, Claim], processes: Mapping[int, Process]) -> None:
+def _drop_strangers(
+    claims: dict[int, Claim], processes: Mapping[int, Process], known: Table
+) -> None:
     """Drop the claims on general software where its user or root runs nothing of the stack beside
     it: anybody can start a program that looks like one."""
-    rows = ((pid, table().row(claim)) for pid, claim in claims.items())
+    rows = ((pid, known.row(claim)) for pid, claim in claims.items())
     general = {pid for pid, row in rows if row is not None and row.beside}
     others = ((claim, processes[pid]) for pid, claim in claims.items() if pid not in general)
     homes = {(claim.stack, one.namespace, one.uid) for claim, one in others}
@@ -160,8 +177,8 @@ def _first_word(name: str) -> str:
     return _WORDS.split(name.lstrip("."), 1)[0]
 
 
-def _claim(candidate: Candidate, stacks: Sequence[StackRules]) -> Claim | None:
-    if (found := table().claim(candidate)) is not None:
+def _claim(candidate: Candidate, stacks: Sequence[StackRules], rows: Table) -> Claim | None:
+    if (found := rows.claim(candidate)) is not None:
         return found
     for rules in stacks:
         if (claim := rules.claim(candidate)) is not None:
@@ -253,6 +270,7 @@ class _View:
     queue_caps: Mapping[int, int]
     routed: Mapping[int, frozenset[int]]
     problems: list[str]
+    table: Table
 
     def tree(self, root: int, members: frozenset[int], finds: Sequence[Owned]) -> WorkloadTree:
         """One workload of it."""
@@ -353,21 +371,21 @@ def _label(tree: WorkloadTree, find: Owned, view: _View) -> Label:
     """
     context = ListenerContext(find.listener, (*find.owners, tree.root)[0], find.owners, tree)
     try:
-        return _judged(context, view.rules)
+        return _judged(context, view)
     except Exception as error:
         view.problems.append(_problem(context.process, error))
         return unknown(context)
 
 
-def _judged(context: ListenerContext, rules: Mapping[Stack, StackRules]) -> Label:
+def _judged(context: ListenerContext, view: _View) -> Label:
     tree = context.tree
     if not context.owners:
         return library_label(context) or unknown(context)
     if tree.defined and (defined := defined_label(context)) is not None:
         return defined
-    found = table().label(context)
+    found = view.table.label(context)
     if found is None:
-        found = rules.get(tree.claim_of(context.owner).stack, ROWS).label(context)
+        found = view.rules.get(tree.claim_of(context.owner).stack, ROWS).label(context)
         if found.role in (Role.UNKNOWN, Role.ZMQ):  # ZMQ's queue of 100 is asyncio's too
             found = front_label(context) or found
         elif all(one.kind == "default-port" for one in found.evidence):

@@ -1,23 +1,21 @@
-"""Software that is known by rows of data, in `stacks.toml`.
+"""Software known by rows of data: ours in `stacks.toml`, the operator's in the configuration.
 
 A row says how to know a process and what its listeners are for. It needs no code, claims only what
-it names, and is consulted before the rules of a stack.
+it names, and is consulted before the rules of a stack. The operator's rows come first.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import cache, cached_property
-from pathlib import Path
-from typing import Any
 
-from vllmwall.model import Label, Proto, Role, Stack
+from vllmwall.model import Label, Process, Proto, Role, Stack
 from vllmwall.recognize.api import is_certain
 from vllmwall.recognize.commandline import Command, Flags, read_flags, whole_number
+from vllmwall.recognize.definitions import Match
 from vllmwall.recognize.fingerprints import asked, library_label
 from vllmwall.recognize.names import script_name, short_name
 from vllmwall.recognize.stack_rules import (
@@ -30,13 +28,10 @@ from vllmwall.recognize.stack_rules import (
     unknown,
 )
 
-if sys.version_info >= (3, 11):
-    from tomllib import loads
-else:  # pragma: no cover (Python 3.10)
-    from tomli import loads
-
 _PORT = re.compile(r"(?:^|[:=])([0-9]{1,5})(?=$|[:/,])")
 _SEPARATORS = re.compile(r"[-_.*]")
+_WILD = re.compile(r"[*?\[\]]")
+_FIRST_WORDS = 16
 _CERTAIN = 0.9
 _MODEL_FLAGS = ("model", "model-path", "model-id", "model-name", "model-tag", "served-model-name")
 
@@ -98,7 +93,7 @@ class PortRule:
             return None
         if self.wide is not None and self.wide is not listener.is_wildcard:
             return None
-        if not (self.flags or self.env or self.ports):
+        if not (self.flags or self.short or self.env or self.ports):
             return ("address", listener.where) if self.wide is not None else ("backlog", "fits")
         named = ports_named(context.process.env, command, self.flags, self.short, self.env)
         if listener.port in named:
@@ -113,7 +108,11 @@ class PortRule:
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of program: see `stacks.toml`, which explains the fields."""
+    """One kind of program: see `stacks.toml`, which explains the fields.
+
+    ``match`` binds a row of the operator to what others cannot choose, like a unit. ``place`` is
+    where the operator wrote it, ``FILE:LINE``; empty: it is ours.
+    """
 
     stack: Stack
     part: str
@@ -125,6 +124,8 @@ class Row:
     unless: frozenset[str] = frozenset()
     why: str = ""
     source: str = ""
+    match: Match | None = None
+    place: str = ""
 
     def claims(self, candidate: Candidate) -> bool:
         """Whether this process is the program of the row."""
@@ -132,6 +133,8 @@ class Row:
             return False
         args = candidate.command.args
         if self.unless and self._is_its_own(candidate):
+            return False
+        if self.match is not None and not self.match.fits(candidate.process):
             return False
         first = next((word for word in args if not word.startswith("-")), "")
         return (
@@ -167,7 +170,8 @@ class Row:
 
     @property
     def _reason(self) -> str:
-        return f"{self.stack.value} {self.part}" + (f": {self.why}" if self.why else "")
+        told = f"{self.stack.value} {self.part}" + (f": {self.why}" if self.why else "")
+        return told + (f" (by {self.place})" if self.place else "")
 
 
 def _speaks_against(fingerprint: Label) -> bool:
@@ -188,11 +192,11 @@ class WebServer:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows."""
+    """All rows, in the order in which they are asked."""
 
     programs: tuple[Row, ...]
-    web: tuple[WebServer, ...]
-    companions: tuple[Names, ...]
+    web: tuple[WebServer, ...] = ()
+    companions: tuple[Names, ...] = ()
     _by_part: dict[tuple[Stack, str], Row] = field(default_factory=dict, compare=False)
     _any: dict[str, Names] = field(default_factory=dict, compare=False)
 
@@ -208,7 +212,7 @@ class Table:
             return None
         for row in self.programs:
             if row.claims(candidate):
-                return Claim(row.stack, row.part, launched=True)
+                return Claim(row.stack, row.part, launched=True, serves=row.has_api)
         return None
 
     def row(self, claim: Claim | None) -> Row | None:
@@ -238,12 +242,30 @@ class Table:
         """The words after a program's name that decide which row knows it."""
         return frozenset(word for row in self.programs for word in row.words)
 
-    @property
+    @cached_property
     def words(self) -> frozenset[str]:
-        """The first parts of all names of programs: a cheap test reads them."""
-        names = (one.names for one in self.programs)
+        """The first parts of the names of our programs: a cheap test reads them."""
+        names = (one.names for one in self.programs if not one.place)
         found = (_SEPARATORS.split(word)[0] for one in names for word in one.programs + one.modules)
         return frozenset(found) - {""}
+
+    def may_know(self, process: Process) -> bool:
+        """A cheap test for the names that `words` cannot find: the operator's."""
+        if self._hints is None:
+            return False
+        seen = (process.comm, *process.argv[:1], *process.started_as[:_FIRST_WORDS])
+        return self._hints.search(" ".join(seen).replace("/", ".")) is not None
+
+    @cached_property
+    def _hints(self) -> re.Pattern[str] | None:
+        """The longest plain part of each of the operator's names."""
+        names = Names.union(one.names for one in self.programs if one.place)
+        globs = names.programs + names.modules + names.titles
+        return re.compile("|".join(map(_plainest, globs))) if globs else None
+
+
+def _plainest(glob: str) -> str:
+    return re.escape(max(_WILD.split(glob), key=len))
 
 
 def ports_named(
@@ -280,62 +302,10 @@ def name_of(tree: WorkloadTree) -> str:
     return short_name(model, "") or script_name((command.script,), fallback)
 
 
-def row_of(content: Mapping[str, Any]) -> Row:
-    """A row from its table in TOML."""
-    return Row(
-        stack=Stack(content["stack"]),
-        part=content["part"],
-        names=_names(content),
-        words=frozenset(content.get("words", ())),
-        ports=tuple(map(_port_rule, content.get("ports", ()))),
-        rest=Role(content["rest"]) if "rest" in content else None,
-        beside=content.get("beside", False),
-        unless=frozenset(content.get("unless", ())),
-        why=content.get("why", ""),
-        source=content["source"],
-    )
-
-
-def _words(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: tuple(content.get(key, ())) for key in keys}
-
-
-def _names(content: Mapping[str, Any]) -> Names:
-    return Names(**_words(content, "programs", "modules", "titles"))
-
-
-def _port_rule(content: Mapping[str, Any]) -> PortRule:
-    return PortRule(
-        role=Role(content["role"]),
-        ports=tuple(content.get("ports", ())),
-        backlog=tuple(content.get("backlog", ())),
-        wide=content.get("wide"),
-        shared=content.get("shared", False),
-        **_words(content, "flags", "short", "env"),
-    )
-
-
-def _web_server(content: Mapping[str, Any]) -> WebServer:
-    return WebServer(
-        _names(content), content["default"], **_words(content, "flags", "short", "env")
-    )
-
-
-@cache
-def table() -> Table:
-    """The rows of `stacks.toml`."""
-    content = loads(Path(__file__).with_name("stacks.toml").read_text("utf-8"))
-    return Table(
-        programs=tuple(map(row_of, content["program"])),
-        web=tuple(map(_web_server, content["web"])),
-        companions=tuple(map(_names, content["companion"])),
-    )
-
-
 def _label_listener(context: ListenerContext) -> Label:
     """A listener that no row explains."""
     return (None if context.is_unix else library_label(context)) or unknown(context)
 
 
-ROWS = StackRules(Stack.CUSTOM, table().claim, _label_listener, name_of)
+ROWS = StackRules(Stack.CUSTOM, lambda _: None, _label_listener, name_of)
 """The rules of all stacks that only rows describe."""

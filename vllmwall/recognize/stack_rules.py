@@ -26,6 +26,7 @@ class Claim:
     command line proves it; otherwise only a title, threads or the rest of the environment do, and
     those may only close ports. ``family`` is a name that the scattered parts of one job share (a
     Ray session). ``guess``: dropped when what the process listens on speaks against it.
+    ``serves``: it has an API of its own, so that a server which it starts is its inner one.
     """
 
     stack: Stack
@@ -33,6 +34,7 @@ class Claim:
     launched: bool = False
     family: str = ""
     guess: bool = False
+    serves: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vllmwall.recognize.fingerprints import (
     library_label,
 )
 from vllmwall.recognize.names import script_name
-from vllmwall.recognize.rows import table
+from vllmwall.recognize.row_file import table
 from vllmwall.recognize.stack_rules import (
     Candidate,
     Claim,

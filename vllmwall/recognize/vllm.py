@@ -24,7 +24,6 @@ from vllmwall.recognize.fingerprints import (
 )
 from vllmwall.recognize.kv import in_transfer_range
 from vllmwall.recognize.names import script_name, short_name
-from vllmwall.recognize.rows import table
 from vllmwall.recognize.stack_rules import (
     CHILD,
     Candidate,
@@ -193,8 +192,8 @@ def _back_room(place: _Place, found: Label) -> Label:
     reason = place.flags.partner
     if not reason and place.flags.is_balanced_outside and place.port in tree.routed:
         reason = "a router on this host sends it requests: external load balancing"
-    above = (table().row(tree.claims.get(pid)) for pid in tree.line(place.server)[1:])
-    if not reason and any(row is not None and row.has_api for row in above):
+    above = (tree.claims.get(pid) for pid in tree.line(place.server)[1:])
+    if not reason and any(claim is not None and claim.serves for claim in above):
         reason = "inner server of another front"
     if not reason:
         return found

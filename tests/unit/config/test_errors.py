@@ -19,8 +19,8 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
     ("text", "expected"),
     [
         ('mod = "audit"', "1: mod: unknown key (did you mean mode?); allowed here: mode, peers, "
-         "policy, groups, workload, api, host, limits, log, guards, boot, daemon, control, "
-         "metrics, audit"),
+         "policy, groups, workload, program, api, host, limits, log, guards, boot, daemon, "
+         "control, metrics, audit"),
         ("[host]\nlockdwn = true", "2: host.lockdwn: unknown key (did you mean lockdown?); "
          "allowed here: failsafe, lockdown, open, api_users"),
         ("[limits]\nburst = 3", "1: limits: burst has no effect without new_per_second"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vllmwall.model import Role
-from vllmwall.recognize.rows import table
+from vllmwall.recognize.row_file import table
 
 PAGE = (Path(__file__).parents[3] / "docs/reference/stacks.md").read_text()
 

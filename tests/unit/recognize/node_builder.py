@@ -13,6 +13,7 @@ from itertools import count
 from vllmwall.model import Listener, Node, Process, Proto, RaySession, Recognition, Role
 from vllmwall.recognize import recognize
 from vllmwall.recognize.definitions import WorkloadDefinition
+from vllmwall.recognize.rows import Row
 
 NAMESPACE = 4026531840
 SPAWN = (
@@ -82,10 +83,12 @@ def node(*parts: Process | Listener | RaySession) -> Node:
 
 
 def seen(
-    *parts: Process | Listener | RaySession, definitions: tuple[WorkloadDefinition, ...] = ()
+    *parts: Process | Listener | RaySession,
+    definitions: tuple[WorkloadDefinition, ...] = (),
+    rows: tuple[Row, ...] = (),
 ) -> Recognition:
     """The recognition of a node with these parts."""
-    return recognize(node(*parts), definitions)
+    return recognize(node(*parts), definitions, rows)
 
 
 def roles(recognition: Recognition) -> dict[int | str, str]:

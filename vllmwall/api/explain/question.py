@@ -63,7 +63,8 @@ def explain_once(
     config = load(config_path).settings()
     reconciler = reconciler_for(Options(config_path, runtime_dir, only), config)
     node = reconciler.observer.observe()
-    found = with_opened(recognize(node, config.definitions), reconciler.apis.opened())
+    recognized = recognize(node, config.definitions, config.rows)
+    found = with_opened(recognized, reconciler.apis.opened())
     reconciler.recognition = found
     reconciler.decision = decide(found, reconciler.policy, reconciler.peers.networks())
     answer = explained(reconciler, question)

@@ -55,10 +55,10 @@ def audit_node(
 
 def _look(config: Config, only: frozenset[int]) -> tuple[Node, list[Workload]]:
     """Observe twice: the second pass reads workloads in more detail."""
-    observer, definitions = Observer(only), config.definitions()
-    observer.keep(recognize(observer.observe(), definitions))
+    observer, definitions, rows = Observer(only), config.definitions(), config.rows()
+    observer.keep(recognize(observer.observe(), definitions, rows))
     node = observer.observe()
-    found = within(recognize(node, definitions), node, only)
+    found = within(recognize(node, definitions, rows), node, only)
     return node, list(found.workloads)
 
 
