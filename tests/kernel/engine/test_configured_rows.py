@@ -68,7 +68,7 @@ def test_a_row_opens_its_api_and_closes_the_rest(node: Guarded) -> None:
 
 
 def test_a_bad_row_keeps_the_last_good_configuration(node: Guarded) -> None:
-    """The reload is refused with the place of the fault, and the wall stands."""
+    """The reload is refused with the place of the fault, and the old rules stay active."""
     own(node).open("tcp", "0.0.0.0", INNER)
     node.wait_for_rule(INNER)
     node.configure(PEERS + ROW.replace("kv-transfer", "kv"))
