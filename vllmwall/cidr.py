@@ -14,6 +14,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Network,
     collapse_addresses,
+    get_mixed_type_key,
     ip_address,
     ip_network,
 )
@@ -79,6 +80,11 @@ def merged(networks: Iterable[Network]) -> tuple[Network, ...]:
         else:
             sixes.append(network)
     return (*collapse_addresses(fours), *collapse_addresses(sixes))
+
+
+def distinct(networks: Iterable[Network]) -> tuple[Network, ...]:
+    """These networks in order, each once: IPv4 first."""
+    return tuple(sorted({plain(network) for network in networks}, key=get_mixed_type_key))
 
 
 class NetworkSet:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vllmwall.api.later import Later
     from vllmwall.api.learn import LearnFacts
     from vllmwall.api.networks import NetworksRequest
-    from vllmwall.api.peers import AddRequest, PeersAnswer, RemoveRequest
+    from vllmwall.api.peers import AcceptLossRequest, AddRequest, PeersAnswer, RemoveRequest
     from vllmwall.api.plan_answer import Plan, PlanRequest
     from vllmwall.api.snapshot import NodeSnapshot, SnapshotRequest
     from vllmwall.api.status_answer import Status
@@ -110,6 +110,13 @@ ADD_PEERS: Command[AddRequest, PeersAnswer] = Command(
 REMOVE_PEERS: Command[RemoveRequest, PeersAnswer] = Command(
     "peers.remove", _ROOT, "peers:remove", "peers:RemoveRequest", "peers:PeersAnswer"
 )
+ACCEPT_LOSS: Command[AcceptLossRequest, PeersAnswer] = Command(
+    "peers.accept-loss",
+    _ROOT,
+    "peers:accept_loss",
+    "peers:AcceptLossRequest",
+    "peers:PeersAnswer",
+)
 LIST_APIS: Command[NoArguments, OpenedApis] = Command(
     "api.list", _READER, "apis:show", _NOTHING, "apis:OpenedApis"
 )
@@ -167,7 +174,8 @@ SNAPSHOT: Command[SnapshotRequest, NodeSnapshot] = Command(
 )
 
 _ROWS = (
-    *(STATUS, PLAN, EXPLAIN, LIST_PEERS, ADD_PEERS, REMOVE_PEERS, BLOCKED, CONNECTIONS, LEARN),
+    *(STATUS, PLAN, EXPLAIN, LIST_PEERS, ADD_PEERS, REMOVE_PEERS, ACCEPT_LOSS),
+    *(BLOCKED, CONNECTIONS, LEARN),
     *(EVENTS, LIST_BANS, ADD_BANS, REMOVE_BANS, RELOAD, UP, DOWN, CONFIRM, ROLLBACK, GUARD),
     *(SNAPSHOT, LIST_APIS, ADD_API, REMOVE_API),
 )

@@ -1,4 +1,4 @@
-"""`vllmwall peers`: list, add and remove trusted peers."""
+"""`vllmwall peers`: list, add and remove trusted peers, and accept that some are gone."""
 
 from __future__ import annotations
 
@@ -33,9 +33,16 @@ class RemoveRequest:
     save: bool = False
 
 
+@dataclass(frozen=True)
+class AcceptLossRequest:
+    """Remove what these files and DNS names no longer name; none: of all of them."""
+
+    sources: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class PeersAnswer(Peers):
-    """The answer to `peers list`, `peers add` and `peers remove`."""
+    """The answer to `peers list`, `peers add`, `peers remove` and `peers accept-loss`."""
 
     version: int = 1
 
@@ -61,12 +68,22 @@ def remove(state: State, request: RemoveRequest) -> PeersAnswer:
     return _change(state, request.networks, peers.forget if request.save else peers.remove)
 
 
+def accept_loss(state: State, request: AcceptLossRequest) -> PeersAnswer:
+    """Remove at once what sources no longer name."""
+    peers = state.reconciler.peers
+    return _changed(state, lambda: peers.accept_loss(request.sources))
+
+
 def _change(
     state: State, texts: tuple[str, ...], change: Callable[[tuple[Network, ...]], None]
 ) -> PeersAnswer:
     networks = networks_of(texts)
+    return _changed(state, lambda: change(networks))
+
+
+def _changed(state: State, change: Callable[[], None]) -> PeersAnswer:
     try:
-        change(networks)
+        change()
     except PeerError as error:
         raise ControlError("failed", str(error)) from error
     state.loop.full_pass("peers changed")

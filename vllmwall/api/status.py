@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllmwall.api.errors import NoArguments
+from vllmwall.api.held_peers import held_lines
 from vllmwall.api.status_answer import (
     UNPROVEN,
     ClientLimits,
@@ -161,6 +162,7 @@ def _problems(facts: StatusFacts) -> list[str]:
         for line in space.differences[:_DIFFERENCES_SHOWN]
     ]
     found += [f"peers from {one.name}: {one.error}" for one in facts.sources if one.error]
+    found += [line for one in facts.sources for line in held_lines(one, facts.now)]
     if facts.config.problems:
         found.append("the configuration on disk is invalid; the previous one is still active:")
     return found

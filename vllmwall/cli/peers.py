@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vllmwall.api.commands import ADD_PEERS, LIST_PEERS, REMOVE_PEERS
+from vllmwall.api.commands import ACCEPT_LOSS, ADD_PEERS, LIST_PEERS, REMOVE_PEERS
 from vllmwall.api.errors import NoArguments
-from vllmwall.api.peers import AddRequest, PeersAnswer, RemoveRequest
+from vllmwall.api.peers import AcceptLossRequest, AddRequest, PeersAnswer, RemoveRequest
 from vllmwall.cli.ask import ask
 from vllmwall.cli.command_line import Group
 from vllmwall.cli.drawing import Column, Console, Table
@@ -17,7 +17,7 @@ from vllmwall.cli.parameters import Duration, cidrs_argument
 from vllmwall.cli.terminal import print_answer
 
 if TYPE_CHECKING:
-    from vllmwall.networks.sources import PeerSource
+    from vllmwall.networks.sources import HeldPeer, PeerSource
 
 
 @click.group(cls=Group)
@@ -50,6 +50,16 @@ def remove(cidrs: tuple[str, ...], save: bool) -> None:
     print_answer(ask(REMOVE_PEERS, RemoveRequest(cidrs, save)), _draw)
 
 
+@peers.command("accept-loss")
+@click.argument("sources", nargs=-1)
+def accept_loss(sources: tuple[str, ...]) -> None:
+    """Stop trusting peers that their file or DNS name no longer names.
+
+    SOURCES are files and DNS names of the peers. Default: all.
+    """
+    print_answer(ask(ACCEPT_LOSS, AcceptLossRequest(sources)), _draw)
+
+
 def _draw(out: Console, found: PeersAnswer) -> None:
     if not found.networks:
         out.print("No peers: internal ports are closed to every other host.", style="yellow")
@@ -57,6 +67,12 @@ def _draw(out: Console, found: PeersAnswer) -> None:
     rows = [
         ("\n".join(map(str, source.networks)) or "-", _origin(source), _until(source))
         for source in found.sources
+        if source.networks or not source.held
+    ]
+    rows += [
+        (str(one.network), f"{_origin(source)}, no longer named", _held_until(one))
+        for source in found.sources
+        for one in source.held
     ]
     if rows:
         out.print(Table([Column("PEERS"), Column("FROM"), Column("UNTIL")], rows))
@@ -70,9 +86,14 @@ def _origin(source: PeerSource) -> str:
     return name if kind in ("static", "file") or kind == name else f"{kind} {name}"
 
 
+def _held_until(one: HeldPeer) -> str:
+    return "peers accept-loss" if one.until is None else _time_left(one.until)
+
+
 def _until(source: PeerSource) -> str:
-    expires = source.expires
-    if expires is None:
-        return ""
-    left = max(0, int(expires - time.time()))
-    return f"{time.strftime('%H:%M:%S', time.localtime(expires))} ({left // 60}m {left % 60}s left)"
+    return "" if source.expires is None else _time_left(source.expires)
+
+
+def _time_left(end: float) -> str:
+    left = max(0, int(end - time.time()))
+    return f"{time.strftime('%H:%M:%S', time.localtime(end))} ({left // 60}m {left % 60}s left)"

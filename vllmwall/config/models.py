@@ -110,7 +110,9 @@ class Config(Section):
             definitions=self.definitions(),
             rows=self.rows(),
             apis=tuple(each.opened() for each in self.apis),
-            peers=PeerSettings(by_file, peers.files, peers.dns, peers.allow_everyone),
+            peers=PeerSettings(
+                by_file, peers.files, peers.dns, peers.allow_everyone, peers.hold_seconds
+            ),
             metrics=MetricsSettings(metrics.listen, metrics.textfile),
             guards=self.guards.enabled,
             guarded_units=self.guards.units,

@@ -18,6 +18,7 @@ from vllmwall.config.values import (
     Count,
     FailsafeValue,
     FileGlob,
+    HoldSeconds,
     HostName,
     LogPrefix,
     MetricsAddress,
@@ -50,6 +51,7 @@ class PeersSection(Section):
     cidrs: tuple[NetworkValue, ...] = ()
     files: tuple[FileGlob, ...] = ()
     dns: tuple[HostName, ...] = ()
+    hold_seconds: HoldSeconds = 600
     allow_everyone: Switch = False
 
 

@@ -15,12 +15,14 @@ from vllmwall.recognize.rows import Row
 @dataclass(frozen=True)
 class PeerSettings:
     """The sources of peers. ``by_file``: the networks that each file of the configuration names;
-    ``files`` are globs of others with networks in them, ``dns`` names."""
+    ``files`` are globs of others with networks in them, ``dns`` names. ``hold_seconds``: how long
+    a network counts that its file or name no longer names."""
 
     by_file: Mapping[str, tuple[Network, ...]]
     files: tuple[str, ...]
     dns: tuple[str, ...]
     allow_everyone: bool
+    hold_seconds: float
 
 
 @dataclass(frozen=True)

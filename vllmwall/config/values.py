@@ -212,6 +212,7 @@ PortValue = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Count = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 NflogGroup = Annotated[int, Field(strict=True, ge=0, le=65535)]
 Seconds = Annotated[float, Field(strict=True, ge=1, le=3600, allow_inf_nan=False)]
+HoldSeconds = Annotated[float, Field(strict=True, ge=0, le=604_800, allow_inf_nan=False)]
 MetricsAddress = Annotated[
     str,
     _text(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from threading import Thread
 
-from vllmwall.cidr import merged
+from vllmwall.cidr import distinct
 from vllmwall.model import Network
 
 Lookup = Callable[[str], tuple[Network, ...]]
@@ -23,7 +23,7 @@ def look_up(name: str) -> tuple[Network, ...]:
     """The A and AAAA records of ``name``, each as a network of one address. Raises OSError."""
     answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     # A zone (fe80::1%eth0) says which interface to send on; no rule can use it.
-    return merged(ip_network(str(answer[4][0]).partition("%")[0]) for answer in answers)
+    return distinct(ip_network(str(answer[4][0]).partition("%")[0]) for answer in answers)
 
 
 class NoAnswerError(Exception):

@@ -1,15 +1,16 @@
 """The peers in force, merged from all sources, and changes to them at runtime.
 
 Promises (DESIGN §3, invariant 13): a source that fails keeps its last good networks and is
-reported; no failure makes the peers wider; every address (0.0.0.0/0, ::/0, in halves too) is a
-peer only with `peers.allow_everyone` in the configuration, and never by a command.
+reported; what a source no longer names is held for a time (`held`); no failure makes the peers
+wider; every address (0.0.0.0/0, ::/0, in halves too) is a peer only with `peers.allow_everyone`
+in the configuration, and never by a command.
 
 Thread-safe: `refresh` may wait for DNS in one thread while another calls `networks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,11 +25,11 @@ from vllmwall.model import Network
 from vllmwall.networks.dns import Lookups, NoAnswerError
 from vllmwall.networks.expiry import MergedNetworks, since_epoch
 from vllmwall.networks.files import read_peer_files
+from vllmwall.networks.held import HELD_NAME, HeldPeers, Holder
 from vllmwall.networks.saved import FILE_NAME, read_saved, write_saved
 from vllmwall.networks.sources import (
     FetchedKind,
     PeerError,
-    PeerKind,
     PeerSource,
     where_it_lies,
     without_everyone,
@@ -37,7 +38,7 @@ from vllmwall.networks.state import AddedPeer, LastAnswer, State, load_state, st
 
 STATE_NAME = "peers.json"
 RUNTIME = "runtime"
-_Key = tuple[PeerKind, str]
+_Key = tuple[FetchedKind, str]
 
 
 class PeerList:
@@ -66,7 +67,8 @@ class PeerList:
         self._stored, self._load_error = load_state(self._state_path)
         self._runtime = {plain(one.network): one.expires for one in self._stored.runtime}
         found = (PeerSource(one.name, one.kind, one.networks) for one in self._stored.answers)
-        self._answers = {(source.kind, source.name): source for source in found}
+        self._answers = _by_key(found)
+        self._held = HeldPeers(runtime_dir / HELD_NAME)
         self._store_error: str | None = None
         self.configure(section)
 
@@ -80,8 +82,7 @@ class PeerList:
             self._static = dict(section.by_file)
             self._merged.clear()
             if answers is not None:
-                self._answers = {(source.kind, source.name): source for source in answers}
-                self._keep_answers()
+                self._take(answers)
 
     def now(self) -> float:
         """Seconds since the epoch by the clock that peers expire by, which cannot be set."""
@@ -116,15 +117,13 @@ class PeerList:
             section = self._section
             fresh = self.fetch(section)
             with self._lock:
-                if section is self._section:
-                    self._answers = {(source.kind, source.name): source for source in fresh}
                 self._runtime = {
                     network: expires
                     for network, expires in self._runtime.items()
                     if expires is None or expires > now
                 }
                 self._merged.clear()
-                self._keep_answers()
+                self._take(fresh if section is self._section else self._answers.values())
 
     def fetch(self, section: PeerSettings) -> tuple[PeerSource, ...]:
         """Read the files of a configuration and ask DNS for its names; changes nothing.
@@ -185,9 +184,40 @@ class PeerList:
             self._write_saved(dict.fromkeys(network for network in saved if network not in gone))
             self._set_runtime({net: till for net, till in self._runtime.items() if net not in gone})
 
+    def accept_loss(self, names: Collection[str] = ()) -> None:
+        """Remove at once what these sources (none: all) no longer name. Raises PeerError."""
+        with self._lock:
+            known = {one.name for one in self.sources() if one.kind in ("file", "dns")}
+            known |= {*self._section.dns, *self._section.files}
+            _refuse(
+                f"{name} is not a file or DNS name of the peers. `vllmwall peers list` shows them"
+                for name in names
+                if name not in known
+            )
+            self._held.accept(self._holder(), names)
+            self._merged.clear()
+
+    def _take(self, fresh: Iterable[PeerSource]) -> None:
+        """Let these answers count, and hold what they no longer name."""
+        before, self._answers = self._answers, _by_key(fresh)
+        others = [*(one for nets in self._static.values() for one in nets), *self._runtime]
+        self._held.take(self._holder(), before, self._answers, others, self._clock())
+        self._merged.clear()
+        self._keep_answers()
+
+    def _holder(self) -> Holder:
+        return Holder(self._section.hold_seconds, self._entry_of)
+
+    def _entry_of(self, kind: FetchedKind, name: str) -> str | None:
+        """The configured pattern or name that a source belongs to; None: not configured now."""
+        section = self._section
+        if kind == "dns":
+            return name if name in section.dns else None
+        return next((pattern for pattern in section.files if fnmatchcase(name, pattern)), None)
+
     def _expiring(self) -> Iterator[tuple[Network, float | None]]:
         for source in self.sources():
-            yield from ((network, source.expires) for network in source.networks)
+            yield from source.counted()
 
     def _ask(self, names: tuple[str, ...], last: dict[_Key, PeerSource]) -> list[PeerSource]:
         fresh = []
@@ -200,13 +230,13 @@ class PeerList:
         return fresh
 
     def _current_answers(self) -> list[PeerSource]:
-        """Fetched sources that the configuration still names."""
-        section = self._section
+        """Fetched sources that the configuration still names, each with what is held of it."""
+        held = self._held.of(self._holder(), self._clock())
+        gone = {key: PeerSource(key[1], key[0]) for key in held if key not in self._answers}
         return [
-            source
-            for source in self._answers.values()
-            if source.name in section.dns
-            or any(fnmatchcase(source.name, pattern) for pattern in section.files)
+            replace(source, held=held.get(key, ()))
+            for key, source in (self._answers | gone).items()
+            if self._entry_of(*key) is not None
         ]
 
     def _runtime_sources(self) -> list[PeerSource]:
@@ -220,7 +250,7 @@ class PeerList:
             PeerSource(RUNTIME, "runtime", tuple(networks), expires=expires)
             for expires, networks in by_time.items()
         ]
-        errors = (self._load_error, self._store_error)
+        errors = (self._held.error, self._load_error, self._store_error)
         found += [PeerSource(RUNTIME, "runtime", error=error) for error in errors if error]
         return found
 
@@ -243,6 +273,9 @@ class PeerList:
     def _why_not_removed(self, network: Network, elsewhere: frozenset[str]) -> str | None:
         if str(self._saved_path) in elsewhere:
             return f"{network} is saved in {self._saved_path}; use peers remove --save"
+        held = [one for one in self.sources() if network in (each.network for each in one.held)]
+        if held:
+            return f"{network} is held. To remove it: vllmwall peers accept-loss {held[0].name}"
         if elsewhere:
             return f"{network} comes from {', '.join(sorted(elsewhere))}; remove it there"
         if network in self._runtime:
@@ -256,9 +289,7 @@ class PeerList:
         try:
             self._store(runtime)
         except OSError as error:
-            raise PeerError(
-                f"{self._state_path} cannot be written: {error.strerror or error}"
-            ) from error
+            raise PeerError(_not_written(self._state_path, error)) from error
         self._runtime = runtime
         self._merged.clear()
 
@@ -267,7 +298,7 @@ class PeerList:
             self._store(self._runtime)
         except OSError as error:
             self._store_error = (
-                f"{self._state_path} cannot be written: {error.strerror or error}; "
+                f"{_not_written(self._state_path, error)}; "
                 "a restart would forget runtime peers and last good answers"
             )
 
@@ -290,6 +321,14 @@ class PeerList:
         if networks:
             self._static[str(self._saved_path)] = tuple(networks)
         self._merged.clear()
+
+
+def _by_key(sources: Iterable[PeerSource]) -> dict[_Key, PeerSource]:
+    return {(cast("FetchedKind", one.kind), one.name): one for one in sources}
+
+
+def _not_written(path: Path, error: OSError) -> str:
+    return f"{path} cannot be written: {error.strerror or error}"
 
 
 def _refuse(complaints: Iterable[str | None]) -> None:

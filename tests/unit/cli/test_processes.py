@@ -45,6 +45,7 @@ def replies() -> dict[str, dict[str, object]]:
         "peers.list": peers,
         "peers.add": peers,
         "peers.remove": peers,
+        "peers.accept-loss": peers,
         "snapshot": {"snapshot": {"a": 1}},
     }
 
@@ -65,6 +66,7 @@ def replies() -> dict[str, dict[str, object]]:
         ("peers list", 0, "PEERS"),
         ("peers add 10.1.0.0/16", 0, "PEERS"),
         ("peers remove 10.1.0.0/16", 0, "PEERS"),
+        ("peers accept-loss gpu-nodes.internal", 0, "PEERS"),
         ("learn --now", 0, "Nothing was applied."),
         ("ban 203.0.113.9", 0, "no bans"),
         ("unban 203.0.113.9", 0, "no bans"),

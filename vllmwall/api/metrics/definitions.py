@@ -127,6 +127,16 @@ def _failing(_: MetricFacts, status: Status) -> Iterable[Sample]:
     return sorted(found.items())
 
 
+def _held(_: MetricFacts, status: Status) -> Iterable[Sample]:
+    found: dict[Labels, float] = {}
+    for one in status.peers.sources:
+        if one.kind in ("file", "dns"):
+            lost = sum(held.until is None for held in one.held)
+            found[one.kind, one.name, "accepted"] = lost
+            found[one.kind, one.name, "time"] = len(one.held) - lost
+    return sorted(found.items())
+
+
 def _events(facts: MetricFacts, _: Status) -> Iterator[Sample]:
     for one in EventKey:
         yield (one.key,), facts.events.get(one, 0)
@@ -268,6 +278,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "1 when a source of peers could not be read; its last good answer stays in force.",
         ("kind", "source"),
         _failing,
+    ),
+    Definition(
+        "vllmwall_peer_networks_held",
+        "gauge",
+        "Networks that a source no longer names and that are still trusted: for a time, or until "
+        "their loss is accepted.",
+        ("kind", "source", "until"),
+        _held,
     ),
     Definition("vllmwall_bans", "gauge", "Active bans.", (), _bans),
     Definition(
