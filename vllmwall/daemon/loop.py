@@ -36,6 +36,7 @@ from vllmwall.engine.facts import ConfigFacts, ConfigProblem, DaemonFacts, PassF
 from vllmwall.engine.log import Logger, configure
 from vllmwall.engine.options import Options
 from vllmwall.engine.reservations import events_lost, pass_failed
+from vllmwall.engine.saved_births import SavedBirths
 from vllmwall.engine.saved_wall import SavedWall
 from vllmwall.engine.state import ReloadRequest, State
 from vllmwall.linux.lock import locked
@@ -98,6 +99,7 @@ class Daemon:
         self._saved = SavedWall(options.state_file) if options.state_file else None
         self._events = open_events(options.instance, _POLL_SECONDS)
         self.reconciler = reconciler_for(options, config, options.runtime_dir / "armed.json")
+        self._births = SavedBirths(options.runtime_dir, self.reconciler.observer, log)
         self.reconciler.walls.on_change = lambda change: log_change(
             log, self._name(change.namespace), change
         )
@@ -162,7 +164,7 @@ class Daemon:
             self._reading.look_again()
             files = self.reconciler.observer.files
             dues = (self._next_pass()[0], self._due_peers, self._reading.due, files.deadline)
-            asked = (self._reader.deadline, self._reloader.deadline)
+            asked = (self._reader.deadline, self._reloader.deadline, self._births.deadline)
             due = min(one for one in (*dues, *asked) if one is not None)
             left = 0.0 if self.reconciler.waiting else due - time.monotonic()
             self._wait(min(left, longest_sleep()))
@@ -224,6 +226,7 @@ class Daemon:
             if self.reconciler.note_answers():
                 self.wake_soon("files were read", self._settle_seconds())
             self.reconciler.advance()
+            self._births.advance()
         except Exception as error:
             self.log(EventKey.EVENT_FAILED, error=repr(error), exc_info=True)
             self.reconciler.waiting.clear()

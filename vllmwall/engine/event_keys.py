@@ -46,6 +46,7 @@ class EventKey(Enum):
     WALL_CHANGED = ("info", "wall changed")
     WALL_FAILED = ("error", "the wall could not be changed; the active one stays")
     WALL_NOT_SAVED = ("error", "the wall for the next boot could not be saved")
+    BIRTHS_UNREADABLE = ("warning", "what an earlier daemon saw of births cannot be read")
     WALLS_DOWN = ("warning", "walls removed on request")
     WALLS_UP = ("info", "walls restored on request")
     CONNECTIONS_RESET = ("info", "connections reset that the wall refuses")

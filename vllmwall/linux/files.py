@@ -6,6 +6,7 @@ another user can write lets that user open the node's ports (DESIGN §3, invaria
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -98,6 +99,16 @@ def replace_file(path: Path, data: bytes, mode: int, *, durable: bool) -> None:
         with suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def append_to_file(path: Path, data: bytes) -> None:
+    """Add ``data`` to a file of our own. Raises OSError: a part of it may be there then."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, f"{path} holds only a part of what was written")
+    finally:
+        os.close(descriptor)
 
 
 def _owners() -> frozenset[int]:

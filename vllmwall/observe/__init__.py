@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from vllmwall.linux.cgroups import in_first_namespace, mount_point, number_of, our_name_for
 from vllmwall.model import Listener, Node, Process, Proto, RaySession, Recognition
+from vllmwall.observe.births import Asked, Birth, Recalled
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.observe.owners import OwnerIndex
 from vllmwall.observe.proc import read
 from vllmwall.observe.processes import ProcessTable
 from vllmwall.observe.ray import ray_sessions
 from vllmwall.observe.relays import Relay, Relays
-from vllmwall.observe.shares import place_of
+from vllmwall.observe.shares import Account, account_of, place_of
 from vllmwall.observe.visibility import in_first_pid_namespace
 
 _Key = tuple[int, int]
-_Asked = tuple[int, int]  # the backlog of listen(), and the queue that the kernel made of it
 _NAMELESS_KEPT = 1024
 _LOOK_AGAIN = 60.0  # seconds
 _MOST_DUE = 16
@@ -45,7 +45,7 @@ class Observer:
         self._relays = Relays()
         self._relayed: tuple[Relay, ...] = ()
         self._listeners: dict[_Key, Listener] = {}
-        self._backlogs: dict[_Key, _Asked] = {}
+        self._backlogs: dict[_Key, tuple[int, int]] = {}  # the second is the queue it became
         self._nameless: dict[tuple[int, int], None] = {}
         self._looked_into: dict[int, frozenset[int]] = {}
         self._looked_at: dict[int, float] = {}
@@ -58,6 +58,24 @@ class Observer:
         self._names_processes_as_we_do = in_first_pid_namespace()
         self._next_search = 0.0
         self.is_known = False
+        self.kept = 0
+        """How often `keep` was called: unless it was, there is nothing new in `births`."""
+
+    def recall(self, births: Iterable[Birth], backlogs: Iterable[Asked]) -> None:
+        """Know again what an earlier daemon saw of what still runs. Before the first `observe`."""
+        self._table.recalled = Recalled(births)
+        self._backlogs = {(one.namespace, one.inode): (one.backlog, one.queue) for one in backlogs}
+
+    def births(self) -> Iterator[tuple[Account, Birth | Asked]]:
+        """What only births showed of workloads, of who listens, and of what changed since: each
+        with whose share it is."""
+        owners = {pid for one in self._listeners.values() for pid in one.pids}
+        yield from self._table.births(self._workload_pids | owners)
+        own = self.namespaces.own
+        for key, (backlog, queue) in self._backlogs.items():
+            if listener := self._listeners.get(key):
+                account = account_of(listener.uid, listener.namespace, own)
+                yield account, Asked(*key, backlog, queue)
 
     def observe(self, catch_up: Callable[[], None] = lambda: None) -> Node:
         """Read the whole node. The first time this waits for files that processes name.
@@ -248,6 +266,7 @@ class Observer:
 
     def keep(self, recognition: Recognition) -> None:
         """Read the processes of these workloads in more detail from now on."""
+        self.kept += 1
         stacks = {pid: one.stack for one in recognition.workloads for pid in one.pids}
         self._table.remember(stacks)
         self._workload_pids = frozenset(stacks)

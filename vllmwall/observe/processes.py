@@ -8,13 +8,14 @@ cannot be read, whatever the reason, costs itself only: it is in the table, `Pro
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
 from vllmwall.linux.netns import OWN
 from vllmwall.model import Process, Stack
+from vllmwall.observe.births import Birth, Recalled, is_lost_with_us
 from vllmwall.observe.containers import image_of
 from vllmwall.observe.files import Wanted, settings_path
 from vllmwall.observe.patience import Patience
@@ -87,6 +88,7 @@ class ProcessTable:
         self.processes: dict[int, Process] = {}
         self.watched: frozenset[int] = frozenset()
         self.files = UserFiles()
+        self.recalled = Recalled(())
         self._known: dict[int, _Known] = {}
         self._kernel_threads: set[int] = set()
         self._left_out: set[int] = set()
@@ -191,6 +193,14 @@ class ProcessTable:
             if process is not None and process.remembered is not stack:
                 self.processes[pid] = replace(process, remembered=stack)
 
+    def births(self, pids: Container[int]) -> Iterator[tuple[Account, Birth]]:
+        """What was seen of the births of ``pids``, and of processes that do not show it any more,
+        each with whose share it is."""
+        for pid, known in self._known.items():
+            one = self.processes.get(pid)
+            if one is not None and is_lost_with_us(one, pids):
+                yield known.account, Birth.of(one, known.program)
+
     def note_files(self) -> None:
         """Ask for the files that processes name, and note what was read of them meanwhile."""
         for process in list(self.processes.values()):
@@ -288,7 +298,6 @@ class ProcessTable:
             self._left_out.add(pid)
             return None
         self._known[pid] = _Known(stat.program, ids.uids[1], account)
-        same = before is not None and before.start_time == stat.start_time
         cgroup = read_cgroup(pid)
         return Process(
             pid=pid,
@@ -300,7 +309,7 @@ class ProcessTable:
             namespace=namespace,
             cgroup=cgroup,
             image=image_of(cgroup),
-            birth_ppid=(before.birth_ppid if before and same else None) or stat.ppid,
+            birth_ppid=self.recalled.first_parent(pid, stat, before),
             mixed_ids=not ids.are_equal,
         )
 
@@ -310,7 +319,8 @@ class ProcessTable:
             self.processes[process.pid] = replace(process, unread=_TOO_LONG)
             return
         known = replace(process, argv=argv, exec_argv=argv, env=given.env)
-        self.processes[process.pid] = known
+        program, parent = self._known[process.pid].program, self.processes.get(process.ppid)
+        self.processes[process.pid] = known = self.recalled.restored(known, program, parent)
         self._note_file(known)
 
     def _shared(self, process: Process, argv: tuple[str, ...]) -> tuple[str, ...] | None:

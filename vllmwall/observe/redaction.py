@@ -75,7 +75,7 @@ def _process(process: Process) -> Process:
         comm=process.comm if _is_name(process.comm) else REDACTED,
         argv=redacted_argv(process.argv),
         exe=_base_name(process.exe),
-        env={key: _short(value) for key, value in process.env.items() if key in ENV_KEYS},
+        env=redacted_env(process.env),
         threads=_threads(process.threads),
         settings={
             key: _value(key, value)
@@ -117,6 +117,11 @@ def unix_path(path: str) -> str:
 def _session(session: RaySession) -> RaySession:
     match = _RAY_SESSION.search(session.directory)
     return replace(session, directory=match.group() if match else REDACTED)
+
+
+def redacted_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that recognition reads, with the values that are allowed."""
+    return {key: _short(value) for key, value in env.items() if key in ENV_KEYS}
 
 
 def redacted_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
