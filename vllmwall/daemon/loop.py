@@ -173,6 +173,7 @@ class Daemon:
 
     def close(self) -> None:
         """Give everything back except the walls."""
+        self._births.finish()
         self._control.close()
         self._metrics.close()
         self._reader.close()

@@ -32,18 +32,22 @@ _SLACK = 64 * 1024  # bytes of lines that have no use any more
 _TURN_SECONDS = 0.001  # of writing, then the loop looks at events
 _REST = 10  # times as long
 _FAILED_SECONDS = 5.0  # a full disk
+_FINISH_SECONDS = 0.5
 
 _Fact = Birth | Asked
 _Key = tuple[int, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Stored:
-    """A fact as last seen, whose share its line uses, and the line; empty: there was no room."""
+    """A fact as last seen, whose share its line uses, and the line."""
 
     fact: _Fact | None
     account: Account
     line: bytes
+
+
+_NOTHING = _Stored(None, None, b"")
 
 
 class SavedBirths:
@@ -55,6 +59,7 @@ class SavedBirths:
         self._shares = Shares(_EACH, _TOGETHER)
         self._waiting: list[tuple[Account, _Fact]] = []
         self._stored: dict[_Key, _Stored] = {}
+        self._used = 0  # bytes of the lines in use
         self._size: int | None = None  # of the file; None: it has to be replaced
         self._kept, self._next = 0, 0.0
         recalled: Mapping[_Key, _Fact] = {}
@@ -90,6 +95,13 @@ class SavedBirths:
             self._size, self._kept = None, -1
             self._next = begun + _FAILED_SECONDS
 
+    def finish(self) -> None:
+        """Write what is left, as far as half a second allows."""
+        ends = time.monotonic() + _FINISH_SECONDS
+        while self.deadline is not None and time.monotonic() < ends:
+            self._next = 0.0
+            self.advance()
+
     def _read(self) -> Mapping[_Key, _Fact]:
         """The facts in the file; none of another boot or version. Raises OSError and ValueError."""
         content = read_trusted(self._file)
@@ -101,7 +113,9 @@ class SavedBirths:
             return {}
         facts = [decode(_KINDS[kind], fields, Fit.WHOLE) for kind, fields in found[1:]]
         for fact, line in zip(facts, lines[1:], strict=True):
-            self._stored[fact.key] = _Stored(None, None, f"{line}\n".encode())
+            self._drop(fact.key)
+            self._stored[fact.key] = stored = _Stored(None, None, f"{line}\n".encode())
+            self._used += len(stored.line)
         self._size = None if torn else len(content.text.encode())
         return {fact.key: fact for fact in facts}
 
@@ -109,13 +123,12 @@ class SavedBirths:
         """What is not in the file yet, the first of each user last; what ended is forgotten."""
         found = list(self._observer.births())
         for key in self._stored.keys() - {fact.key for _, fact in found}:
-            ended = self._stored.pop(key)
-            self._shares.give_back(ended.account, len(ended.line))
+            self._drop(key)
         self._shares.over.clear()
         places, news = Counter[Account](), []
         for account, fact in found:
             stored = self._stored.get(fact.key)
-            if stored is None or stored.fact != fact or not stored.line:
+            if stored is None or stored.fact != fact:
                 places[account] += 1
                 news.append((places[account], account, fact))
         news.sort(key=lambda one: -one[0])
@@ -125,18 +138,23 @@ class SavedBirths:
         """Lines for the file, as many as there is time for."""
         while self._waiting and time.monotonic() < until:
             account, fact = self._waiting.pop()
-            before = self._stored.get(fact.key) or _Stored(None, account, b"")
-            self._shares.give_back(before.account, len(before.line))
+            before = self._drop(fact.key)
             line = b"" if account in self._shares.over else _line(fact)
-            if not self._shares.take(account, len(line)):
-                line = b""
-            self._stored[fact.key] = _Stored(fact, account, line)
-            if line != before.line:
-                yield line
+            if line and self._shares.take(account, len(line)):
+                self._stored[fact.key] = _Stored(fact, account, line)
+                self._used += len(line)
+                if line != before:
+                    yield line
+
+    def _drop(self, key: _Key) -> bytes:
+        """Forget a line; which one it was."""
+        before = self._stored.pop(key, _NOTHING)
+        self._shares.give_back(before.account, len(before.line))
+        self._used -= len(before.line)
+        return before.line
 
     def _write(self, lines: bytes) -> None:
-        used = sum(len(one.line) for one in self._stored.values())
-        if self._size is None or 2 * (self._size + len(lines) - _SLACK) > 3 * used:
+        if self._size is None or 2 * (self._size + len(lines) - _SLACK) > 3 * self._used:
             text = _checksummed(*_head()) + b"".join(one.line for one in self._stored.values())
             replace_file(self._file, text, 0o600, durable=False)
             self._size = len(text)
