@@ -60,6 +60,10 @@ def restart(node: Guarded, number: signal.Signals = signal.SIGKILL) -> None:
     node.start()
 
 
+def pids(node: Guarded) -> list[int]:
+    return [pid for one in node.ask("status")["workloads"] for pid in one["pids"]]  # type: ignore[attr-defined]
+
+
 def shown(node: Guarded) -> list[tuple[object, ...]]:
     """What `status` says of all listeners, without ages."""
     keys = ("port", "role", "audience", "evidence")
@@ -87,12 +91,13 @@ def test_a_server_that_overwrote_its_command_line_keeps_its_audience(
 
 def test_an_orphan_that_shows_nothing_stays_closed(node: Guarded) -> None:
     """Its root was killed, it forgot what it was, and then the daemon was killed."""
-    rank = node.rank()
-    rank.open("tcp", "0.0.0.0", INTERNAL)
+    server = node.server(API)
+    server.open("tcp", "0.0.0.0", INTERNAL)
     node.wait_for_rules(1)
-    rank.fork()
-    node.settled()
-    rank.kill_root()
+    child = server.fork()
+    eventually(lambda: f'"pid": {child}' in stored(node), "its birth is stored")
+    server.kill_root()
+    eventually(lambda: [child] == pids(node), "it is all that is left")
     assert ("open", "timeout") == gets(node, INTERNAL)
     restart(node)
     assert ("open", "timeout") == gets(node, INTERNAL)
