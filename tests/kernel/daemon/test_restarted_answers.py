@@ -60,8 +60,8 @@ def restart(node: Guarded, number: signal.Signals = signal.SIGKILL) -> None:
     node.start()
 
 
-def pids(node: Guarded) -> list[int]:
-    return [pid for one in node.ask("status")["workloads"] for pid in one["pids"]]  # type: ignore[attr-defined]
+def roots(node: Guarded) -> list[int]:
+    return [one["root_pid"] for one in node.ask("status")["workloads"]]  # type: ignore[attr-defined]
 
 
 def shown(node: Guarded) -> list[tuple[object, ...]]:
@@ -97,7 +97,7 @@ def test_an_orphan_that_shows_nothing_stays_closed(node: Guarded) -> None:
     child = server.fork()
     eventually(lambda: f'"pid": {child}' in stored(node), "its birth is stored")
     server.kill_root()
-    eventually(lambda: [child] == pids(node), "it is all that is left")
+    eventually(lambda: [child] == roots(node), "it is all that is left")
     assert ("open", "timeout") == gets(node, INTERNAL)
     restart(node)
     assert ("open", "timeout") == gets(node, INTERNAL)
