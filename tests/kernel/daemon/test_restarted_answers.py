@@ -104,7 +104,7 @@ def test_an_orphan_that_shows_nothing_stays_closed(node: Guarded) -> None:
 
 
 def test_a_broken_file_costs_one_line(node: Guarded) -> None:
-    """The daemon starts, and its walls stand."""
+    """The daemon starts, and its walls are active."""
     node.rank().open("tcp", "0.0.0.0", INTERNAL)
     node.wait_for_rules(1)
     eventually(lambda: " listener " in stored(node), "it is stored")
