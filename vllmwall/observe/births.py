@@ -1,4 +1,4 @@
-"""What only the birth of a process or of a listener shows, as a later daemon may learn it.
+"""Facts that only the birth of a process or of a listener shows, as a later daemon may learn them.
 
 Of command lines and environments only what a snapshot may show is kept, and the path of a settings
 file. None of it outvotes what is read now: a program that changed since, another process of the

@@ -1,4 +1,4 @@
-"""What a later process table makes of what an earlier one saw of births."""
+"""Births in the process table of a later daemon, as an earlier one saw them."""
 
 from __future__ import annotations
 
