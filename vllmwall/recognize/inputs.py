@@ -90,8 +90,10 @@ SETTINGS_KEYS: frozenset[str] = frozenset(
         "model-path",
         "nccl-port",
         "port",
+        "seed-listen-port",
         "smg-grpc-mode",
         "uds",
+        "weight-cache-health-port",
     }
 )
 

@@ -117,7 +117,7 @@ def label_listener(context: ListenerContext) -> Label:
     place = _place(context)
     if context.is_unix:
         return _unix(place)
-    for test in (_control, _api, _health, _zmq_of_part, _library, _late):
+    for test in (_control, _api, _health, _preload, _zmq_of_part, _library, _late):
         if (found := test(place)) is not None:
             return found
     return unknown(context)
@@ -128,6 +128,17 @@ def _control(place: _Place) -> Label | None:
     if place.port != place.flags.grpc_port or place.context.part in _NOT_API:
         return None
     return label(Role.GRPC, 0.95, ("flag", f"grpc-port {place.port}"))
+
+
+def _preload(place: _Place) -> Label | None:
+    """`vllm preload` from 0.31 on: health, and from 0.33 on a plain TCP listener for each rank."""
+    if place.kind != "preload":
+        return None
+    if place.owned_by_server and place.port == place.flags.weights_health_port:
+        return label(Role.METRICS, 0.9, ("flag", f"weight-cache-health-port {place.port}"))
+    if place.flags.is_seed(place.port):
+        return label(Role.KV_TRANSFER, 0.9, ("flag", "seed-listen-port: hands out weights"))
+    return None
 
 
 def _library(place: _Place) -> Label | None:

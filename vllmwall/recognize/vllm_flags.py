@@ -1,8 +1,8 @@
 """The flags, settings and variables of a vLLM server, as far as ports depend on them.
 
-Sources: vllm/entrypoints/launchers/cli_args.py, vllm/engine/arg_utils.py, vllm/envs.py,
-vllm/entrypoints/launchers/dp_supervisor.py (0.32), port catalogue §11. The command line takes
-precedence over the YAML file.
+Sources: vllm/entrypoints/common/cli_args.py (0.32: launchers/), vllm/entrypoints/cli/preload.py,
+vllm/engine/arg_utils.py, vllm/envs.py, vllm/entrypoints/launchers/dp_supervisor.py (0.33), port
+catalogue §11. The command line takes precedence over the YAML file.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _KNOWN = SETTINGS_KEYS - {"model-path", "nccl-port", "smg-grpc-mode"} | {
     "kv-events-config",
     "kv-transfer-config",
     "listen-fd",
+    "seed",  # a number of its own, not the beginning of --seed-listen-port
 }
 _SHORT = {
     "-asc": "api-server-count",
@@ -67,6 +68,7 @@ _SIDE_CHANNELS = (
     ("VLLM_P2P_SIDE_CHANNEL_PORT", 5710),
     ("VLLM_EC_SIDE_CHANNEL_PORT", 5601),
 )
+_MOST_SEEDS = 128  # ranks of one node, and as many for a draft model
 _ENDPOINT_PORT = re.compile(r":([0-9]{1,5})$")
 
 
@@ -203,6 +205,16 @@ class ServerFlags:
     def grpc_port(self) -> int:
         """The second port, of the Rust frontend's gRPC; 0: none."""
         return self._flags.number("grpc-port") or 0
+
+    @property
+    def weights_health_port(self) -> int:
+        """Where `vllm preload` answers /health; 0: nowhere."""
+        return self._flags.number("weight-cache-health-port") or 0
+
+    def is_seed(self, port: int) -> bool:
+        """One of the ports of `vllm preload`, one a rank, that hand weights to another node."""
+        first = self._flags.number("seed-listen-port")
+        return first is not None and first <= port < first + _MOST_SEEDS
 
     @property
     def partner(self) -> str:

@@ -88,6 +88,12 @@ def test_a_snapshot_of_a_snapshot_is_the_same(tmp_path: Path) -> None:
     [
         (["/x/vllm", "serve", "--api-key", SECRET], ["vllm", "serve", f"--{X}", X]),
         (["/x/vllm", "serve", f"--api-key={SECRET}"], ["vllm", "serve", f"--{X}={X}"]),
+        (["vllm", "preload", "--seed-listen-port", "7100", "--seed-token", SECRET],
+         ["vllm", "preload", "--seed-listen-port", "7100", f"--{X}", X]),
+        (["vllm", "preload", "--seed-t", "123456"], ["vllm", "preload", f"--{X}", X]),
+        (["vllm", "serve", "--watermark-config", f'{{"key": "{SECRET}"}}'],
+         ["vllm", "serve", f"--{X}", X]),
+        (["vllm", "serve", f"--watermark-config.key={SECRET}"], ["vllm", "serve", f"--{X}={X}"]),
         (["vllm", "serve", "--port", SECRET], ["vllm", "serve", "--port", X]),
         (["vllm", "serve", f"--host={SECRET}"], ["vllm", "serve", f"--host={X}"]),
         (["vllm", "serve", "--host", "10.0.0.1"], ["vllm", "serve", "--host", "10.0.0.1"]),

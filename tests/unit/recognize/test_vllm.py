@@ -386,3 +386,29 @@ def test_model_names_never_carry_credentials() -> None:
     ):
         found = seen(process(10, f"{VLLM} serve {model}"))
         assert found.workloads[0].name == shown, model
+
+
+def test_preload_hands_weights_to_peers_on_a_port_for_each_rank() -> None:
+    """0.33: --seed-listen-port + rank, plain TCP in the daemon of the rank, under a token."""
+    root = process(10, f"{VLLM} preload m --seed-listen-port 7100 --weight-cache-health-port 9100")
+    ranks = [process(11 + rank, " ".join(SPAWN), 10, threads={"python3": 1}) for rank in (0, 1)]
+    found = seen(
+        root,
+        *ranks,
+        tcp(9100, "0.0.0.0", 10, backlog=2048),
+        tcp(7100, HOST, 11, backlog=128),
+        tcp(7101, HOST, 12, backlog=128),
+        tcp(7000, HOST, 12, backlog=128),
+    )
+    assert roles(found) == {
+        9100: "metrics",
+        7100: "kv-transfer",
+        7101: "kv-transfer",
+        7000: "unknown",
+    }
+
+
+def test_a_random_seed_is_no_port() -> None:
+    """``--seed`` is a flag of its own."""
+    root = process(10, f"{VLLM} preload m --seed 7100", threads={"python3": 1})
+    assert roles(seen(root, tcp(7100, HOST, 10, backlog=128))) == {7100: "unknown"}

@@ -53,11 +53,15 @@ class Rule(_Row):
 
 
 class Endpoint(_Row):
-    """A route of vLLM that its API key does not cover, and in which versions that is so."""
+    """A route of vLLM that its API key does not cover, and in which versions that is so.
+
+    ``rust``: the frontend in Rust has it too.
+    """
 
     path: str
     since: VersionText
     before: VersionText = ""
+    rust: bool = True
 
 
 class _Secret(_Row):

@@ -118,6 +118,8 @@ class Subject:
     ``versions`` are of the packages installed in its environment. ``public`` is a global
     address of the node on which the API answers. ``networks`` are the node's interfaces that
     have an address of their own. ``proxies`` are reverse proxies in the same namespace.
+    ``ray_auth_mode`` is RAY_AUTH_MODE of a Ray node's own processes, empty where it is not set;
+    None: no Ray node, or it could not be read.
     """
 
     workload: str
@@ -136,6 +138,7 @@ class Subject:
     weights: Weights | None = None
     rdma: tuple[str, ...] = ()
     allowed_models: tuple[str, ...] = ()
+    ray_auth_mode: str | None = None
 
     def of_role(self, role: Role) -> tuple[Place, ...]:
         """Its listeners of one role."""

@@ -85,6 +85,12 @@ def internal(role: Role, address: str) -> Subject:
     return server(places=(place(address, 29500, role),))
 
 
+def ray_node(version: str, mode: str | None, address: str = "192.0.2.1") -> Subject:
+    """A head whose dashboard other hosts reach."""
+    node = internal(Role.RAY_DASHBOARD, address)
+    return replace(node, stack=Stack.RAY, versions={"ray": version}, ray_auth_mode=mode)
+
+
 PINNED = "--revision " + "0123456789" * 4
 PROXY = {"stack": Stack.LMDEPLOY, "part": "proxy", "model": ""}
 
@@ -182,5 +188,9 @@ CASES: tuple[tuple[str, Subject, Subject], ...] = (
      internal(Role.RAY_DASHBOARD, "127.0.0.1")),
     ("ray-client-open", internal(Role.RAY_CLIENT_SERVER, "0.0.0.0"),
      internal(Role.RAY_CLIENT_SERVER, "::1")),
+    ("ray-dashboard-open", ray_node("2.58.1", ""), ray_node("2.58.1", "token")),
+    ("ray-dashboard-open", ray_node("2.60.0", "disabled"), ray_node("2.60.0", "token")),
+    ("ray-dashboard-open", ray_node("2.51.2", "token"), ray_node("2.52.0", "token")),
+    ("ray-dashboard-open", ray_node("2.61.0", "disabled"), ray_node("2.61.0", "token")),
     ("rdma-in-use", server(rdma=("/dev/infiniband/uverbs0",)), server()),
 )  # fmt: skip

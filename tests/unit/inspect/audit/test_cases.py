@@ -11,6 +11,7 @@ from tests.unit.inspect.audit.audit_cases import (
     container,
     internal,
     place,
+    ray_node,
     server,
 )
 from vllmwall.inspect.audit.judge import judge
@@ -159,3 +160,39 @@ def test_the_worst_comes_first() -> None:
     severities = [one.severity for one in judge([subject]).findings]
     assert severities == sorted(severities, key=lambda one: one.rank, reverse=True)
     assert severities[0] is Severity.CRITICAL
+
+
+def test_a_ray_that_may_ask_for_a_token_by_default_is_unknown() -> None:
+    """Announced for all clusters from 2.61 on; before, an unset variable is an open cluster."""
+    assert "ray-dashboard-open" in unknown(ray_node("2.61.0", ""))
+    assert "ray-dashboard-open" not in found(ray_node("2.61.0", ""))
+    assert "ray-dashboard-open" in found(ray_node("2.60.0", ""))
+
+
+@pytest.mark.parametrize("subject", [ray_node("2.60.0", None), ray_node("", "token")])
+def test_an_unread_token_or_version_of_ray_is_less_severe_than_none(subject: Subject) -> None:
+    """And no reason for silence: what it runs is code."""
+    assert found(subject)["ray-dashboard-open"] is Severity.HIGH
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        server("--api-key K", {"VLLM_USE_RUST_FRONTEND": "1"}),
+        server("--api-key K", part="rust"),
+    ],
+)
+def test_the_frontend_in_rust_has_no_invocations(subject: Subject) -> None:
+    """The others without a key stay."""
+    [seen] = [one for one in judge([subject]).findings if one.id == "vllm-key-is-not-all"]
+    assert "/invocations" not in seen.seen
+    assert "/tokenize" in seen.seen
+
+
+def test_decisions_are_under_the_key() -> None:
+    """POST /v1/decisions of vLLM 0.33: /v1 is guarded."""
+    [seen] = [
+        one for one in judge([server("--api-key K")]).findings if one.id == "vllm-key-is-not-all"
+    ]
+    assert "/invocations" in seen.seen
+    assert "/v1/" not in seen.seen

@@ -162,3 +162,29 @@ def test_a_title_is_told_from_a_command(argv: tuple[str, ...], expected: bool) -
     process = Process(1, 0, "x", argv=argv)
     assert is_title(process) is expected
     assert secrets_of(process, Stack.VLLM) == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (("--seed-token", CANARY), "--seed-token"),
+        ((f"--seed_token={CANARY}",), "--seed-token"),
+        (("--seed-t", CANARY), "--seed-token"),
+        (("--watermark-config", f'{{"key": "{CANARY}"}}'), "--watermark-config"),
+        (("--watermark-config.key", CANARY), "--watermark-config"),
+        ((f"--watermark-config.key={CANARY}",), "--watermark-config"),
+    ],
+)
+def test_secrets_of_vllm_0_33_are_named_and_dropped(
+    start: Start, words: tuple[str, ...], flag: str
+) -> None:
+    """Of the server that has them on its command line."""
+    process = start("preload", "m", "--seed-listen-port", "7100", *words)
+    assert secrets_of(process, Stack.VLLM) == (flag,)
+    assert CANARY not in repr(command_line(process, Stack.VLLM).flags._values)
+
+
+def test_flags_that_secrets_begin_with_are_no_secrets(start: Start) -> None:
+    """argparse takes a whole name before a beginning."""
+    process = start("serve", "m", "--seed", "42", "--watermark", "0.1")
+    assert secrets_of(process, Stack.VLLM) == ()

@@ -22,7 +22,10 @@ pytestmark = [pytest.mark.real, pytest.mark.vllm]
 PYTHON = Path(__file__).parents[4] / ".venv-vllm/bin/python"
 LIST = """
 import json
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
+try:
+    from vllm.entrypoints.common.cli_args import make_arg_parser  # from 0.33 on
+except ImportError:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 import vllm.envs
 flags = [one for each in make_arg_parser(FlexibleArgumentParser())._actions

@@ -36,7 +36,15 @@ def test_every_knob_says_how_bad_it_is_what_to_do_and_who_says_so(rule: Rule) ->
 
 # What remedies name and no check reads: of vLLM, Docker and Ray.
 OTHERS = {"lora-modules", "code-revision", "gpus", "cap-drop", "read-only", "security-opt", "ipc"}
-OTHERS |= {"pid", "shm-size", "user", "privileged", "dashboard-host", "ray-client-server-port"}
+OTHERS |= {
+    "generate",
+    "pid",
+    "shm-size",
+    "user",
+    "privileged",
+    "dashboard-host",
+    "ray-client-server-port",
+}
 KNOWN = OTHERS.union(*(knobs().flags_of(stack) for stack in Stack))
 
 

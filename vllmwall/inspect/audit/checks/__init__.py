@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vllmwall.inspect.audit.checks import api, host, switches, weights
+from vllmwall.inspect.audit.checks import api, host, ray, switches, weights
 from vllmwall.inspect.audit.checks.host import Check
 from vllmwall.model import Role
 
@@ -45,8 +45,8 @@ CHECKS: Mapping[str, Check] = {
         lambda one: f"mounted: {', '.join(one.runtime_sockets)}" if one.runtime_sockets else ""
     ),
     "tcpstore": host.tcpstore,
-    "ray-dashboard": host.beyond_loopback(Role.RAY_DASHBOARD),
-    "ray-client": host.beyond_loopback(Role.RAY_CLIENT_SERVER),
+    "ray-dashboard": ray.asks_for_no_token(Role.RAY_DASHBOARD),
+    "ray-client": ray.asks_for_no_token(Role.RAY_CLIENT_SERVER),
     "rdma": host.rdma,
     "allowed-model": weights.allowed_model,
     "weights-checksum": weights.checksum,

@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import re
 
-from vllmwall.inspect.audit.checks.switches import HIDDEN_ARGUMENTS, given, is_absent, unclear
+from vllmwall.inspect.audit.checks.switches import (
+    HIDDEN_ARGUMENTS,
+    given,
+    is_absent,
+    is_set,
+    unclear,
+)
 from vllmwall.inspect.audit.rules import Rule, knobs
 from vllmwall.inspect.audit.types import (
     CheckResult,
@@ -29,10 +35,11 @@ def open_endpoints(rule: Rule, subject: Subject) -> CheckResult:
     version = subject.versions.get("vllm")
     if version is None:
         return Unclear(_NO_VERSION)
+    in_rust = _is_rust(subject)
     paths = [
         one.path
         for one in knobs().endpoint
-        if is_within(version, since=one.since, before=one.before)
+        if is_within(version, since=one.since, before=one.before) and (one.rust or not in_rust)
     ]
     if not paths:
         return None
@@ -42,6 +49,10 @@ def open_endpoints(rule: Rule, subject: Subject) -> CheckResult:
         f"them): {', '.join(paths)}",
         subject.exposed_api,
     )
+
+
+def _is_rust(subject: Subject) -> bool:
+    return subject.part == "rust" or is_set(subject.environment, "VLLM_USE_RUST_FRONTEND")
 
 
 def profiler(rule: Rule, subject: Subject) -> CheckResult:

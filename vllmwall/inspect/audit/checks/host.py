@@ -1,4 +1,4 @@
-"""Checks of the process on the host: user, container, TCPStore, Ray, RDMA."""
+"""Checks of the process on the host: user, container, TCPStore, RDMA."""
 
 from __future__ import annotations
 
@@ -59,17 +59,11 @@ def rdma(rule: Rule, subject: Subject) -> CheckResult:
 
 def tcpstore(rule: Rule, subject: Subject) -> CheckResult:
     """A store on all interfaces."""
-    return _places(one for one in subject.of_role(Role.TCPSTORE) if one.listener.is_wildcard)
+    return places_of(one for one in subject.of_role(Role.TCPSTORE) if one.listener.is_wildcard)
 
 
-def beyond_loopback(role: Role) -> Check:
-    """A check for listeners of one role that are not on loopback."""
-    return lambda _, subject: _places(
-        one for one in subject.of_role(role) if not one.listener.is_loopback
-    )
-
-
-def _places(found: Iterable[Place]) -> Match | None:
+def places_of(found: Iterable[Place]) -> Match | None:
+    """A match that names these listeners; None where there are none."""
     places = tuple(found)
     return Match(", ".join(one.listener.where for one in places), places) if places else None
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vllmwall.inspect.audit.rules import Rule
-from vllmwall.inspect.audit.types import SET, CheckResult, Match, Subject, Unclear
+from vllmwall.inspect.audit.types import (
+    SET,
+    CheckResult,
+    Environment,
+    Match,
+    Subject,
+    Unclear,
+)
 
 _OFF = frozenset({"", "0", "false", "no", "off", "none", "null"})
 HIDDEN_ARGUMENTS = "the command line cannot be read whole (the process renamed itself)"
@@ -20,9 +27,13 @@ _SHOWN = 60
 def is_on(rule: Rule, subject: Subject) -> CheckResult:
     """One of the flags or variables is switched on."""
     found = [f"--{name} is given" for name in rule.flags if subject.command.flags.is_on(name)]
-    values = subject.environment.values
-    found += [f"{name} is on" for name in rule.variables if not _is_off(values.get(name, ""))]
+    found += [f"{name} is on" for name in rule.variables if is_set(subject.environment, name)]
     return Match(", ".join(found)) if found else unclear(rule, subject)
+
+
+def is_set(environment: Environment, name: str) -> bool:
+    """The variable is there and is no word for off."""
+    return not _is_off(environment.values.get(name, ""))
 
 
 def is_given(rule: Rule, subject: Subject) -> CheckResult:

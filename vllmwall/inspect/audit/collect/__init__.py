@@ -121,7 +121,20 @@ def _subject(
         weights=weights(pid, model, env, lookup.sums),
         rdma=rdma_devices(workload.pids),
         allowed_models=lookup.allowed_models,
+        ray_auth_mode=_ray_auth_mode(node, workload),
     )
+
+
+def _ray_auth_mode(node: Node, workload: Workload) -> str | None:
+    """RAY_AUTH_MODE as Ray's node processes got it: ``ray start`` and ``ray.init()`` set it for
+    them where a token is on by default, and they never rename themselves."""
+    for pid in sorted(workload.pids):
+        process = node.processes.get(pid)
+        if process is not None and process.comm in ("gcs_server", "raylet"):
+            env = environment(pid)
+            if env.complete:
+                return env.values.get("RAY_AUTH_MODE", "").lower()
+    return None
 
 
 def _command(node: Node, workload: Workload, process: Process, claim: Claim | None) -> CommandLine:

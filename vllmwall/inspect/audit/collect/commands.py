@@ -21,7 +21,9 @@ from vllmwall.recognize.commandline import command_of, read_flags
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.%()-]*")
 _TITLE = re.compile(r"[^\s/]*::|ray-dashboard-")
-_ARGS_JSON = re.compile(r'"(api_key|hf_token)"\s*:\s*(?!\s|null|\[\s*\]|"")')
+_ARGS_JSON = re.compile(
+    r'"(api_key|hf_token|seed_token|watermark_config)"\s*:\s*(?!\s|null|\[\s*\]|"")'
+)
 
 
 def command_line(process: Process, stack: Stack) -> CommandLine:
@@ -76,7 +78,7 @@ def without_secrets(
 def _secret_flag(name: str, known: Collection[str]) -> str:
     flags = read_flags((name, SET), known)
     for secret in knobs().secret.flags:
-        if flags.text(secret) == SET:
+        if flags.text(secret) == SET or flags.object(secret):  # --watermark-config.key too
             return secret
     return ""
 
