@@ -16,6 +16,7 @@ ReservationKind = Literal[
     "shared-peer",
     "held-outside",
     "gpu-processes-not-known",
+    "answers-dropped",
 ]
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from vllmwall.engine.facts import Reservation
 from vllmwall.engine.node_addresses import bridge_addresses
+from vllmwall.linux.netns import run_in
+from vllmwall.observe.untracked import takes_out_of_tracking
 from vllmwall.recognize.inputs import GPU
 from vllmwall.recognize.outsiders import Outsider, by_namespace, outsiders
 
@@ -117,6 +119,26 @@ def not_known(reconciler: Reconciler) -> Iterator[Reservation]:
         )
 
 
+def answers_dropped(reconciler: Reconciler) -> Iterator[Reservation]:
+    """Lockdown where a rule takes packets out of connection tracking: their answers are dropped."""
+    if not reconciler.policy.lockdown:
+        return
+    for inode in sorted(reconciler.home):
+        try:
+            path = reconciler.observer.namespaces.path(inode)
+            untracked = run_in(path, takes_out_of_tracking)
+        except (OSError, KeyError):
+            continue
+        if untracked:
+            yield Reservation(
+                "answers-dropped",
+                reconciler.observer.namespaces.name(inode),
+                "a rule of another program takes packets out of connection tracking (notrack): "
+                "lockdown drops those that answer this node's own questions over UDP, such as DNS",
+                "Remove that rule, which `vllmwall doctor` names.",
+            )
+
+
 def _plural(things: Sized, one: str, several: str) -> str:
     return one if len(things) == 1 else several
 
@@ -132,6 +154,7 @@ CHECKS: tuple[Check, ...] = (
     left_out,
     shared_peer,
     not_known,
+    answers_dropped,
 )
 
 

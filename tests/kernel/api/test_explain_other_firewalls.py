@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.guarded import Guarded, guarded
 from tests.support.lab import NODE, PEER, STRANGER, Lab
+from tests.support.waiting import eventually
 
 IPTABLES_REJECT = """
 {0} -A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT
@@ -179,6 +180,7 @@ def test_the_rule_is_named(site: Guarded) -> None:
     )
 
 
+_REDIRECT = "-t nat -A PREROUTING -p tcp --dport"
 TAKEN = {
     "iptables REDIRECT": (
         "iptables -t nat -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8000",
@@ -219,6 +221,44 @@ def test_a_port_that_nat_takes_is_never_called_closed(site: Guarded, name: str) 
     assert words in why
     if name not in ("a mesh", "a map", "not understood"):
         assert "closed" == verdict(site, STRANGER[0], 79)[0]
+
+
+@pytest.mark.parametrize(
+    ("family", "rules"),
+    [
+        (0, chain("tcp dport 29500 redirect to :8000", NAT)),
+        (1, chain("tcp dport 29500 redirect to :8000", NAT)),
+        (0, f"iptables {_REDIRECT} 29500 -j REDIRECT --to-ports 8000"),
+        (1, f"ip6tables {_REDIRECT} 29500 -j REDIRECT --to-ports 8000"),
+    ],
+)
+def test_a_redirected_port_is_closed_by_its_first_number(
+    site: Guarded, family: int, rules: str
+) -> None:
+    """29500 leads to the API. The wall lets peers through it; where that ends is another answer."""
+    site.lab.node.run(["sh", "-ec", rules])
+    eventually(
+        lambda: found_by_packets(site, "stranger", 29500, family) == "closed", "the daemon follows"
+    )
+    said, why = verdict(site, STRANGER[family], 29500, NODE[family])
+    assert "closed" == said
+    assert "the wall refuses it by this port, wherever NAT sends it" in why
+    assert "open" == found_by_packets(site, "peer", 29500, family)
+    assert "unknown" == verdict(site, PEER[family], 29500, NODE[family])[0]
+
+
+def test_a_target_that_nft_does_not_print_is_not_taken_for_none(site: Guarded) -> None:
+    """nft 1.0.6 leaves out that of ip6tables where iptables has the same."""
+    each = f"tables {_REDIRECT} 80 -j REDIRECT --to-ports 8000"
+    site.lab.node.run(["sh", "-ec", f"ip{each}\nip6{each}"])
+    assert "open" == found_by_packets(site, "stranger", 80, 1)
+    assert "unknown" == verdict(site, STRANGER[1], 80, NODE[1])[0]
+
+
+def test_what_nat_forwards_is_not_closed_by_its_first_number(site: Guarded) -> None:
+    """It never comes to the wall of this host."""
+    site.lab.node.run(["sh", "-ec", chain(f"tcp dport 29500 dnat ip to {PEER[0]}:9", NAT)])
+    assert "unknown" == verdict(site, STRANGER[0], 29500)[0]
 
 
 def test_rules_that_cannot_be_read_are_not_taken_for_none(site: Guarded) -> None:

@@ -124,6 +124,7 @@ def test_the_daemon_follows_when_nat_comes(lab: Lab, tmp_path: Path, tool: str) 
         eventually(lambda: lab.stranger.connect(*asked) == "timeout", "it is closed", node.log)
         assert "open" == lab.peer.connect(*asked)
         assert "open" == lab.stranger.connect(lab.node.ipv4, 8000)
-        for port in ("80", "29500"):  # what NAT sends elsewhere is not judged by its first port
-            assert "unknown" == explain(node, "203.0.113.9", port).verdict
+        assert "closed" == explain(node, "203.0.113.9", "29500").verdict  # by its first port
+        for source, port in (("203.0.113.9", "80"), ("192.0.2.2", "29500")):  # by the next one, too
+            assert "unknown" == explain(node, source, port).verdict
         assert node.ask("status")["safe"] is True

@@ -45,6 +45,7 @@ def test_a_workload_that_is_filtered_elsewhere_is_named() -> None:
             namespaces=_Paths(paths), unanswered=tuple, node=lambda: Node({}, ())
         ),
         waiting={},
+        policy=SimpleNamespace(lockdown=False),
         home=frozenset(),
         peers=SimpleNamespace(networks=tuple),
         recognition=Recognition((job(7), job(8)), ()),

@@ -68,7 +68,8 @@ class Answer:
     ``wall`` is the verdict of our table; ``verdict`` is the result for the source: a port without
     a listener is closed, whatever the wall does. ``decided`` is the rule (or policy) that ended
     the evaluation, ``way`` are the rules that led there. With ``depends``, ``outcomes`` are the
-    possible verdicts.
+    possible verdicts. ``closed_when_redirected``: by this port the wall refuses the packet also
+    where NAT hands it to another port of this host.
     """
 
     verdict: ExplainVerdict
@@ -86,6 +87,7 @@ class Answer:
     outcomes: tuple[str, ...]
     socket: ReachedSocket | None
     purpose: Purpose | None
+    closed_when_redirected: bool = False
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,9 @@ def judged_by_others(answer: Answer, rules: OtherRules | None) -> Answer:
     fate = rules.fate(answer.source, answer.address, answer.proto.value, answer.port)
     if fate.verdict == "forwarded" and answer.verdict == answer.wall == "unknown":
         return answer  # it is a published port, and says so
+    if fate.verdict == "forwarded" and fate.to.startswith(":") and answer.closed_when_redirected:
+        reason = f"the wall refuses it by this port, wherever NAT sends it ({fate.words})"
+        return replace(answer, verdict="closed", reason=reason)
     if fate.verdict == "forwarded":
         to = (
             f"port {fate.to[1:]} of this host"

@@ -30,7 +30,14 @@ from vllmwall.config.origins import of_audience, of_network
 from vllmwall.decide.opened import with_opened
 from vllmwall.decide.walls import audience_at, decide
 from vllmwall.enforce.backend import EnforceError
-from vllmwall.enforce.evaluator import NotUnderstoodError, Packet, Socket, evaluate, read_table
+from vllmwall.enforce.evaluator import (
+    NotUnderstoodError,
+    Packet,
+    Socket,
+    evaluate,
+    read_table,
+    refused_by_first_port,
+)
 from vllmwall.enforce.evaluator.socket_lookup import reached
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.nftables.readback import read_wall
@@ -147,6 +154,7 @@ def _answer(known: _Known, probe: Probe, published: PublishedPort | None) -> Ans
         outcomes=wall.outcomes,
         socket=_socket(reconciler, target.listener) if target.listener else None,
         purpose=_purpose(known, target.listener) if target.listener else None,
+        closed_when_redirected=wall.closed_when_redirected,
     )
 
 
@@ -156,7 +164,9 @@ def _wall(known: _Known, probe: Probe) -> WallFacts:
         text = known.table(probe.target.namespace)
         if not text:
             return WallFacts("none")
-        found = evaluate(_read_table(text), _with_socket(known.reconciler, probe))
+        table = _read_table(text)
+        found = evaluate(table, _with_socket(known.reconciler, probe))
+        refused = refused_by_first_port(table, probe.packet)
     except NotUnderstoodError as error:
         return WallFacts("unknown", why=str(error))
     except (OSError, KeyError, EnforceError) as error:
@@ -169,6 +179,7 @@ def _wall(known: _Known, probe: Probe) -> WallFacts:
         outcomes,
         audience=_audience(wall, probe),
         redirected=wall.redirected,
+        closed_when_redirected=refused,
     )
 
 

@@ -42,7 +42,7 @@ class WallFacts:
     cannot exist, or where ``why`` names what could not be read or understood.
 
     ``audience`` is that of the wall's entry for the port; None: it has none. ``redirected``: NAT
-    may change the port of a packet there.
+    may change the port of a packet there; ``closed_when_redirected``: such a packet is refused.
     """
 
     verdict: WallVerdict
@@ -51,6 +51,7 @@ class WallFacts:
     why: str = ""
     audience: tuple[str, ...] | None = None
     redirected: bool = False
+    closed_when_redirected: bool = False
 
     @property
     def decided(self) -> Step | None:

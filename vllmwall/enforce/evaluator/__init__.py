@@ -17,7 +17,7 @@ from vllmwall.enforce.evaluator.packet import (
     Verdict,
 )
 from vllmwall.enforce.evaluator.table import Table, read_table
-from vllmwall.enforce.evaluator.traversal import evaluate
+from vllmwall.enforce.evaluator.traversal import evaluate, refused_by_first_port
 from vllmwall.enforce.nftables.objects import Meaning
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "Verdict",
     "evaluate",
     "read_table",
+    "refused_by_first_port",
 ]

@@ -22,6 +22,8 @@ _BASE = re.compile(
     r"type (?P<type>\w+) hook (?P<hook>\w+)(?: devices? = ?\{ (?P<devices>[^}]*) \}"
     r"| device (?P<device>\S+))? priority (?P<priority>[^;]+);(?: policy (?P<policy>\w+);)?"
 )
+# nft 1.0.6 leaves out a target of ip6tables where iptables has the same: only the blank is there.
+_NOT_PRINTED = re.compile(r"(?<=\S) $", re.MULTILINE)
 _PRIORITY = re.compile(r"(?P<name>[a-z]*) ?(?P<sign>[+-]?) ?(?P<number>\d*)")
 _NAMED = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _HOOKS = ("ingress", "prerouting", "input")
@@ -119,7 +121,8 @@ def read_ruleset(text: str) -> Ruleset:
     found: list[Base] = []
     for each in _TABLE.finditer(text):
         if not _OURS.fullmatch(each[1]):
-            blocks = tuple(parsed(each[0]).blocks.values())
+            whole = _NOT_PRINTED.sub(" xt target that nft does not print", each[0])
+            blocks = tuple(parsed(whole).blocks.values())
             found += _bases(each[1], blocks, "flags dormant" in each[0])
     return Ruleset(tuple(found)).ordered
 

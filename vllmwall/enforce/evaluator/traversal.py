@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vllmwall.enforce.evaluator.packet import (
     Judgement,
@@ -13,6 +13,7 @@ from vllmwall.enforce.evaluator.packet import (
 )
 from vllmwall.enforce.evaluator.rules import match
 from vllmwall.enforce.evaluator.table import Chain, Table
+from vllmwall.enforce.nftables.names import REDIRECTED
 from vllmwall.enforce.nftables.objects import Meaning
 
 _DEEPEST = 16  # NFT_JUMP_STACK_SIZE, include/net/netfilter/nf_tables.h
@@ -47,6 +48,19 @@ def evaluate(table: Table, packet: Packet) -> Judgement:
             return found
         trail = _without_policy(found.trail) if base is not last else found.trail
     return Judgement(Verdict.ACCEPT, trail or (_inactive("no base chain"),))
+
+
+def refused_by_first_port(table: Table, packet: Packet) -> bool:
+    """Whether the table refuses the packet also where NAT hands it to another port of this host,
+    whichever that is. Raises NotUnderstoodError."""
+    judging = {
+        name: chain
+        for name, chain in table.chains.items()
+        if not chain.policy or name == REDIRECTED
+    }
+    first = packet.destination, packet.dport or 0
+    found = evaluate(replace(table, chains=judging), replace(packet, first=first, socket=None))
+    return found.verdict in (Verdict.DROP, Verdict.REJECT)
 
 
 def _without_policy(trail: tuple[Step, ...]) -> tuple[Step, ...]:

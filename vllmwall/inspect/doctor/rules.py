@@ -114,7 +114,7 @@ def _untracked(rules: OtherRules, *, is_locked: bool) -> Iterator[Diagnosis]:
     for place, rule in rules.ruleset.mentioning(_NOTRACK):
         seen = f"{place}: {rule}"
         if is_locked:
-            remedy = f"Remove the rule, or name the hosts that answer as peers. {_PROVE}"
-            yield fail("lockdown", f"it drops answers that are not tracked: {seen}", remedy)
+            remedy = f"Remove the rule: answers of peers are dropped, too. {_PROVE}"
+            yield fail("lockdown", f"it drops UDP answers that are not tracked: {seen}", remedy)
         else:
-            yield ok("untracked packets", f"{seen}; lockdown would drop such answers")
+            yield ok("untracked packets", f"{seen}; lockdown would drop such UDP answers")
