@@ -14,6 +14,7 @@ from tests.support.lab import Lab
 from tests.support.waiting import eventually
 from vllmwall.linux.netns import inode_of
 from vllmwall.model import Process
+from vllmwall.observe import namespaces as observed
 from vllmwall.observe.namespaces import Namespaces
 from vllmwall.observe.processes import ProcessTable
 
@@ -107,3 +108,31 @@ def test_a_user_has_a_share_of_the_namespaces(
 
 def _ran(process: subprocess.Popen[str]) -> bool:
     return Path(f"/proc/{process.pid}/exe").resolve().name == "sleep"
+
+
+def test_a_namespace_has_its_name_beside_one_that_cannot_be_entered(
+    lab: Lab, namespaces: Namespaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of a namespace can vanish while names are read, and a link can lead nowhere."""
+    monkeypatch.setattr(observed, "NAMED", tmp_path)
+    for name in ("a", "z"):
+        (tmp_path / name).symlink_to("/nowhere")
+    inode = inode_of(lab.node.path)
+    assert f"net:{inode}" == namespaces.name(inode)
+    (tmp_path / "job").symlink_to(lab.node.path)
+    assert "job" == namespaces.name(inode)
+
+
+@pytest.mark.parametrize(("services", "expected"), [("", False), ("TCP 0A000001:0050 rr", True)])
+def test_the_services_of_ipvs_show_that_packets_go_elsewhere(
+    namespaces: Namespaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, services: str,
+    expected: bool,
+) -> None:  # fmt: skip
+    """What ip_vs_info_seq_show prints, for a kernel without IPVS; no file: there is none."""
+    monkeypatch.setattr(namespaces, "_member", lambda _: str(tmp_path))
+    assert not namespaces.delivers_elsewhere(namespaces.own)
+    (tmp_path / "net").mkdir()
+    head = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n"
+    head += "  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n"
+    (tmp_path / "net" / "ip_vs").write_text(head + services)
+    assert expected is namespaces.delivers_elsewhere(namespaces.own)

@@ -280,3 +280,14 @@ def _hung_children() -> list[int]:
             if stat is not None and stat.state == "D" and _uids(pid) == [USER] * 3:
                 found.append(pid)
     return sorted(found)
+
+
+def test_files_are_read_where_proc_is_read_only(folder: Path, started: Started) -> None:
+    """As in a container: that a reader cannot be made the first to be killed does not stop it."""
+    (folder / "f.yaml").write_text("port: 1\n")
+    one = wanted(started(as_user(["sleep", "100"])), folder / "f.yaml")
+    code = f"from vllmwall.observe.files import Wanted, read_now; print(read_now({one!r}))"
+    script = 'mount -o remount,bind,ro /proc && ! echo 0 2>&- > /proc/self/oom_score_adj && "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", code]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    assert "{'port': '1'}\n" == done.stdout

@@ -73,12 +73,21 @@ def test_a_configured_system_unit_may_open_an_api_and_no_cgroup_that_borrows_its
 
 
 @pytest.mark.parametrize(
-    ("pids", "expected"), [((5,), Role.API), ((5, 6), Role.UNKNOWN), ((6,), Role.UNKNOWN)]
+    ("pids", "expected"),
+    [
+        ((5,), Role.API),
+        ((5, 6), Role.UNKNOWN),
+        ((6,), Role.UNKNOWN),
+        ((5, 7), Role.API),
+        ((7,), Role.UNKNOWN),
+        ((), Role.UNKNOWN),
+    ],
 )
 def test_every_owner_of_an_api_must_be_in_a_configured_unit(
     pids: tuple[int, ...], expected: Role
 ) -> None:
-    """One outside that holds the socket too could answer in its place."""
+    """One outside that holds the socket too could answer in its place. One that has ended (7)
+    says nothing."""
     labelled = LabelledListener(replace(LISTENER, pids=pids), Label(Role.API, 1.0))
     workload = Workload(WorkloadId(5, 1), Stack.VLLM, "w", frozenset({5, 6}), (labelled,))
     processes = {

@@ -26,7 +26,7 @@ from vllmwall.decide.walls import (
     Skipped,
     decide,
 )
-from vllmwall.model import Listener, Mode, Policy, Proto, Role, Wall, WallEntry
+from vllmwall.model import Guard, Listener, Mode, Policy, Proto, Role, Wall, WallEntry
 
 
 def entries(decision: Decision, namespace: int = HERE) -> frozenset[WallEntry]:
@@ -381,3 +381,14 @@ def test_a_listener_that_two_workloads_show_is_decided_once() -> None:
     one = of_role(Role.GLOO, listener("0.0.0.0", 22))
     found = decide(node(workload(one), workload(one, pid=200)), DEFAULT, ())
     assert found.skipped == (Skipped(one.listener, FAILSAFE),)
+
+
+def test_no_resets_are_sent_where_packets_go_to_no_local_socket() -> None:
+    """IPVS takes them there: what finds no socket is a client of a service. Resets are for guards
+    that are enforced."""
+    guards = {inode: frozenset({Guard(2, 1, "/a/b")}) for inode in (HERE, HERE + 1)}
+    found = decide(node(), DEFAULT, PEER_NETWORKS, guards, silent={HERE}).walls
+    assert {HERE: False, HERE + 1: True} == {inode: one.answering for inode, one in found.items()}
+    audited = decide(node(), replace(DEFAULT, mode=Mode.AUDIT), PEER_NETWORKS, guards).walls
+    assert {False} == {one.answering for one in audited.values()}
+    assert not decide(node(), DEFAULT, PEER_NETWORKS, {HERE: frozenset()}).walls[HERE].answering

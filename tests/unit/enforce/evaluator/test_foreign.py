@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -50,11 +51,23 @@ def fate(*rules: str, hook: str = "input", kind: str = "filter", packet: Arrival
         ("meta pkttype broadcast drop", "accept"),
         ("icmp type echo-request drop", "accept"),
         ("fib saddr . iif oif missing drop", "accept"),
+        ("tcp flags & (fin | syn | rst | ack) == syn drop", "drop"),
     ],
 )  # fmt: skip
 def test_a_rule_decides_only_when_it_is_understood(rule: str, verdict: str) -> None:
     """Undecided is what both ways of a rule do not agree on."""
     assert verdict == fate(rule).verdict
+
+
+@pytest.mark.parametrize(
+    "rule", [f"tcp flags & (fin | syn | rst | ack) {way} syn drop" for way in ("==", "!=")]
+)
+@pytest.mark.parametrize(
+    "packet", [replace(PACKET, proto="udp"), replace(PACKET, dport=None, sport=None)]
+)
+def test_a_packet_without_flags_meets_no_rule_about_them(rule: str, packet: Arrival) -> None:
+    """UDP, and the later fragments of TCP."""
+    assert "accept" == fate(rule, packet=packet).verdict
 
 
 def test_a_rule_that_is_not_understood_matters_only_where_it_decides() -> None:
