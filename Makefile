@@ -14,6 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 PRODUCT := .venv/ready
 TORCH := .venv-torch/ready
 VLLM_ENV := .venv-vllm/ready
+NCCL := .cache/nccl/ready
 MODEL := .cache/tiny-model/ready
 # `make test ARGS="-k peers"` passes arguments on to pytest, `make run ARGS=…` to the daemon.
 ARGS ?=
@@ -43,7 +44,7 @@ test-all: ready-for-all ## every test: stories, real vLLM, packages, booted syst
 	@$(BIN)/python -m tests.suites all $(ARGS)
 
 .PHONY: ready-for-all
-ready-for-all: $(PRODUCT) .cache/promtool-looked-for $(TORCH) $(VLLM_ENV) $(MODEL) .cache/cloud/ready
+ready-for-all: $(PRODUCT) .cache/promtool-looked-for $(TORCH) $(VLLM_ENV) $(NCCL) $(MODEL) .cache/cloud/ready
 
 .PHONY: test-unit
 test-unit: $(PRODUCT) .cache/promtool-looked-for ## what needs no namespaces: seconds, no root
@@ -54,7 +55,7 @@ test-kernel: $(PRODUCT) ## real rules and real packets in network namespaces (ro
 	@$(BIN)/python -m tests.suites kernel $(ARGS)
 
 .PHONY: test-real
-test-real: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(MODEL) ## real torchrun and real vLLM behind the wall (root, minutes)
+test-real: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(NCCL) $(MODEL) ## real torchrun, NCCL and vLLM behind the wall (root, minutes)
 	@$(PYTEST) -m real $(ARGS)
 
 .PHONY: test-qemu
@@ -138,6 +139,11 @@ $(TORCH): tests/setup/torch .cache/apt
 $(VLLM_ENV): tests/setup/torch .cache/apt
 	@echo "  · .venv-vllm: real vLLM for the CPU (minutes)"
 	@tests/setup/torch .venv-vllm vllm
+	@touch $@
+
+$(NCCL): tests/setup/nccl
+	@echo "  · real NCCL (350 MB)"
+	@tests/setup/nccl $(@D)
 	@touch $@
 
 $(MODEL): tests/workloads/tiny_model.py $(VLLM_ENV)

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 SUITES = {
-    "fast": "not scenario and not system and not vllm",
+    "fast": "not scenario and not system and not vllm and not nccl",
     "kernel": "kernel and not system",
     "all": "",
 }

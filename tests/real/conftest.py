@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.guarded import Guarded, running
 from tests.support.lab import Lab
-from tests.workloads.starting import TINY_MODEL, TORCH, VLLM
+from tests.workloads.starting import NCCL, TINY_MODEL, TORCH, VLLM
 
 _HERE = Path(__file__).parent
 _TORCH = (TORCH / "torchrun",)
@@ -23,6 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.real)
             needed = _VLLM if item.get_closest_marker("vllm") else _TORCH
+            needed = (NCCL,) if item.get_closest_marker("nccl") else needed
             if reason := _why_not(needed):
                 item.add_marker(pytest.mark.skip(reason=reason))
 

@@ -19,6 +19,7 @@ from tests.support.lab import Host
 ROOT = Path(__file__).resolve().parents[2]
 TORCH = ROOT / ".venv-torch/bin"
 VLLM = ROOT / ".venv-vllm/bin"
+NCCL = ROOT / ".cache/nccl/nvidia/nccl/lib/libnccl.so.2"
 TINY_MODEL = ROOT / ".cache/tiny-model"
 RENDEZVOUS_PORT = 29400
 API_PORT = 8000
