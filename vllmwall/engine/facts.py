@@ -17,6 +17,7 @@ ReservationKind = Literal[
     "held-outside",
     "gpu-processes-not-known",
     "answers-dropped",
+    "own-packets-blocked",
 ]
 
 

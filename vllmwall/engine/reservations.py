@@ -10,6 +10,7 @@ in `vllmwall.engine.state.State.reservations`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from vllmwall.engine.facts import Reservation
@@ -139,6 +140,31 @@ def answers_dropped(reconciler: Reconciler) -> Iterator[Reservation]:
             )
 
 
+def own_packets_blocked(reconciler: Reconciler) -> Iterator[Reservation]:
+    """Workloads that listen over IPv6 in a namespace with a VRF, whose own address is no peer."""
+    namespaces, peers = reconciler.observer.namespaces, reconciler.peers.networks()
+    for inode in sorted(_listening_over_ipv6(reconciler)):
+        for address in namespaces.packet_path(inode).in_vrfs:
+            if not any(address.version == one.version and address in one for one in peers):
+                yield Reservation(
+                    "own-packets-blocked",
+                    namespaces.name(inode),
+                    f"this host's own IPv6 packets to {address} in a VRF cannot be told from those "
+                    "of other hosts, and are blocked at internal ports",
+                    f"`vllmwall peers add {address} --save` lets them in.",
+                )
+
+
+def _listening_over_ipv6(reconciler: Reconciler) -> set[int]:
+    """The namespaces in which a workload listens for IPv6 packets, and not on loopback alone."""
+    every = (one.listener for work in reconciler.recognition.workloads for one in work.listeners)
+    return {
+        one.namespace
+        for one in every
+        if isinstance(one.plain_address, IPv6Address) and not one.is_loopback
+    }
+
+
 def _plural(things: Sized, one: str, several: str) -> str:
     return one if len(things) == 1 else several
 
@@ -155,6 +181,7 @@ CHECKS: tuple[Check, ...] = (
     shared_peer,
     not_known,
     answers_dropped,
+    own_packets_blocked,
 )
 
 

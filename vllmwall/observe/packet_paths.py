@@ -7,12 +7,13 @@ import struct
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from itertools import islice
 from pathlib import Path
 from socket import socket
 
 from vllmwall.linux import netlink
-from vllmwall.linux.links import links
+from vllmwall.linux.links import addresses, links
 
 _CONF = Path("/proc/sys/net/ipv4/conf")
 _LEGACY = ("/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
@@ -30,12 +31,15 @@ class PacketPath:
     """A namespace as its packets meet it.
 
     ``nat``: NAT may change the destination of what comes in. ``vrfs`` are the names of its VRF
-    devices. ``l3s`` names the ipvlan devices whose packets are filtered in the namespace of their
-    master and not here.
+    devices. ``in_vrfs`` are the IPv6 addresses of their members: a packet of this host to one of
+    them comes in as one from outside does, so no rule can tell them apart (ip6_rcv_core takes the
+    device of the address for its interface; 6.1). ``l3s`` names the ipvlan devices whose packets
+    are filtered in the namespace of their master and not here.
     """
 
     nat: bool = False
     vrfs: frozenset[str] = frozenset()
+    in_vrfs: tuple[IPv6Address, ...] = ()
     l3s: tuple[str, ...] = ()
 
 
@@ -43,9 +47,14 @@ def packet_path() -> PacketPath:
     """That of the calling thread's network namespace. Raises OSError."""
     with closing(netlink.opened(netlink.ROUTE)) as route:
         found = links(route)
+        vrfs = {one.index for one in found if one.kind == "vrf"}
+        members = {one.index for one in found if one.master in vrfs}
+        known = addresses(route) if members else ()
+        within = {one for index, one in known if index in members and not one.is_link_local}
     return PacketPath(
         _has_nat(),
         frozenset(one.name for one in found if one.kind == "vrf"),
+        tuple(sorted(one for one in within if isinstance(one, IPv6Address))),
         tuple(sorted(one.name for one in found if one.is_l3s)),
     )
 

@@ -97,6 +97,7 @@ KINDS = [
     Kind("lockdown", tracks=True),
     Kind("nat", tracks=True),
     Kind("others track", tracks=True),
+    Kind("others track later", tracks=True),
     Kind("boot"),
 ]
 
@@ -121,6 +122,7 @@ def applied(kind: Kind, lab: Lab, backend: Nftables, guard: Guard) -> None:
         "lockdown": replace(whole, entries=frozenset(), lockdown=True),
         "nat": replace(whole, redirected=True),
         "others track": whole,
+        "others track later": whole,
     }
     if kind.name == "others track":
         lab.node.run(["nft", "-f", "-"], stdin=_TRACKING)
@@ -128,6 +130,8 @@ def applied(kind: Kind, lab: Lab, backend: Nftables, guard: Guard) -> None:
         backend.apply(lab.node.path, walls[kind.name], None)
     elif kind.name == "boot":
         lab.node.run(["nft", "-f", "-"], stdin=boot_script(whole))
+    if kind.name == "others track later":
+        lab.node.run(["nft", "-f", "-"], stdin=_TRACKING)
 
 
 @dataclass
