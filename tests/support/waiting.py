@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE = 30.0
-"""Seconds; what is waited for takes milliseconds, on a starved machine it can take long."""
+PATIENCE = 30.0 * float(os.environ.get("VLLMWALL_PATIENCE", "1"))
+"""Seconds; what is waited for takes milliseconds, on a starved or emulated machine it can take
+long."""
 
 
 def eventually(
