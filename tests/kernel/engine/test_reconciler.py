@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.answers import status_json
+from tests.support.building import REPOSITORY
 from tests.support.guarded import PEERS, Guarded, Program
 from tests.support.lab import Lab
 from tests.support.reconciling import Refusing, kept
+from tests.support.waiting import eventually
 from vllmwall.api.status import is_safe
 from vllmwall.enforce.apply import Change
 from vllmwall.engine.event_handlers import close_port
@@ -225,3 +228,16 @@ def test_an_event_closes_no_failsafe_port(node: Guarded, lab: Lab) -> None:
         assert "open" == reach(node, 2222)
         assert close_port(keeper, replace(event, port=29500), pid)
         assert "timeout" == reach(node, 29500)
+
+
+def test_an_event_of_another_program_closes_nothing(node: Guarded, rank: Program) -> None:
+    """Not even for the moment until the pass: it is no workload's."""
+    rank.open("tcp", "0.0.0.0", 29500)
+    server = node.lab.node.popen([sys.executable, f"{REPOSITORY}/tests/system/server.py", "8080"])
+    eventually(lambda: reach(node, 8080) == "open", "it serves")
+    with kept(node) as keeper:
+        keeper.full_pass()
+        event = ListenEvent(server.pid, 8080, 128, ip_address("0.0.0.0"))
+        assert keeper.observer.process(server.pid) is not None
+        assert not close_port(keeper, event, server.pid)
+        assert ("open", "timeout") == (reach(node, 8080), reach(node, 29500))

@@ -10,6 +10,7 @@ from tests.unit.recognize.node_builder import api_ports, process, roles, seen, s
 from vllmwall.model import Process
 from vllmwall.recognize import is_claimed
 from vllmwall.recognize.row_file import row_of, table
+from vllmwall.recognize.rows import ports_in
 
 PYTHON = "/venv/bin/python3"
 STORE = {"threads": {"pt_tcpstore_uv": 1}, "libraries": frozenset({"torch"})}
@@ -91,6 +92,13 @@ def test_the_operators_row_comes_before_ours() -> None:
     assert roles(seen(*parts, rows=(row,))) == {3000: "backend"}
 
 
+def test_a_listener_that_no_row_explains_is_unknown_and_no_problem() -> None:
+    """It is for peers, and nothing went wrong."""
+    row = row_of({"stack": "custom", "part": "x", "programs": ["own-server"]}, "x:1")
+    found = seen(server("/opt/own-server"), tcp(3000, "0.0.0.0", 10), rows=(row,))
+    assert ({3000: "unknown"}, ()) == (roles(found), found.problems)
+
+
 @pytest.mark.parametrize(("unit", "known"), [("own.service", True), ("session-1.scope", False)])
 def test_a_bound_row_knows_only_what_a_user_cannot_choose(unit: str, known: bool) -> None:
     """The name is the user's choice, the system unit is not."""
@@ -136,3 +144,15 @@ def test_a_library_of_a_rank_speaks_against_the_row() -> None:
 def test_the_same_rows_make_one_table() -> None:
     """It is made once, not in every pass."""
     assert table((ROW,)) is table((replace(ROW),))
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        *(("8000", (8000,)), ("0.0.0.0:8000", (8000,)), ("[::]:8000", (8000,))),
+        *(("tcp:port=8000", (8000,)), ("0.0.0.0:0", ()), ("0", ()), ("", ()), ("host", ())),
+    ],
+)
+def test_a_port_that_the_kernel_chooses_is_not_named(text: str, ports: tuple[int, ...]) -> None:
+    """0 is no port: another flag or variable may still name one."""
+    assert ports == ports_in(text)

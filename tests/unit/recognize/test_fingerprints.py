@@ -59,6 +59,16 @@ def test_nothing_but_the_queue() -> None:
     assert labels(*listeners, libraries=frozenset({"zmq"})) == ["unknown", "tcpstore"]
 
 
+def test_gloo_is_in_torch() -> None:
+    """Where torch is not mapped, or a server of Rust runs, a backlog of -1 is somebody else's."""
+    one = tcp(1, HOST, 12, backlog=-1)
+    assert labels(one, libraries=frozenset({"torch"})) == ["gloo"]
+    assert labels(one, libraries=frozenset({"zmq"})) == ["unknown"]
+    assert labels(one, libraries=frozenset({"torch"}), threads={"tokio-runtime-w": 1}) == [
+        "unknown"
+    ]
+
+
 def test_raw_backlogs() -> None:
     """NCCL asks for 16384, UCX for 4096, ZMQ for 100."""
     listeners = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.unit.recognize.node_builder import NAMESPACE, process, tcp
@@ -100,6 +102,15 @@ def test_a_program_with_a_child_of_its_own_in_there_leads_there(
     parent = process(450, "/usr/bin/rootlesskit", uid=1000)
     child = process(456, exe, 450, uid=uid, exe=exe, namespace=INSIDE)
     assert expected is leads(relayed(parent, child))
+
+
+def test_a_launcher_whose_child_is_the_job_itself_leads_nowhere() -> None:
+    """Its own port is not the job's, though it is the same program of the same user."""
+    python = "/usr/bin/python3"
+    launcher = process(450, f"{python} /srv/launch.py", exe=python)
+    node = relayed(launcher)
+    job = replace(node.processes[900], ppid=450, exe=python)
+    assert not leads(replace(node, processes={**node.processes, 900: job}))
 
 
 def test_a_listener_that_a_process_outside_holds_too_is_left_alone() -> None:
