@@ -46,6 +46,7 @@ CARRIERS: Mapping[str, frozenset[str]] = MappingProxyType(
 _CARRIED_BY_SUBCOMMAND = frozenset({"run"})
 _WRAPPED = re.compile(r"\.?(.+?)(?:-wrapped_*|\.real|\.bin)")
 _NO = frozenset({"false", "no", "0", "off"})
+_ATTACHED = tuple("0123456789:[*")  # ``-p8000``, ``-b:8000``
 
 
 @dataclass(frozen=True)
@@ -239,8 +240,11 @@ def read_flags(
     """
     names = frozenset(known)
     values = {key: value for key, value in (settings or {}).items() if key in names}
-    for word, value in _pairs(args):
-        name, negated = _full_name(word, names, short or {})
+    short = short or {}
+    for word, following in _pairs(args):
+        attached = word not in short and word[:2] in short and word[2:3] in _ATTACHED
+        value = word[2:] if attached else following
+        name, negated = _full_name(word[:2] if attached else word, names, short)
         if name:
             values[name] = "false" if negated else value
     return Flags(values)

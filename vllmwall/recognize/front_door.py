@@ -16,7 +16,6 @@ from vllmwall.recognize.commandline import Command
 from vllmwall.recognize.fingerprints import (
     PROMETHEUS_BACKLOG,
     UVICORN_BACKLOG,
-    ZMQ_BACKLOG,
     asked,
     library_label,
 )
@@ -35,6 +34,9 @@ WEB_LIBRARIES = {
 """Parsers that only web servers map, and the port that those listen on unasked."""
 _UVICORN_PORTS = frozenset({8000, 7860})
 """Where uvicorn and Gradio, which runs it, listen unasked."""
+_WEB_QUEUES = (50, 100, 128, 511, 1024, UVICORN_BACKLOG)
+"""Twisted; asyncio; aiohttp, tornado, werkzeug; node, nginx; waitress, hyper. Others' too."""
+_OTHER_QUEUES = (4096, -1)
 _RAY_WORKER = "default_worker.py"
 _PORT_ENDS = frozenset({"port", "bind", "listen", "addr", "address"})
 _PORT_WORDS = frozenset(
@@ -42,6 +44,7 @@ _PORT_WORDS = frozenset(
     | {"frontend", "host", "on"}
 )
 _SHORT = ("-p", "-P", "-b")
+_CONFIGS = ("-c", "--config")
 _ENV = ("PORT", "API_PORT", "SERVER_PORT", "HTTP_PORT", "APP_PORT", "NIM_SERVER_PORT",
     "NIM_HTTP_API_PORT", "AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "WEB_PORT",
     "GRADIO_SERVER_PORT")  # fmt: skip
@@ -62,11 +65,9 @@ def front_label(context: ListenerContext) -> Label | None:
         return None
     if asked(context.listener, PROMETHEUS_BACKLOG):
         return None
-    port, web = _port(context, server), _web(context, server, own_port=False)
-    if port is not None:
-        web = web or _web(context, server, own_port=port.kind != "default-port")
+    port, web = _port(context, server), _web(context, server)
     if web is None:
-        return None
+        return _hint(context, port) if part != "rank" else None
     # a web server that also joined a process group: no launcher above made it one rank of many
     alone = context.owner == context.tree.root and server is not None
     if part != "rank" or alone:
@@ -75,6 +76,19 @@ def front_label(context: ListenerContext) -> Label | None:
         if _is_for_workers(context, web) and not _named(context, server):
             return Label(Role.API, 0.8, (web, Evidence("tree", "the master opened it for workers")))
     return label(Role.WEB, 0.6, (web.kind, web.detail), ("tree", "not proven to be an API"))
+
+
+def _hint(context: ListenerContext, port: Evidence | None) -> Label | None:
+    """``web`` for a port that the command line names, of a program that may be a web server: it
+    asks for a queue as some do. Others do so too, so that is no evidence for an API."""
+    if port is None or port.kind == "default-port" or context.listener.is_loopback:
+        return None
+    candidate = context.tree.candidate(context.owner)
+    queues = _WEB_QUEUES if candidate.is_python else (*_WEB_QUEUES, *_OTHER_QUEUES)
+    fits = any(asked(context.listener, one) for one in queues)
+    if not fits or table().is_store(candidate):
+        return None
+    return label(Role.WEB, 0.5, (port.kind, port.detail), ("tree", "may be a web server"))
 
 
 def _candidates(context: ListenerContext) -> Iterator[Candidate]:
@@ -94,14 +108,23 @@ def _port(context: ListenerContext, server: WebServer | None) -> Evidence | None
     listener, named = context.listener, _named(context, server)
     if listener.port in named:
         return Evidence(named[listener.port], f"port {listener.port}")
-    if named or not (server or context.tree.once(_runs_engine, context.owner)):
+    if _is_elsewhere(context, named):
+        return None
+    if not (server or context.tree.once(_runs_engine, context.owner)):
         return None
     defaults = {port for name, port in WEB_LIBRARIES.items() if _has(context, name)}
     if server is not None:
         defaults = {server.default}
-    elif asked(listener, UVICORN_BACKLOG):
+    elif _has_uvicorns_queue(listener):
         defaults |= _UVICORN_PORTS
     return Evidence("default-port", f"port {listener.port}") if listener.port in defaults else None
+
+
+def _is_elsewhere(context: ListenerContext, named: Mapping[int, str]) -> bool:
+    """The command line names another port, or a variable names one on which it does listen: many
+    platforms set `PORT` for programs that never read it."""
+    opened = {one.port for one in context.siblings}
+    return any(kind != "environment" or port in opened for port, kind in named.items())
 
 
 def _named(context: ListenerContext, server: WebServer | None) -> dict[int, str]:
@@ -158,7 +181,7 @@ def serves_on_its_own(candidate: Candidate, listener: Listener) -> bool:
     """It is a web server, and its command line names the port of this listener."""
     server = table().web_server(candidate)
     parses = any(maps_parser(candidate, library) for library in WEB_LIBRARIES)
-    if server is None and not parses and not asked(listener, UVICORN_BACKLOG):
+    if server is None and not parses and not _has_uvicorns_queue(listener):
         return False
     return listener.port in _named_by(candidate.process.env, candidate.command, server)
 
@@ -188,14 +211,23 @@ def _port_flag(word: str) -> str:
     return name if parts[-1] in _PORT_ENDS and _PORT_WORDS.issuperset(parts[:-1]) else ""
 
 
+def _has_uvicorns_queue(listener: Listener) -> bool:
+    """As sock_diag shows it at any time: what only an event showed decides nothing here."""
+    seen = listener.backlog if listener.queue_limit is None else listener.queue_limit
+    return seen == UVICORN_BACKLOG
+
+
 def _is_named(context: ListenerContext, server: WebServer) -> bool:
-    """The command line of a web server names this port."""
+    """The command line of a web server names this port, or names none and no file that may."""
     port = _port(context, server)
-    return port is not None and port.kind == "flag"
+    if port is None or port.kind != "default-port":
+        return port is not None
+    words = (word for command in _commands(context) for word in command.args)
+    return not any(word.startswith(_CONFIGS) for word in words)
 
 
-def _web(context: ListenerContext, server: WebServer | None, *, own_port: bool) -> Evidence | None:
-    """Why the owner is a web server. ``own_port``: its command line names the port."""
+def _web(context: ListenerContext, server: WebServer | None) -> Evidence | None:
+    """Why the owner is a web server."""
     listener = context.listener
     titled = server is not None and any(map(server.names.titled, _candidates(context)))
     if server is not None and not titled:
@@ -205,10 +237,8 @@ def _web(context: ListenerContext, server: WebServer | None, *, own_port: bool) 
             return Evidence("library", name)
     if titled:
         return Evidence("title", "it is a web server")
-    if asked(listener, UVICORN_BACKLOG):
+    if _has_uvicorns_queue(listener):
         return Evidence("backlog", str(UVICORN_BACKLOG))
-    if own_port and _may_be_uvicorn(context):
-        return Evidence("backlog", "2048 is possible")
     return None
 
 
@@ -220,14 +250,3 @@ def maps_parser(candidate: Candidate, library: str) -> bool:
     """It maps the parser of this web server. Engines map aiohttp as clients."""
     is_client = library == "aiohttp" and candidate.has("vllm", "ray", "sglang")
     return candidate.has(library) and not is_client
-
-
-def _may_be_uvicorn(context: ListenerContext) -> bool:
-    """Its backlog could not be seen, or somaxconn cut it."""
-    listener = context.listener
-    if listener.backlog is not None:
-        return False
-    if listener.queue_limit is None:
-        return True
-    cut = ZMQ_BACKLOG < listener.queue_limit < UVICORN_BACKLOG
-    return cut and listener.queue_limit >= context.queue_cap

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ else:  # pragma: no cover (Python 3.10)
 def table(configured: tuple[Row, ...] = ()) -> Table:
     """The rows of the configuration, then those of `stacks.toml`."""
     ours = _ours()
-    return Table((*configured, *ours.programs), ours.web, ours.companions) if configured else ours
+    return replace(ours, programs=(*configured, *ours.programs)) if configured else ours
 
 
 @cache
@@ -32,6 +33,7 @@ def _ours() -> Table:
         programs=tuple(map(row_of, content["program"])),
         web=tuple(map(_web_server, content["web"])),
         companions=tuple(map(_names, content["companion"])),
+        stores=tuple(map(_names, content["store"])),
     )
 
 
@@ -75,5 +77,5 @@ def _port_rule(content: Mapping[str, Any]) -> PortRule:
 
 def _web_server(content: Mapping[str, Any]) -> WebServer:
     return WebServer(
-        _names(content), content["default"], **_words(content, "flags", "short", "env")
+        _names(content), content.get("default", 0), **_words(content, "flags", "short", "env")
     )

@@ -181,7 +181,8 @@ def _speaks_against(fingerprint: Label) -> bool:
 
 @dataclass(frozen=True)
 class WebServer:
-    """A web server that a command line shows, and where it names its port."""
+    """A web server that a command line shows, and where it names its port. ``default``: where it
+    listens unasked; 0: nowhere."""
 
     names: Names
     default: int
@@ -197,14 +198,16 @@ class Table:
     programs: tuple[Row, ...]
     web: tuple[WebServer, ...] = ()
     companions: tuple[Names, ...] = ()
-    _by_part: dict[tuple[Stack, str], Row] = field(default_factory=dict, compare=False)
-    _any: dict[str, Names] = field(default_factory=dict, compare=False)
+    stores: tuple[Names, ...] = ()
+    _by_part: dict[tuple[Stack, str], Row] = field(default_factory=dict, init=False, compare=False)
+    _any: dict[str, Names] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         self._by_part.update({(one.stack, one.part): one for one in self.programs})
         self._any["programs"] = Names.union(one.names for one in self.programs)
         self._any["web"] = Names.union(one.names for one in self.web)
         self._any["companions"] = Names.union(self.companions)
+        self._any["stores"] = Names.union(self.stores)
 
     def claim(self, candidate: Candidate) -> Claim | None:
         """The claim of the first row that knows the process."""
@@ -236,6 +239,10 @@ class Table:
     def is_companion(self, candidate: Candidate) -> bool:
         """A program that people start beside a job, and that is no part of it."""
         return self._any["companions"].fit(candidate)
+
+    def is_store(self, candidate: Candidate) -> bool:
+        """A database, queue or debugger: a flag names its port, and that is no web server's."""
+        return self._any["stores"].fit(candidate)
 
     @cached_property
     def subcommands(self) -> frozenset[str]:
