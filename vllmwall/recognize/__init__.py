@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from vllmwall.model import Node, Process, Recognition
 from vllmwall.recognize import custom, kv, lmdeploy, ray, sglang, torch, transports, vllm
+from vllmwall.recognize.claims import Known, is_claimed_alone
 from vllmwall.recognize.definitions import WorkloadDefinition
-from vllmwall.recognize.recognition import Known, is_claimed_alone, recognize_node
+from vllmwall.recognize.recognition import recognize_node
 from vllmwall.recognize.rows import Row
 from vllmwall.recognize.stack_rules import StackRules
 
