@@ -22,6 +22,8 @@ from vllmwall.enforce.nftables import replacement
 from vllmwall.enforce.nftables.backend import Nftables
 from vllmwall.enforce.nftables.libnftables import Libnftables
 from vllmwall.enforce.nftables.objects import Table
+from vllmwall.engine.wall_facts import remove_everywhere
+from vllmwall.linux.netns import inode_of
 from vllmwall.model import Mode, Wall
 
 PORT = 29500
@@ -184,6 +186,20 @@ def test_an_owner_that_hangs_is_named(lab: Lab, node: Host, backend: Nftables) -
             backend.remove(node.path)
         assert f"(pid {owner.pid})" in backend.ownership(node.path)
         assert is_active(lab)
+
+
+def test_down_says_so_where_its_own_wall_is_held_by_another(
+    lab: Lab, node: Host, backend: Nftables
+) -> None:
+    """At home it has not done its work; in a container's namespace the table is the container's."""
+    inode, beside = inode_of(node.path), inode_of(lab.peer.path)
+    with other_process(lab, "stay") as owner:
+        with pytest.raises(EnforceError, match=rf"net:{inode}: .*\(pid {owner.pid}\)"):
+            remove_everywhere(backend, frozenset({inode}))
+        assert [] == remove_everywhere(backend, frozenset({inode, beside}))
+        assert is_active(lab)
+    assert [inode] == remove_everywhere(backend, frozenset({inode, beside}))
+    assert lab.stranger.connect(node.ipv4, PORT) == "open"
 
 
 def test_an_orphan_can_be_taken_down(lab: Lab, node: Host, backend: Nftables) -> None:

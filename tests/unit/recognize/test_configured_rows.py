@@ -93,10 +93,12 @@ def test_the_operators_row_comes_before_ours() -> None:
 
 
 def test_a_listener_that_no_row_explains_is_unknown_and_no_problem() -> None:
-    """It is for peers, and nothing went wrong."""
-    row = row_of({"stack": "custom", "part": "x", "programs": ["own-server"]}, "x:1")
-    found = seen(server("/opt/own-server"), tcp(3000, "0.0.0.0", 10), rows=(row,))
-    assert ({3000: "unknown"}, ()) == (roles(found), found.problems)
+    """It is for peers, and nothing went wrong: the stack has rows only, and the helper has none."""
+    row = row_of({"stack": "tgi", "part": "x", "programs": ["own-server"]}, "x:1")
+    helper = process(11, "/opt/own-helper", 10)
+    listeners = tcp(3000, "0.0.0.0", 10), tcp(3001, "0.0.0.0", 11)
+    found = seen(server("/opt/own-server"), helper, *listeners, rows=(row,))
+    assert ({3000: "unknown", 3001: "unknown"}, ()) == (roles(found), found.problems)
 
 
 @pytest.mark.parametrize(("unit", "known"), [("own.service", True), ("session-1.scope", False)])
