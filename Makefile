@@ -62,6 +62,10 @@ test-real: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(NCCL) $(MODEL) ## real torchrun, NC
 test-qemu: $(PRODUCT) .cache/apt-qemu ## the .deb on Debian's stock kernel in an emulated machine (root, minutes); SUITE=trixie: 6.12
 	@$(PYTEST) tests/qemu/stock_kernel.py -rP $(ARGS)
 
+.PHONY: upstream
+upstream: $(PRODUCT) $(MODEL) ## what the newest vLLM, SGLang, Ray, LMDeploy and Dynamo have that our tables do not know (root, minutes)
+	@$(BIN)/python -m tests.upstream $(ARGS)
+
 .PHONY: bench
 bench: $(PRODUCT) .cache/apt-bench ## measure it beside its rivals (root, minutes); QUICK=1: one minute; ONLY=exposure: one part
 	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)
