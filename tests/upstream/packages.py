@@ -16,9 +16,9 @@ _CALM = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 _VLLM = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
 # What the proxy and the frontend import, without what needs a GPU.
 _LMDEPLOY = tuple(
-    """aiohttp einops fastapi fire mmengine-lite numpy openai partial_json_parser pillow
-    prometheus_client protobuf psutil pydantic pyzmq requests safetensors sentencepiece shortuuid
-    tiktoken transformers uvicorn""".split()  # noqa: SIM905 (twenty quoted words read worse)
+    """aiohttp einops fastapi fire mmengine-lite numpy openai openai_harmony partial_json_parser
+    pillow prometheus_client protobuf psutil pybase64 pydantic pyzmq requests safetensors
+    sentencepiece shortuuid tiktoken transformers uvicorn""".split()  # noqa: SIM905 (twenty quoted words read worse)
 )
 _DYNAMO = tuple(
     """aiohttp certifi kubernetes<33 msgspec prometheus-client pydantic<2.13.6 pyzmq redis<9 tqdm

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 from tests.support.guarded import Guarded, running
-from tests.support.lab import Lab
+from tests.support.lab import Host, Lab
 from tests.support.waiting import eventually
 from tests.upstream.packages import Package
-from tests.workloads.listening import listeners_of
 from vllmwall.model import Listener, Role
-from vllmwall.observe.snapshot import load
+from vllmwall.observe.parts import of_workloads
+from vllmwall.observe.snapshot import dump, load
 from vllmwall.recognize import recognize
 
 _SECONDS = 240.0
@@ -39,9 +39,15 @@ def _start(lab: Lab, package: Package, folder: Path, port: int, text: str) -> No
     def has_started() -> bool:
         if process.poll() is not None:
             raise RuntimeError(f"{text} ended:\n{log.read_text()[-2000:]}")
-        return not port or any(one.port == port for one in listeners_of(lab.node))
+        return not port or port in _ports(lab.node)
 
     eventually(has_started, f"port {port} listens", log, patience=_SECONDS)
+
+
+def _ports(host: Host) -> set[int]:
+    """Every TCP port on which something listens."""
+    lines = host.run(["ss", "-ltnH"]).stdout.splitlines()
+    return {int(line.split()[3].rpartition(":")[2]) for line in lines}
 
 
 def _wait_until_quiet(lab: Lab, wall: Guarded) -> None:
@@ -49,7 +55,7 @@ def _wait_until_quiet(lab: Lab, wall: Guarded) -> None:
     looks: list[set[int]] = []
 
     def is_quiet() -> bool:
-        looks.append({one.port for one in listeners_of(lab.node)})
+        looks.append(_ports(lab.node))
         return len(looks) > _LOOKS and all(one == looks[-1] for one in looks[-_LOOKS:])
 
     eventually(is_quiet, "nothing new listens", wall.log, patience=_SECONDS)
@@ -79,14 +85,18 @@ def _counts(listener: Listener) -> bool:
 
 
 def record(path: Path, target: Path, version: str) -> None:
-    """Keep a snapshot as a recording, with the roles that it has now. A person checks them."""
-    content = json.loads(path.read_text())
-    found = recognize(load(path))
-    roles = {one.inode: "unclaimed" for one in found.unclaimed}
-    for workload in found.workloads:
-        roles |= {one.listener.inode: one.label.role.value for one in workload.listeners}
-    content["roles"] = {str(one["inode"]): roles[one["inode"]] for one in content["listeners"]}
-    content["host"] = {"scenario": target.stem, "version": version}
-    for process in content["processes"]:
+    """Keep the workloads of a snapshot as a recording, with the roles that they have now, which a
+    person checks."""
+    node = load(path)
+    workloads = recognize(node).workloads
+    facts = {"scenario": target.stem, "version": version}
+    content = dict(dump(of_workloads(node, workloads), host_facts=facts))
+    roles = {
+        str(one.listener.inode): one.label.role.value
+        for workload in workloads
+        for one in workload.listeners
+    }
+    kept = json.loads(json.dumps({**content, "roles": roles}))
+    for process in kept["processes"]:
         process |= {"cgroup": "/", "remembered": None}
-    target.write_text(json.dumps(content, indent=1) + "\n")
+    target.write_text(json.dumps(kept, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""Checks for a person with a GPU: `tests/gpu/check`."""
