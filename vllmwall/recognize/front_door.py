@@ -28,6 +28,7 @@ WEB_LIBRARIES = {
     "httptools": 8000,
     "aiohttp": 8080,
     "granian": 8000,
+    "robyn": 8080,
     "tornado": 8888,
     "gevent": 8000,
 }

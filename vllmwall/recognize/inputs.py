@@ -199,6 +199,7 @@ LIBRARY_MARKS: Mapping[str, str] = MappingProxyType(
         "/httptools/": "httptools",
         "/aiohttp/_http": "aiohttp",
         "/granian/_granian": "granian",
+        "/robyn/robyn.": "robyn",
         "/tornado/speedups": "tornado",
         "/gevent/": "gevent",
         "/lmcache/c_ops": "lmcache",

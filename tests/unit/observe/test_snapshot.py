@@ -132,6 +132,26 @@ def test_command_lines_keep_allowed_words_in_their_place(line: list[str], shown:
 
 
 @pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("--openai-port 8000", "--openai-port 8000"),
+        ("--server.port=8501", "--server.port=8501"),
+        ("-port 8080", "-port 8080"),
+        ("-http-port=8080", "-http-port=8080"),
+        ("--bind=localhost:80", "--bind=localhost:80"),
+        ("--bind :80", "--bind :80"),
+        (f"--bind {SECRET}.internal:80", f"--bind {X}:80"),
+        (f"--api-port {SECRET}", f"--api-port {X}"),
+        (f"--report {SECRET}", f"--{X} {X}"),
+        (f"-password={SECRET}", f"-{X}"),
+    ],
+)
+def test_a_port_is_kept_under_any_flag_that_is_called_one(words: str, shown: str) -> None:
+    """Recognition reads it, also of a program that erased its command line since."""
+    assert redacted_argv(("server", *words.split()))[1:] == tuple(shown.split())
+
+
+@pytest.mark.parametrize(
     ("value", "shown"),
     [
         ('{"endpoint": "tcp://*:5557", "topic": "s", "kv_port": 7}',

@@ -29,6 +29,7 @@ ENGINE = frozenset({"vllm", "torch", "zmq", "cuda"})
 H11: frozenset[str] = frozenset()
 PARSER = frozenset({"httptools"})
 GRANIAN, TORNADO = frozenset({"granian"}), frozenset({"tornado"})
+ROBYN = frozenset({"robyn"})
 CAPS = (4096, 1024, 128)
 """Values of net.core.somaxconn: of kernels since 5.4, of operators, of older kernels."""
 WRAPPERS = {
@@ -124,7 +125,7 @@ PUBLIC = [
             Own(f"{BIN}granian --host 0.0.0.0 {flag} app:app", 8123, 1024, GRANIAN, workers="fork"),
             Own(f"{BIN}sanic app:app --host 0.0.0.0 {flag}", 8123, 100, workers="spawn"),
             Own(f"{BIN}sanic app:app --single-process {flag}", 8123, 100),
-            Own(f"{PYTHON} -m robyn app.py {flag}", 8123, 1024),
+            Own(f"{PYTHON} app.py {flag}", 8123, 4096, ROBYN),
             Own(f"{BIN}quart run --host 0.0.0.0 {flag}", 8123, 100),
             Own(f"{BIN}flask --app app run --host 0.0.0.0 {flag}", 8123, 128),
             Own(f"{BIN}waitress-serve --host 0.0.0.0 {flag} app:app", 8123, 1024),
@@ -163,7 +164,7 @@ PUBLIC = [
     Own(f"{PYTHON} -m flask run", 5000, 128),
     Own(f"{PYTHON} -m aiohttp.web -H 0.0.0.0 -P 8081 app:init", 8081, 128),
     Own(f"{PYTHON} -m quart run", 5000, 100),
-    Own(f"{PYTHON} -m robyn app.py", 8080, 1024),
+    Own(f"{PYTHON} app.py", 8080, 4096, ROBYN),  # seen: -m robyn starts it
     Own(f"{BIN}litestar run", 9001, 2048, H11, "LITESTAR_PORT=9001"),
     Own(f"{BIN}granian app:app", 9001, 1024, GRANIAN, "GRANIAN_PORT=9001", workers="spawn"),
     Own(f"{BIN}waitress-serve --listen=*:9001 app:app", 9001, 1024),
@@ -214,6 +215,7 @@ TWINS = [
             Own(f"{BIN}trl vllm-serve --model m {flag}", 8123, 2048, PARSER),
             Own(f"{PYTHON} -m trl.scripts.vllm_serve --model m {flag}", 8123, 2048, PARSER),
             Own(f"{PYTHON} weight_update_server.py {flag}", 8123, 2048, PARSER),
+            Own(f"{PYTHON} weight_server.py {flag}", 8123, 2048, PARSER),
             Own(f"{PYTHON} my_weight_sync.py {flag}", 8123, 2048, PARSER),
             Own(f"{PYTHON} -m skyrl_train.inference_engines.vllm.vllm_server {flag}", 8123, 2048,
                 PARSER),
