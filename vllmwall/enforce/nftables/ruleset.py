@@ -35,7 +35,9 @@ lists with what is written here: where they differ, another program changed some
   (ipv6_destopt_rcv), and finds another transport header than nft: a SYN to a walled port behind
   what looks like mobility, or like a port of nobody (6.18, found by generated packets). So such
   fragments are refused before they are reassembled. Nobody sends them: a fragment header behind
-  another one is for routers on the way.
+  another one is for routers on the way. The chain is there without conntrack too, which can begin
+  at any time and tells nobody. It costs 1 % of the processor time of bulk over IPv4 and 2 % over
+  IPv6, mostly for the hook: a table of IPv6 alone, or other tests before, gain half of that.
 - The rules that remember a source are separate: a full set ends its rule (NFT_BREAK), which must
   not be the rule that drops.
 - Networks are merged here and the sets have no ``auto-merge``: so their elements in the kernel
