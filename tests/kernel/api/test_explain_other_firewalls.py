@@ -118,7 +118,7 @@ def node(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with guarded(shared_lab, tmp_path_factory.mktemp("others") / "node") as found:
         found.server(8000).open("tcp", "::", 8000)
         found.rank().open("tcp", "::", 29500)
-        found.settled()
+        found.wait_for_rules(2)
         yield found
 
 
@@ -255,9 +255,12 @@ def test_a_target_that_nft_does_not_print_is_not_taken_for_none(site: Guarded) -
     assert "unknown" == verdict(site, STRANGER[1], 80, NODE[1])[0]
 
 
-def test_what_nat_forwards_is_not_closed_by_its_first_number(site: Guarded) -> None:
+@pytest.mark.parametrize("to", [f"{PEER[0]}:9", f"{PEER[0]}-192.0.2.4"])
+def test_what_nat_forwards_is_not_closed_by_its_first_number(site: Guarded, to: str) -> None:
     """It never comes to the wall of this host."""
-    site.lab.node.run(["sh", "-ec", chain(f"tcp dport 29500 dnat ip to {PEER[0]}:9", NAT)])
+    site.lab.node.run(["sh", "-ec", chain(f"tcp dport 29500 dnat ip to {to}", NAT)])
+    shown = ["nft", "list", "table", "inet", "vllmwall"]
+    eventually(lambda: "redirected" in site.lab.node.run(shown).stdout, "the daemon follows")
     assert "unknown" == verdict(site, STRANGER[0], 29500)[0]
 
 
