@@ -96,7 +96,7 @@ PACKAGES = (
         install=(("ray[default,serve]",),),
         start=(
             (
-                8265,
+                52365,  # of the dashboard agent, which comes last
                 "{bin}/ray start --head --block --disable-usage-stats --dashboard-host 0.0.0.0 "
                 "--num-cpus 1",
             ),

@@ -51,7 +51,7 @@ def _ports(host: Host) -> set[int]:
 
 
 def _wait_until_quiet(lab: Lab, wall: Guarded) -> None:
-    """Until nothing new listens for some looks, and the daemon has seen it all."""
+    """Until nothing new listens for some seconds; the daemon sees what listens in milliseconds."""
     looks: list[set[int]] = []
 
     def is_quiet() -> bool:
@@ -59,7 +59,6 @@ def _wait_until_quiet(lab: Lab, wall: Guarded) -> None:
         return len(looks) > _LOOKS and all(one == looks[-1] for one in looks[-_LOOKS:])
 
     eventually(is_quiet, "nothing new listens", wall.log, patience=_SECONDS)
-    wall.settled()
 
 
 def _write(lab: Lab, wall: Guarded, path: Path) -> None:
@@ -97,6 +96,8 @@ def record(path: Path, target: Path, version: str) -> None:
         for one in workload.listeners
     }
     kept = json.loads(json.dumps({**content, "roles": roles}))
+    members = {pid for workload in workloads for pid in workload.pids}
+    kept["processes"] = [one for one in kept["processes"] if one["pid"] in members]
     for process in kept["processes"]:
         process |= {"cgroup": "/", "remembered": None}
     target.write_text(json.dumps(kept, indent=1) + "\n")

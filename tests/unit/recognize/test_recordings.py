@@ -26,9 +26,9 @@ UNCLAIMED = "unclaimed"
 
 # The stack of the outermost process, from the scenario's name: what a person would say.
 STACKS = {
-    "lmcache": "lmcache", "lmdeploy": "lmdeploy", "mooncake": "mooncake", "nccl": "nccl",
-    "nixl": "nixl", "ray": "ray", "sglang": "sglang", "strace": "torch", "torch": "torch",
-    "torchrun": "torch", "vllm": "vllm",
+    "ai": "dynamo", "lmcache": "lmcache", "lmdeploy": "lmdeploy", "mooncake": "mooncake",
+    "nccl": "nccl", "nixl": "nixl", "ray": "ray", "sglang": "sglang", "strace": "torch",
+    "torch": "torch", "torchrun": "torch", "vllm": "vllm",
 }  # fmt: skip
 
 
