@@ -119,6 +119,13 @@ def start_bystander(host: Host, port: int, folder: Path) -> Job:
     return _start("web-server", host, command, folder, _CALM)
 
 
+def start(
+    name: str, host: Host, argv: Sequence[str], folder: Path, environment: dict[str, str]
+) -> Job:
+    """A server with these variables beside those of ours."""
+    return _start(name, host, argv, folder, {**_CALM, **environment})
+
+
 def _start(
     name: str, host: Host, command: Sequence[str], folder: Path, environment: dict[str, str]
 ) -> Job:

@@ -74,7 +74,7 @@ def front_label(context: ListenerContext) -> Label | None:
     if part != "rank" or alone:
         if port is not None:
             return Label(Role.API, 0.9, (port, web))
-        if _is_for_workers(context, web) and not _named(context, server):
+        if _is_for_workers(context, web, server) and not _named(context, server):
             return Label(Role.API, 0.8, (web, Evidence("tree", "the master opened it for workers")))
     return label(Role.WEB, 0.6, (web.kind, web.detail), ("tree", "not proven to be an API"))
 
@@ -139,13 +139,17 @@ def _named(context: ListenerContext, server: WebServer | None) -> dict[int, str]
     return found
 
 
-def _is_for_workers(context: ListenerContext, web: Evidence) -> bool:
+def _is_for_workers(context: ListenerContext, web: Evidence, server: WebServer | None) -> bool:
     """A server's master handed it to its workers; its port is in a file, or a title took it.
 
-    An engine that was forked holds its starter's sockets too, and is no such worker.
+    An engine that was forked holds its starter's sockets too, and is no such worker, whereas a
+    worker by its title may have joined a process group.
     """
     tree = context.tree
-    parts = {tree.part_of(pid) for pid in context.owners}
+    others = (
+        pid for pid in context.owners if not (server and server.names.titled(tree.candidate(pid)))
+    )
+    parts = {tree.part_of(pid) for pid in others}
     if len(context.owners) < 2 or not all(one == "" or one.startswith("front") for one in parts):
         return False
     return (
