@@ -15,6 +15,7 @@ PRODUCT := .venv/ready
 TORCH := .venv-torch/ready
 VLLM_ENV := .venv-vllm/ready
 NCCL := .cache/nccl/ready
+ROUTERS := .cache/routers/ready
 MODEL := .cache/tiny-model/ready
 # `make test ARGS="-k peers"` passes arguments on to pytest, `make run ARGS=…` to the daemon.
 ARGS ?=
@@ -36,7 +37,7 @@ demo: $(PRODUCT) $(if $(VLLM),$(VLLM_ENV) $(MODEL),$(TORCH)) ## see it work on r
 	@$(BIN)/python -m tests.demo $(if $(VLLM),--vllm)
 
 .PHONY: test
-test: $(PRODUCT) .cache/promtool-looked-for $(TORCH) ## unit, kernel and real torch tests, side by side (root for most; minutes)
+test: $(PRODUCT) .cache/promtool-looked-for $(TORCH) $(ROUTERS) ## unit, kernel and real torch tests, side by side (root for most; minutes)
 	@$(BIN)/python -m tests.suites fast $(ARGS)
 
 .PHONY: test-all
@@ -44,7 +45,7 @@ test-all: ready-for-all ## every test: stories, real vLLM, packages, booted syst
 	@$(BIN)/python -m tests.suites all $(ARGS)
 
 .PHONY: ready-for-all
-ready-for-all: $(PRODUCT) .cache/promtool-looked-for $(TORCH) $(VLLM_ENV) $(NCCL) $(MODEL) .cache/cloud/ready
+ready-for-all: $(PRODUCT) .cache/promtool-looked-for $(TORCH) $(VLLM_ENV) $(NCCL) $(MODEL) $(ROUTERS) .cache/cloud/ready
 
 .PHONY: test-unit
 test-unit: $(PRODUCT) .cache/promtool-looked-for ## what needs no namespaces: seconds, no root
@@ -55,7 +56,7 @@ test-kernel: $(PRODUCT) ## real rules and real packets in network namespaces (ro
 	@$(BIN)/python -m tests.suites kernel $(ARGS)
 
 .PHONY: test-real
-test-real: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(NCCL) $(MODEL) ## real torchrun, NCCL and vLLM behind the wall (root, minutes)
+test-real: $(PRODUCT) $(TORCH) $(VLLM_ENV) $(NCCL) $(MODEL) $(ROUTERS) ## real torchrun, NCCL and vLLM behind the wall (root, minutes)
 	@$(PYTEST) -m real $(ARGS)
 
 .PHONY: test-qemu
@@ -149,6 +150,11 @@ $(NCCL): tests/setup/nccl
 	@echo "  · real NCCL (350 MB)"
 	@tests/setup/nccl $(@D)
 	@touch $@
+
+$(ROUTERS): tests/setup/routers
+	@echo "  · routers in Rust: vllm-router, sglang-router, smg (seconds)"
+	@$< $(@D) || echo "  ! no routers: their tests are skipped"
+	@mkdir -p $(@D) && touch $@
 
 $(MODEL): tests/workloads/tiny_model.py $(VLLM_ENV)
 	@echo "  · a tiny model with random weights"

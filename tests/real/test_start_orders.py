@@ -23,7 +23,7 @@ from tests.workloads.listening import listeners_of, try_all
 from tests.workloads.starting import ROOT, TORCH, Job, start, start_stand_in
 from vllmwall.engine.saved_births import FILE_NAME
 
-PATIENCE = 40.0
+PATIENCE = 120.0  # seconds; an import of torch alone takes some on a small machine
 API, STORE, METRICS = 9000, 29600, 29000
 PUBLIC, PEERS = ({"open"}, {"open"}), ({"open"}, {"timeout"})  # to the peer, to the stranger
 PYTHON = str(TORCH / "python")
@@ -55,7 +55,7 @@ def script(*words: str, title: str = "") -> Server:
     """The app as a script of its own: a rank, which is not proven to have an API."""
     titled = ("--title", title) if title else ()
     argv = (*words, str(_SCRIPTS / "rank_app.py"), "--port", str(API), *titled)
-    return Server(argv, {API: PEERS, STORE: PEERS})
+    return Server(argv, {API: PEERS} if "torchrun" in words[0] else {API: PEERS, STORE: PEERS})
 
 
 def router(name: str, *words: str) -> Server:
@@ -140,7 +140,10 @@ def begun(node: Guarded, name: str, folder: Path) -> Job:
 
 def is_settled(node: Guarded, server: Server) -> bool:
     """Everything listens, is known, and gives what it should."""
-    found = packets(node.lab)
+    try:
+        found = packets(node.lab)
+    except AssertionError:  # a socket that has no owner yet
+        return False
     ports = {port for _, port in found}  # type: ignore[misc]
     awaits = found == expected(server, found) and server.expected.keys() <= ports
     return len(found) >= server.at_least and awaits
