@@ -101,6 +101,11 @@ def expected(server: Server, found: Packets) -> Packets:
     return {key: server.expected.get(key[1], PEERS) for key in found}  # type: ignore[index]
 
 
+def audience(server: Server, port: object) -> list[str]:
+    """The audience that `status` should show."""
+    return ["public"] if server.expected.get(port, PEERS) is PUBLIC else ["peers"]  # type: ignore[call-overload]
+
+
 def killed(node: Guarded) -> None:
     node.stop(signal.SIGKILL)
 
@@ -145,8 +150,10 @@ def is_settled(node: Guarded, server: Server) -> bool:
     except AssertionError:  # a socket that has no owner yet
         return False
     ports = {port for _, port in found}  # type: ignore[misc]
+    known = {one["port"]: one["audience"] for one in node.listeners()}
+    shown = all(known.get(port) == audience(server, port) for port in ports)
     awaits = found == expected(server, found) and server.expected.keys() <= ports
-    return len(found) >= server.at_least and awaits
+    return len(found) >= server.at_least and awaits and shown
 
 
 def has_thought_twice(node: Guarded) -> bool:
