@@ -27,13 +27,16 @@ class EventReading:
         self._source, self._state, self._settle_seconds = source, state, settle_seconds
         self._meanwhile: list[Event] = []
         self._next_look = 0.0
+        self._is_observing = False
         self.due = 0.0
         """When `look_again` has to be called."""
+        self.is_behind = False
+        """Events came while a pass thought about others: `follow` has to be called soon."""
 
     def follow(self) -> None:
         """Follow the events that there are, without waiting."""
         stream = self._source.stream
-        if stream is not None and self._is_ready():
+        if stream is not None and (self._is_ready() or self.is_behind):
             self._follow(stream.read)
 
     def look_again(self) -> None:
@@ -48,6 +51,17 @@ class EventReading:
 
         The pass forgets what they taught, so `catch_up` follows them again.
         """
+        was, self._is_observing = self._is_observing, True
+        try:
+            self._look(think=True)
+        finally:
+            self._is_observing = was
+
+    def within_thought(self) -> None:
+        """Follow them while somebody thinks about others: a quick pass about these comes after."""
+        self._look(think=False)
+
+    def _look(self, *, think: bool) -> None:
         now, stream = time.monotonic(), self._source.stream
         if now < self._next_look or stream is None:
             return
@@ -58,8 +72,10 @@ class EventReading:
             self._meanwhile += found
             return found
 
-        if self._state.reconciler.observer.is_known and self._is_ready():
-            self._follow(kept)
+        is_due = self._is_ready() or (think and self.is_behind)
+        if self._state.reconciler.observer.is_known and is_due:
+            self._follow(kept if self._is_observing else read, think=think)
+            self.is_behind |= not think
             if len(self._meanwhile) > _MOST_KEPT:
                 self._meanwhile.clear()
                 self._state.loop.wake_soon("many events", self._settle_seconds())
@@ -70,6 +86,7 @@ class EventReading:
         if self._source.stream is not None:
             read, self._meanwhile, before = self._source.stream.read, [], self._meanwhile
             self._follow(lambda: (*before, *read()), read, think=False)
+            self.is_behind = False
 
     def _is_ready(self) -> bool:
         poll = select.poll()
@@ -85,10 +102,12 @@ class EventReading:
         think: bool = True,
     ) -> None:
         state, reconciler = self._state, self._state.reconciler
+        is_behind = think and self.is_behind
+        self.is_behind &= not think
         try:
             wanted = follow(reconciler, tuple(read()), later or read)
             state.measures.note_reactions(wanted.reactions)
-            if wanted.quick and not reconciler.down:
+            if (wanted.quick or is_behind) and not reconciler.down:
                 if think:
                     with state.measures.quick.timed():
                         reconciler.quick_pass()

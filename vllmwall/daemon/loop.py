@@ -123,6 +123,7 @@ class Daemon:
             config=ConfigFacts(loaded=started),
         )
         self._reading = EventReading(self._events, self.state, self._settle_seconds)
+        self.reconciler.meanwhile = partial(self._between, self._reading.within_thought)
         self._metrics = Metrics(self.state)
         self._control = ControlServer(
             options.runtime_dir / "control.sock",
@@ -166,7 +167,8 @@ class Daemon:
             dues = (self._next_pass()[0], self._due_peers, self._reading.due, files.deadline)
             asked = (self._reader.deadline, self._reloader.deadline, self._births.deadline)
             due = min(one for one in (*dues, *asked) if one is not None)
-            left = 0.0 if self.reconciler.waiting else due - time.monotonic()
+            is_late = self.reconciler.waiting or self._reading.is_behind
+            left = 0.0 if is_late else due - time.monotonic()
             self._wait(min(left, longest_sleep()))
         self._readiness.send("STOPPING=1")
         self.log(EventKey.DAEMON_STOPPED)
@@ -196,9 +198,8 @@ class Daemon:
         try:
             if second_look:
                 self.reconciler.look_for_walls()
-            self.reconciler.full_pass(
-                self._reading.catch_up, self._within_a_pass, self._report_readiness
-            )
+            between = partial(self._between, self._reading.within_a_pass)
+            self.reconciler.full_pass(self._reading.catch_up, between, self._report_readiness)
             self.state.reservations.clear()
             self.count_lost_events()
             self._save_wall()
@@ -326,9 +327,9 @@ class Daemon:
         """Follow the events that came meanwhile: for work that takes more than a millisecond."""
         self._reading.follow()
 
-    def _within_a_pass(self) -> None:
+    def _between(self, follow: Callable[[], None]) -> None:
         self._readiness.feed_watchdog()
-        self._reading.within_a_pass()
+        follow()
 
     def _repair(self, namespace: int) -> None:
         """Repair a wall that other programs modified, and log which ones."""

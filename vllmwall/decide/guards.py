@@ -6,8 +6,9 @@ but a workload listens (DESIGN §7). The rules for single listeners always exist
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from vllmwall.linux.cgroups import SLICE, is_within, job_of, level_of
 from vllmwall.model import Guard, Listener, Policy, Process, Proto, Recognition, WorkloadId
@@ -40,20 +41,25 @@ def guarding(
     numbers: Mapping[str, int],
     armed: Mapping[str, frozenset[int]],
     policy: Policy,
+    *,
+    pause: Callable[[], None] = lambda: None,
 ) -> Guarding:
     """The guards to apply. ``numbers`` are the kernel's, of those `candidates` and ``armed`` paths
-    that exist now; ``armed`` maps paths to be guarded whenever they exist to their namespaces."""
+    that exist now; ``armed`` maps paths to be guarded whenever they exist to their namespaces.
+    ``pause`` is called every few steps."""
     outsiders = _outsiders(recognition, processes, policy)
+    guard_of = cache(lambda path: _guard(path, numbers, outsiders))
     guards: dict[int, set[Guard]] = {}
     for path, namespaces in armed.items():
-        if isinstance(guard := _guard(path, numbers, outsiders), Guard):
+        if isinstance(guard := guard_of(path), Guard):
             for namespace in namespaces:
                 guards.setdefault(namespace, set()).add(guard)
     held: dict[WorkloadId, set[Guard]] = {}
     reasons: dict[WorkloadId, str] = {}
     for workload in recognition.workloads:
         for path, namespace in _places(workload.pids, processes):
-            guard = _guard(path, numbers, outsiders)
+            pause()
+            guard = guard_of(path)
             if isinstance(guard, Guard):
                 guards.setdefault(namespace, set()).add(guard)
                 held.setdefault(workload.id, set()).add(guard)

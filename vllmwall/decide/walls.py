@@ -19,7 +19,7 @@ net/ipv4/inet_hashtables.c and udp.c), and the wall looks the exact address up f
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -104,15 +104,19 @@ def decide(
     peers: tuple[Network, ...],
     guards: Guards = NO_GUARDS,
     silent: Collection[int] = (),
+    *,
+    pause: Callable[[], None] = lambda: None,
 ) -> Decision:
     """The walls that admit every listener's audience and no other source.
 
-    In the ``silent`` namespaces no wall sends resets for ports without a listener.
+    In the ``silent`` namespaces no wall sends resets for ports without a listener. ``pause`` is
+    called every few steps.
     """
     skipped: set[Skipped] = set()
     claims: dict[_Key, list[_Claim]] = {}
     for workload in recognition.workloads:
         for labelled in workload.listeners:
+            pause()
             reason = _why_no_rule(labelled.listener, policy)
             if reason is not None:
                 skipped.add(Skipped(labelled.listener, reason))
@@ -123,7 +127,10 @@ def decide(
     for key in [key for key in claims if _hits_another_user(key, claims[key], others)]:
         skipped.update(Skipped(claim.listener, SHARED) for claim in claims.pop(key))
     networks = _networks_of(policy, peers)
-    entries = [_strictest(claims[key], networks) for key in claims]
+    entries = []
+    for those in claims.values():
+        pause()
+        entries.append(_strictest(those, networks))
     walls = {
         namespace: replace(wall, answering=_answers(wall) and namespace not in silent)
         for namespace, wall in _walls(entries, guards, networks, policy).items()

@@ -46,12 +46,20 @@ class Change:
     severed: Severed = field(default_factory=Severed)
 
 
+@dataclass(frozen=True)
+class Closed:
+    """What events closed at once, before anybody recognized what it is."""
+
+    entries: frozenset[WallEntry] = frozenset()
+    guards: frozenset[Guard] = frozenset()
+
+
 @dataclass
 class Walls:
     """Reads and changes the walls. ``path`` leads into a namespace (by inode); raises KeyError.
 
     ``on_change`` and ``on_failure`` (namespace, reason) are called after each. ``severed`` counts
-    the connections that were reset.
+    the connections that were reset. ``closed`` is what `close` added since somebody emptied it.
     """
 
     backend: Backend
@@ -61,6 +69,7 @@ class Walls:
     spaces: dict[int, Space] = field(default_factory=dict)
     cannot_sever: str | None = None
     severed: int = 0
+    closed: dict[int, Closed] = field(default_factory=dict)
 
     def actual(self, inode: int) -> Wall | None:
         """The wall as last read back or changed; None: there is none, or it is unknown."""
@@ -105,6 +114,17 @@ class Walls:
         self.spaces[inode].actual = replace(
             actual, entries=actual.entries | entries, guards=actual.guards | guards
         )
+        before = self.closed.get(inode, Closed())
+        self.closed[inode] = Closed(before.entries | entries, before.guards | guards)
+
+    def with_closed(self, wall: Wall) -> Wall:
+        """The wall with what was closed meanwhile, where it says nothing about that."""
+        closed = self.closed.get(wall.namespace)
+        if closed is None:
+            return wall
+        places = {_place(one) for one in wall.entries} if closed.entries else set()
+        added = (one for one in closed.entries if _place(one) not in places)
+        return replace(wall, entries=wall.entries.union(added), guards=wall.guards | closed.guards)
 
     def release(self, living: Collection[int]) -> None:
         """Forget the namespaces other than these: their numbers can be given again."""
@@ -155,6 +175,10 @@ class Walls:
         self.cannot_sever = severed.unsupported
         self.severed += len(severed.connections)
         return severed
+
+
+def _place(entry: WallEntry) -> object:
+    return entry.family, entry.proto, entry.port, entry.address
 
 
 def refuses_more(before: Wall | None, after: Wall) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 from vllmwall.enforce.apply import Change
 from vllmwall.enforce.nftables.notifications import Touch
@@ -18,7 +19,7 @@ from vllmwall.engine.log import Logger
 from vllmwall.engine.reconciler import Reconciler
 from vllmwall.model import (
     PUBLIC,
-    Listener,
+    Address,
     Mode,
     Network,
     Proto,
@@ -156,28 +157,27 @@ def _guards(reconciler: Reconciler) -> Iterator[tuple[str, str]]:
 
 def _listeners(reconciler: Reconciler) -> Iterator[tuple[_Place, _ListenerState]]:
     reasons = {one.listener: one.reason for one in reconciler.decision.skipped}
+    ruled_in = cache(lambda inode: _ruled(reconciler.walls.actual(inode)))
+    name = cache(reconciler.observer.namespaces.name)
     for workload in reconciler.recognition.workloads:
         for labelled in workload.listeners:
             one, role = labelled.listener, labelled.label.role
             if one.is_loopback or one.proto is Proto.UNIX:
                 continue
             reason = reasons.get(one, "")
-            ruled = not reason and _is_ruled(reconciler.walls.actual(one.namespace), one)
+            places = ruled_in(one.namespace)
+            ruled = not reason and any(
+                (one.proto, one.port, address) in places for address in (None, one.plain_address)
+            )
             audience = reconciler.policy.audience_of(role) if ruled else (PUBLIC,)
-            space = reconciler.observer.namespaces.name(one.namespace)
+            space = name(one.namespace)
             where = (workload.id, one.namespace, one.where)
             why = reason or ("" if ruled else "no rule is active for it")
             yield where, _ListenerState(workload.name, space, one.where, role.value, audience, why)
 
 
-def _is_ruled(active: Wall | None, one: Listener) -> bool:
-    """Whether a rule for the port was read back that drops something."""
-    return (
-        active is not None
-        and active.mode is Mode.ENFORCE
-        and any(
-            (entry.proto, entry.port) == (one.proto, one.port)
-            and entry.address in (None, one.plain_address)
-            for entry in active.entries
-        )
-    )
+def _ruled(active: Wall | None) -> frozenset[tuple[Proto, int, Address | None]]:
+    """Where a rule was read back that drops something."""
+    if active is None or active.mode is not Mode.ENFORCE:
+        return frozenset()
+    return frozenset((one.proto, one.port, one.address) for one in active.entries)

@@ -87,6 +87,7 @@ def follow(
     execs = list(dict.fromkeys(one.pid for one in events if isinstance(one, ExecEvent) and one.pid))
     first = _in_turn(execs, lambda pid: pid)[:_EXECS_AT_ONCE]
     begun = [pid for pid in first if _begins_a_workload(reconciler, pid)]
+    reconciler.begun.update(begun)
     lost = any(isinstance(one, LostEvents) for one in events)
     lost |= len(first) < len(execs) or len(listens) < len(heard)
     why = "lost events" if lost else "processes without a name" if unnamed > searched else ""
@@ -202,7 +203,9 @@ def _begins_a_workload(reconciler: Reconciler, pid: int) -> bool:
 def close_port(reconciler: Reconciler, event: ListenEvent, pid: int) -> bool:
     """Close the port that a workload's process has just opened; whether it was still to close."""
     process = reconciler.observer.process(pid)
-    if process is None or pid not in reconciler.members or event.address is None:
+    if process is None or event.address is None:
+        return False
+    if pid not in reconciler.members and pid not in reconciler.begun:
         return False
     if reconciler.observer.is_held_by_others(process, event.port):
         return False  # a socket of another namespace, or a second one of a group
@@ -246,7 +249,8 @@ def close_cgroup(reconciler: Reconciler, event: CgroupEvent) -> bool:
 
 def _entries(active: Wall, listener: Listener) -> Iterator[WallEntry]:
     """What closes the port and is not there yet. ``[::]`` may take IPv4 too: the pass will know."""
-    there = {(one.family, one.proto, one.port, one.address) for one in active.entries}
+    at_port = (one for one in active.entries if one.port == listener.port)
+    there = {(one.family, one.proto, one.port, one.address) for one in at_port}
     audience = (NODE,) if listener.is_loopback else active.guard_audience
     for to in listener.bound_to:
         if (to.family, listener.proto, listener.port, to.address) not in there:

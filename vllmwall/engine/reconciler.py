@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,15 +29,17 @@ from vllmwall.engine.armed_units import Armed
 from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
 from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
+from vllmwall.engine.status_parts import failures, unreadable, web_servers
 from vllmwall.engine.wall_facts import WallFacts, is_home, remove_everywhere
 from vllmwall.linux.cgroups import SLICE, is_within, job_of, remove_ended_jobs
-from vllmwall.model import Network, Node, Policy, Process, Recognition, Role, Wall
+from vllmwall.model import Network, Node, Policy, Process, Recognition, Wall
 from vllmwall.networks.banlist import BanList
 from vllmwall.networks.peerlist import PeerList
 from vllmwall.observe import Observer
 from vllmwall.observe.proc import read_cgroup
 from vllmwall.observe.visibility import why_blind
 from vllmwall.recognize import is_claimed, recognize
+from vllmwall.recognize.memo import Memo, Pauses
 
 _PASS_SECONDS = 0.25  # of a full pass, for the walls of others
 _TURN_SECONDS = 0.02  # between two looks at what else there is to do
@@ -71,12 +73,17 @@ class Reconciler:
     apis: ApiPorts = field(default_factory=ApiPorts)
 
     def __post_init__(self) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called every few milliseconds of thought, to close what opens meanwhile. It must begin no
+        pass."""
         self.observer = Observer(self.only)
         self.home = self.only or frozenset({self.observer.namespaces.own})
         self.armed = Armed(self.home, self.armed_file)
         self.configure(self.config)
         self.recognition = Recognition((), ())
         self.members: frozenset[int] = frozenset()
+        self.begun: set[int] = set()
+        """Processes that begin a workload by themselves, and that no thought was given yet."""
         self.guarding = Guarding()
         self.blind = ""
         self.waiting: dict[int, None] = {}
@@ -89,6 +96,7 @@ class Reconciler:
         self.config = config
         self.policy = config.policy
         self.apis.configure(config.apis)
+        self._memo = Memo(Pauses(self._pause))
         self.armed.configure(config.guarded_units, config.definitions)
 
     def full_pass(
@@ -110,7 +118,7 @@ class Reconciler:
         self.armed.forget(self.observer.namespaces.inodes)
         remove_ended_jobs()
         catch_up()
-        self._think(self.observer.node())
+        self._think()
         if self.blind and not self.walls.spaces:  # the active walls are all that is known
             self.look_for_walls()
         waited = self.waiting
@@ -143,7 +151,7 @@ class Reconciler:
 
     def quick_pass(self) -> None:
         """Apply what the observer learned from events, to the walls as last read back."""
-        self._think(self.observer.node())
+        self._think()
         self.renew()
 
     def renew(self) -> None:
@@ -233,6 +241,7 @@ class Reconciler:
         self.down = True
         self.waiting.clear()
         self.walls.spaces.clear()
+        self.walls.closed.clear()
         return remove_everywhere(self.backend, self.only)
 
     def plan(
@@ -248,7 +257,7 @@ class Reconciler:
         """
         node = self.observer.node()
         policy = config.policy
-        recognized = recognize(node, config.definitions, config.rows)
+        recognized = recognize(node, config.definitions, config.rows, Memo(Pauses(catch_up)))
         opened = with_opened(recognized, self.apis.planned(config.apis))
         recognition = self._in_scope(opened, node, policy)
         guards = self._guarding(recognition, node, policy).guards
@@ -273,9 +282,9 @@ class Reconciler:
             spaces = tuple(
                 self._wall_facts.whole(inode, wall)
                 for inode, wall in wanted.items()
-                if not self._is_taken(inode)
+                if not self.is_taken(inode)
             )
-        spaces += tuple(self._unreadable())
+        spaces += tuple(unreadable(self))
         return StatusFacts(
             host=socket.gethostname(),
             now=now,
@@ -290,50 +299,30 @@ class Reconciler:
             down=self.down,
             guarding=self.guarding,
             blind=self.blind,
-            problems=(*problems, *self._failures()),
+            problems=(*problems, *failures(self)),
             reservations=(*reserved, *reservations(self)),
             bans=len(self.bans.bans()),
-            programs=dict(self._web_servers()),
+            programs=dict(web_servers(self)),
         )
 
-    def _unreadable(self) -> Iterator[NamespaceFacts]:
-        """Namespaces with a workload or a wall in which we cannot see the listeners now."""
-        namespaces, process = self.observer.namespaces, self.observer.process
-        inhabited = {one.namespace for pid in self.members if (one := process(pid)) is not None}
-        for inode, error in namespaces.errors.items():
-            if inode in self.walls.spaces or inode in inhabited:
-                yield NamespaceFacts(inode, namespaces.name(inode), error=error)
-
-    def _web_servers(self) -> Iterator[tuple[int, str]]:
-        for workload in self.recognition.workloads:
-            for one in workload.listeners:
-                for pid in one.listener.pids if one.label.role is Role.WEB else ():
-                    if process := self.observer.process(pid):
-                        yield pid, process.comm
-
-    def _failures(self) -> Iterator[str]:
-        name = self.observer.namespaces.name
-        for inode, failure in self.walls.failures():
-            unguarded = "not guarded" if self._is_taken(inode) else "the last change was not taken"
-            yield f"{name(inode)}: {unguarded}: {failure}"
-        if not self.observer.namespaces.sees_udp:
-            yield "UDP listeners cannot be seen, so they get no rule: this kernel has no udp_diag"
-        if self.walls.cannot_sever:
-            yield self.walls.cannot_sever
-        yield from self.bans.problems
-        yield from self.apis.problems
-
-    def _is_taken(self, inode: int) -> bool:
+    def is_taken(self, inode: int) -> bool:
         """Whether somebody else holds a table of our name in a namespace that is not the host's: it
         is not guarded, and says nothing about the rest of the node."""
         space = self.walls.spaces.get(inode)
         return space is not None and space.foreign and not is_home(inode, self.only)
 
-    def _think(self, node: Node) -> None:
-        """The pure half. A namespace that could not be read keeps the wall it has."""
+    def _pause(self) -> None:
+        self.meanwhile()
+
+    def _think(self) -> None:
+        """The pure half, about what is known now. A namespace that could not be read keeps the wall
+        it has, and what is closed meanwhile stays closed until the next time."""
+        node = self.observer.node()
+        self.walls.closed.clear()
+        self.begun.clear()
         own = self.observer.namespaces.own
         self.blind = why_blind(one for one in node.listeners if one.namespace == own)
-        recognized = recognize(node, self.config.definitions, self.config.rows)
+        recognized = recognize(node, self.config.definitions, self.config.rows, self._memo)
         found = with_opened(recognized, self.apis.opened())
         self.recognition = self._in_scope(found, node, self.policy)
         self.observer.keep(self.recognition)
@@ -345,7 +334,12 @@ class Reconciler:
         self.armed.learn(self.guarding.guards)
         guards = self.guarding.guards
         self.decision = decide(
-            self.recognition, self.policy, self.peers.networks(), guards, self._silent(guards)
+            self.recognition,
+            self.policy,
+            self.peers.networks(),
+            guards,
+            self._silent(guards),
+            pause=self._memo.pause,
         )
 
     def _silent(self, inodes: Iterable[int]) -> frozenset[int]:
@@ -361,7 +355,7 @@ class Reconciler:
         paths = candidates(found, node.processes) | armed.keys()
         numbers = self.observer.cgroup_numbers(paths)
         self.armed.drop_ended(numbers)
-        return guarding(found, node.processes, numbers, armed, policy)
+        return guarding(found, node.processes, numbers, armed, policy, pause=self._memo.pause)
 
     def _in_scope(self, found: Recognition, node: Node, policy: Policy) -> Recognition:
         """The workloads in the namespaces that we guard, with the APIs that lockdown leaves."""
@@ -387,7 +381,7 @@ class Reconciler:
             }
         banned = self.bans.networks()
         return {
-            inode: ordered(self._along(wall), policy, banned, self.home)
+            inode: ordered(self._along(self.walls.with_closed(wall)), policy, banned, self.home)
             for inode, wall in walls.items()
             if inode in there
         }

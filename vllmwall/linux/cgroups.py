@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 SLICE = "/vllmwall.slice"
@@ -86,6 +87,7 @@ def level_of(path: str) -> int:
     return len([part for part in path.split("/") if part])
 
 
+@lru_cache(maxsize=4096)
 def job_of(path: str) -> str | None:
     """The innermost cgroup of a path that is made for one job; None: it is shared with others.
 

@@ -1,7 +1,7 @@
 """Recognition: processes and listeners become workloads with roles.
 
-Pure functions over frozen values: no clock, no file, no socket, no state. To add a stack, write one
-file with its `StackRules` and add it to `_STACKS`.
+Pure functions over frozen values: no clock, no file, no socket, and no state but the `Memo` that a
+caller lends. To add a stack, write one file with its `StackRules` and add it to `_STACKS`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from vllmwall.model import Node, Process, Recognition
 from vllmwall.recognize import custom, kv, lmdeploy, ray, sglang, torch, transports, vllm
 from vllmwall.recognize.claims import Known, is_claimed_alone
 from vllmwall.recognize.definitions import WorkloadDefinition
+from vllmwall.recognize.memo import Memo
 from vllmwall.recognize.recognition import recognize_node
 from vllmwall.recognize.rows import Row
 from vllmwall.recognize.stack_rules import StackRules
@@ -39,11 +40,16 @@ def is_claimed(
 
 
 def recognize(
-    node: Node, definitions: Sequence[WorkloadDefinition] = (), rows: tuple[Row, ...] = ()
+    node: Node,
+    definitions: Sequence[WorkloadDefinition] = (),
+    rows: tuple[Row, ...] = (),
+    memo: Memo | None = None,
 ) -> Recognition:
     """Every workload of the node with a role for each of its listeners, and all other listeners.
 
     ``definitions`` and ``rows`` are those of the configuration. Workloads without listeners are
     included. Missing facts (backlogs, threads, command lines) make roles less exact, never public.
+    With ``memo``, used for one configuration only, what has not changed is not judged again; the
+    answer is the same.
     """
-    return recognize_node(node, Known(_STACKS, definitions, rows))
+    return recognize_node(node, Known(_STACKS, definitions, rows), memo or Memo())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from vllmwall.linux.cgroups import SLICE, is_within
 from vllmwall.model import Listener, Node, Process, Proto, Stack
@@ -13,6 +13,7 @@ from vllmwall.recognize.definitions import WorkloadDefinition
 from vllmwall.recognize.fingerprints import UVICORN_BACKLOG, asked
 from vllmwall.recognize.front_door import WEB_LIBRARIES
 from vllmwall.recognize.inputs import CLAIMING_ENV
+from vllmwall.recognize.memo import Memo
 from vllmwall.recognize.process_tree import outermost
 from vllmwall.recognize.row_file import table
 from vllmwall.recognize.rows import Row, Table
@@ -42,7 +43,7 @@ class Known:
 def is_claimed_alone(process: Process, known: Known) -> bool:
     """Whether a stack, a row or a definition claims a process, judged by that process alone."""
     alone = {process.pid: process}
-    return bool(claims_of(alone, defined_in(alone, known.definitions), known, []))
+    return bool(claims_of(alone, defined_in(alone, known.definitions), known, [], Memo()))
 
 
 def defined_in(
@@ -63,6 +64,7 @@ def claims_of(
     defined: Mapping[int, tuple[WorkloadDefinition, ...]],
     known: Known,
     problems: list[str],
+    memo: Memo,
 ) -> dict[int, Claim]:
     """The claims of all processes. One that cannot be judged, for whatever reason, is claimed: that
     costs it alone."""
@@ -71,21 +73,34 @@ def claims_of(
     words = frozenset(_first_word(word) for rules in known.stacks for word in rules.words)
     words |= rows.words
     for pid, process in processes.items():
+        memo.pause()
         if process.mixed_ids:
             continue
-        claim = None
-        try:
-            if _is_worth_a_look(process, words) or rows.may_know(process):
-                claim = _claim(Candidate.of(process), known.stacks, rows)
-        except Exception as error:
-            problems.append(problem_of(process, error))
-            claim = _UNREAD
+        judge = partial(_claim_or_problem, process, words, known.stacks, rows, memo)
+        claim, problem = memo.claims.answer(pid, process, judge)
+        if problem:
+            problems.append(problem)
         if claim is not None:
             claims[pid] = claim
         elif process.unread:
             claims.setdefault(pid, _UNREAD)
     _drop_strangers(claims, processes, rows)
     return claims
+
+
+def _claim_or_problem(
+    process: Process,
+    words: frozenset[str],
+    stacks: Sequence[StackRules],
+    rows: Table,
+    memo: Memo,
+) -> tuple[Claim | None, str]:
+    try:
+        if _is_worth_a_look(process, words) or rows.may_know(process):
+            return _claim(memo.candidate(process), stacks, rows), ""
+    except Exception as error:
+        return _UNREAD, problem_of(process, error)
+    return None, ""
 
 
 def _drop_strangers(
@@ -179,8 +194,7 @@ def claims_by_listeners(
     node: Node,
     parents: Mapping[int, int],
     claims: Mapping[int, Claim],
-    stacks: Sequence[StackRules],
-    caps: Mapping[int, int],
+    judge: Callable[[Process, tuple[Listener, ...]], Claim | None],
 ) -> dict[int, Claim]:
     """Claims on owners that no stack claimed, by their listeners."""
     opened: dict[int, list[Listener]] = {}
@@ -190,12 +204,29 @@ def claims_by_listeners(
                 opened.setdefault(pid, []).append(listener)
     found = {}
     for pid in outermost(opened, parents, claims):
-        candidate = Candidate.of(node.processes[pid])
-        claim = _claim_by_listeners(candidate, opened[pid], stacks)
-        claim = claim or claim_by_transport(candidate, opened[pid], caps)
+        claim = judge(node.processes[pid], tuple(opened[pid]))
         if claim is not None:
             found[pid] = claim
     return found
+
+
+def claim_of_owner(
+    stacks: Sequence[StackRules],
+    caps: Mapping[int, int],
+    memo: Memo,
+    process: Process,
+    listeners: tuple[Listener, ...],
+) -> Claim | None:
+    """The claim on one owner. ``caps``: the longest queue of each network namespace."""
+
+    def claim() -> Claim | None:
+        candidate = memo.candidate(process)
+        by_stack = _claim_by_listeners(candidate, listeners, stacks)
+        return by_stack or claim_by_transport(candidate, listeners, caps)
+
+    memo.pause()
+    its_caps = {one.namespace: caps.get(one.namespace, 0) for one in listeners}
+    return memo.claims_by_listeners.answer(process.pid, (process, listeners, its_caps), claim)
 
 
 def _claim_by_listeners(

@@ -168,7 +168,11 @@ def _runs_engine(tree: WorkloadTree, pid: int) -> bool:
         return False  # an actor: Ray wrote its command line, not its operator
     if candidate.has("vllm", "sglang", "lmdeploy", "torch", "ray"):
         return True
-    return any(pid in tree.line(one)[1:] for one in tree.claims)
+    return pid in tree.once(_above_claimed, tree.root)
+
+
+def _above_claimed(tree: WorkloadTree, _: int) -> frozenset[int]:
+    return frozenset(above for one in tree.claims for above in tree.line(one)[1:])
 
 
 def _commands(context: ListenerContext) -> Iterator[Command]:

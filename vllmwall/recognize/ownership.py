@@ -7,7 +7,7 @@ passes to the service that the socket is for (systemd.socket(5)).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vllmwall.model import Listener, Node, Process
@@ -27,13 +27,21 @@ class Owned:
 
 
 def owned_by(
-    node: Node, parents: Mapping[int, int], members: Mapping[int, int]
+    node: Node,
+    parents: Mapping[int, int],
+    members: Mapping[int, int],
+    pause: Callable[[], None] = lambda: None,
 ) -> list[Owned | Listener]:
-    """Each listener of the node with its workload, or as it is when it belongs to none."""
+    """Each listener of the node with its workload, or as it is when it belongs to none. ``pause``
+    is called between them."""
     alone = _sole_workloads(node.processes, members)
     shared = (pid for one in node.listeners if len(one.pids) > 1 for pid in one.pids)
     ancestry = Ancestry(shared, parents)
-    return [_owner(one, node.processes, ancestry, members, alone) for one in node.listeners]
+    found: list[Owned | Listener] = []
+    for one in node.listeners:
+        pause()
+        found.append(_owner(one, node.processes, ancestry, members, alone))
+    return found
 
 
 def _owner(

@@ -14,6 +14,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from vllmwall.model import Listener, Node, Process, Proto
 from vllmwall.recognize.fingerprints import TORCH_THREADS
 from vllmwall.recognize.front_door import serves_on_its_own
+from vllmwall.recognize.memo import Memo
 from vllmwall.recognize.row_file import table
 from vllmwall.recognize.stack_rules import CHILD, Candidate, Claim
 from vllmwall.recognize.transports import carries_transport
@@ -221,7 +222,9 @@ def masters(
     return found
 
 
-def group(node: Node, parents: Mapping[int, int], claims: Mapping[int, Claim]) -> dict[int, int]:
+def group(
+    node: Node, parents: Mapping[int, int], claims: Mapping[int, Claim], memo: Memo
+) -> dict[int, int]:
     """Every member of every workload, and the root that it belongs to."""
     roots = _joined(outermost(claims, parents, claims), node.processes, claims)
     children: dict[int, list[int]] = {}
@@ -230,12 +233,13 @@ def group(node: Node, parents: Mapping[int, int], claims: Mapping[int, Claim]) -
     kept: set[int] = set()
     for pid in claims:
         deque(_climbed(pid, parents, kept, {}), maxlen=0)
-    companions = _Companions(node, claims, kept)
+    companions = _Companions(node, claims, kept, memo)
     members: dict[int, int] = {}
     for top, root in roots.items():
         waiting = [top]
         while waiting:
             pid = waiting.pop()
+            memo.pause()
             members[pid] = root
             below = (one for one in children.get(pid, ()) if one not in members)
             waiting.extend(
@@ -254,8 +258,9 @@ class _Companions:
     web servers that a shell started. What a rank or an engine started itself is a part of the job.
     """
 
-    def __init__(self, node: Node, claims: Mapping[int, Claim], kept: set[int]) -> None:
+    def __init__(self, node: Node, claims: Mapping[int, Claim], kept: set[int], memo: Memo) -> None:
         self._processes, self._claims, self._kept = node.processes, claims, kept
+        self._candidate = memo.candidate
         self._listening: dict[int, list[Listener]] = {}
         for listener in node.listeners:
             if listener.proto is Proto.TCP:
@@ -269,7 +274,7 @@ class _Companions:
             return False
         if claim is not None and claim.part in ("rank", "engine", "worker", "raylet", "gcs"):
             return False
-        candidate = Candidate.of(process)
+        candidate = self._candidate(process)
         command = candidate.command
         if candidate.process.started_as == self._processes[parent].started_as or command.code:
             return False

@@ -75,12 +75,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class WorkloadTree:
-    """One workload: everything that a label may depend on.
+    """One workload: everything that a label may depend on, and nothing else: `describe` in
+    `vllmwall.recognize.description` judges it again only when something here changed.
 
-    ``parents`` maps each member to its parent; ``claims`` holds the members that a stack claimed;
-    ``defined`` those that a workload definition matched. ``listeners`` are by main owner.
-    ``queue_caps`` is the longest accept queue seen in each network namespace: somaxconn, if
-    anything there asked for more. ``routed`` are the ports that routers of its user send to.
+    ``processes`` are the members; ``parents`` maps each to its parent; ``claims`` holds those that
+    a stack claimed; ``defined`` those that a workload definition matched. ``listeners`` are by
+    main owner. ``queue_caps`` is the longest accept queue seen in each network namespace:
+    somaxconn, if anything there asked for more. ``routed`` are the ports that routers of its user
+    send to.
     """
 
     root: int
@@ -141,7 +143,10 @@ class WorkloadTree:
 
     def has_stack(self, stack: Stack) -> bool:
         """Some member belongs to this stack."""
-        return any(claim.stack is stack for claim in self.claims.values())
+        return stack in self.once(WorkloadTree._stacks, self.root)
+
+    def _stacks(self, _: int) -> frozenset[Stack]:
+        return frozenset(claim.stack for claim in self.claims.values())
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.recognize.node_builder import node, process, tcp
 from vllmwall.model import Node, Stack
 from vllmwall.recognize import recognize
+from vllmwall.recognize.memo import Memo
 from vllmwall.recognize.ownership import owned_by
 from vllmwall.recognize.process_tree import Ancestry, ancestors, group, masters, parents_of
 from vllmwall.recognize.stack_rules import CHILD, Claim
@@ -58,7 +59,7 @@ def test_masters_are_found_in_few_steps() -> None:
 def test_owners_and_members_are_found_in_few_steps() -> None:
     """The same of what tells whose a socket is."""
     found, parents, claims = chain()
-    members = group(found, parents, claims)
+    members = group(found, parents, claims, Memo())
     assert list(found.listeners) == owned_by(found, parents, members)  # leaked from above
     assert parents.steps <= 8 * DEEP
 
