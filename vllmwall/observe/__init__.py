@@ -91,14 +91,14 @@ class Observer:
             catch_up()
         self._replace_listeners(found + self._unix_listeners(), catch_up)
         self._look_inside(self._workload_pids, catch_up)
-        self._table.note_moves(self._workload_pids)
+        self._table.note_moves(self._workload_pids, catch_up)
         self._relayed = self._relays.update(
             self._listeners.values(),
             self._table.processes,
             self._workload_pids,
             self.namespaces.path,
+            catch_up,
         )
-        catch_up()
         self._note_files()
         if not self.is_known:  # the start of a daemon must change no audience
             self.wait_for_files(_PATIENCE_SECONDS)
@@ -138,6 +138,7 @@ class Observer:
             if process.settings_unread:
                 why = f"the file after --config: {process.settings_unread}"
                 yield f"process {pid} of user {process.uid}: {why}. Its API stays closed"
+        yield from self._relays.left_out
         yield from self.namespaces.left_out
 
     def search(self) -> bool:
@@ -287,12 +288,13 @@ class Observer:
         owners = self._owners.update(inodes, identities, self._workload_pids, accounts, catch_up)
         over = {place_of(one): _TOO_MANY_DESCRIPTORS for one in self._owners.over}
         self._left_out = {**over, **self._table.left_out}
-        self._listeners = {
-            (one.namespace, one.inode): replace(
-                one, pids=owners[one.inode], backlog=self._backlog_of(one)
-            )
-            for one in found
-        }
+        before, listeners = self._listeners, dict[_Key, Listener]()
+        for one in found:
+            catch_up()
+            key, backlog = (one.namespace, one.inode), self._backlog_of(one)
+            made, known = replace(one, pids=owners[one.inode], backlog=backlog), before.get(key)
+            listeners[key] = known if made == known else made  # equal values are cheap to compare
+        self._listeners = listeners
         self._backlogs = {
             key: (one.backlog, one.queue_limit)
             for key, one in self._listeners.items()
@@ -340,10 +342,12 @@ class Observer:
                 held.setdefault(pid, set()).add(listener.inode)
         now = {pid: frozenset(inodes) for pid, inodes in held.items()}
         changed = [pid for pid in now if self._looked_into.get(pid) != now[pid]]
+        catch_up()
         due = self._due(now.keys() - {*always, *changed})
         waiting = self._table.look_inside((*changed, *due), catch_up)
         self._looked_at |= dict.fromkeys((*changed, *due), time.monotonic())
-        self._table.count_threads(pid for pid in now if pid in always and pid not in changed)
+        counted = [pid for pid in now if pid in always and pid not in changed]
+        self._table.count_threads(counted, catch_up)
         self._looked_into = {pid: held for pid, held in now.items() if pid not in waiting}
         self._table.watched = self._workload_pids | now.keys()
 

@@ -168,9 +168,12 @@ class ProcessTable:
             unread="" if process.unread == _TOO_LARGE else process.unread,
         )
 
-    def count_threads(self, pids: Iterable[int]) -> None:
+    def count_threads(
+        self, pids: Iterable[int], catch_up: Callable[[], None] = lambda: None
+    ) -> None:
         """Read thread names again: a library starts its threads after it listens."""
         for pid in filter(self._is_readable, pids):
+            catch_up()
             process, account = self.processes[pid], self._known[pid].account
             if self._looked.take(account, 0):
                 threads = read_threads(pid)
@@ -178,9 +181,10 @@ class ProcessTable:
                 if threads != process.threads:
                     self.processes[pid] = replace(process, threads=threads)
 
-    def note_moves(self, pids: Iterable[int]) -> None:
+    def note_moves(self, pids: Iterable[int], catch_up: Callable[[], None] = lambda: None) -> None:
         """Read again in which cgroup these are: a running job can be moved to another."""
         for pid in pids:
+            catch_up()
             if process := self.processes.get(pid):
                 cgroup = read_cgroup(pid)
                 if cgroup != process.cgroup:

@@ -16,10 +16,8 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
 from socket import socket
 
 from vllmwall.linux import netlink
@@ -34,6 +32,7 @@ _MOST = 2048  # connections of one user that are compared in one namespace
 _MOST_READ = 1 << 14
 _SHARE = 16384  # descriptors of one user that are looked at
 _PROCESS = 64  # a process costs as much time as so many of them
+_MOST_ASKED = 128  # of one user, connection tracking is asked about in a pass
 _NOT_TRACKED = (errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP)
 
 Relay = tuple[int, int, int]
@@ -55,6 +54,15 @@ class Relays:
     """Remembers the relays of this node between passes."""
 
     _inner: dict[tuple[int, int], int] = field(default_factory=dict)
+    _tracking: dict[tuple[int, int], bool] = field(default_factory=dict)
+    _over: set[int | None] = field(default_factory=set)
+
+    @property
+    def left_out(self) -> Iterator[str]:
+        """Whose connections were not all looked at, a line for each."""
+        for uid in self._over:
+            whose = "all users" if uid is None else f"user {uid}"
+            yield f"{whose}: too many connections: a relay may not be recognized among the others"
 
     def update(
         self,
@@ -62,11 +70,14 @@ class Relays:
         processes: Mapping[int, Process],
         members: Collection[int],
         path: Callable[[int], str],
+        catch_up: Callable[[], None] = lambda: None,
     ) -> tuple[Relay, ...]:
         """The relays now. ``members`` are the pids of workloads; ``path`` leads into a namespace.
 
-        Namespaces that end meanwhile have none.
+        Namespaces that end meanwhile have none. ``catch_up`` is called every few milliseconds.
         """
+        self._over.clear()
+        tracking, self._tracking = self._tracking, {}
         present = {(one.namespace, one.inode) for one in listeners}
         self._inner = {
             key: inner
@@ -75,8 +86,10 @@ class Relays:
         }
         for place in _places(listeners, members):
             with suppress(OSError, KeyError):
-                flows = run_in(path(place.inode), partial(_flows, place))
-                for outer, inner in _relays(flows, processes, members):
+                search = _Search(place, tracking, self._tracking, self._over, catch_up)
+                with closing(run_in(path(place.inode), _Sockets)) as sockets:
+                    flows = search.flows(sockets)
+                for outer, inner in _relays(flows, processes, members, catch_up):
                     self._inner[place.inode, outer.inode] = inner.inode
         return tuple((space, outer, inner) for (space, outer), inner in self._inner.items())
 
@@ -100,7 +113,7 @@ def _places(listeners: Iterable[Listener], members: Collection[int]) -> Iterator
 
 
 _Count = tuple[int, int]
-_Sockets = dict[int, tuple[_Count, Listener]]
+_Ends = dict[int, tuple[_Count, Listener]]
 """By inode: the bytes that came and went at a connection, and the listener that it is to."""
 
 
@@ -109,46 +122,83 @@ class _Flows:
     """The connections that came to outer listeners, and those to inner ones, where the counts of
     one kind occur in the other. ``count`` of the second kind is turned round."""
 
-    came: _Sockets
-    going: _Sockets
+    came: _Ends
+    going: _Ends
 
 
-def _flows(place: Place) -> _Flows:
-    """Those in the calling thread's network namespace. Raises OSError."""
-    inner, outer = _by_port(place.inner), _by_port(place.outer)
-    users = {one.uid for one in place.outer}
-    going: _Sockets = {}
-    with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
-        for one in _of_users(established(diag, inner.keys(), remote=True), users):
+class _Sockets:
+    """Sockets of the namespace of the calling thread; any thread may use them afterwards."""
+
+    def __init__(self) -> None:
+        with ExitStack() as stack:
+
+            def opened(protocol: int) -> socket:
+                return stack.enter_context(closing(netlink.opened(protocol)))
+
+            self.to_inner, self.to_outer = opened(netlink.SOCK_DIAG), opened(netlink.SOCK_DIAG)
+            self.tracking = opened(netlink.NETFILTER)
+            self.close = stack.pop_all().close
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search for relays in one place. ``known`` is what connection tracking said of a connection
+    in the pass before, by namespace and inode; ``now`` the same in this one. ``over``: the users
+    that have more connections than are looked at, None for everybody."""
+
+    place: Place
+    known: Mapping[tuple[int, int], bool]
+    now: dict[tuple[int, int], bool]
+    over: set[int | None]
+    catch_up: Callable[[], None]
+
+    def flows(self, sockets: _Sockets) -> _Flows:
+        """The flows there. Raises OSError."""
+        inner, outer = _by_port(self.place.inner), _by_port(self.place.outer)
+        going: _Ends = {}
+        for one in self._of_users(established(sockets.to_inner, inner.keys(), remote=True)):
             to = _at(inner, one.connection.remote, one.connection.remote_port)
             if to is not None and one.received + one.sent > 1:
                 going[one.inode] = (one.sent - 1, one.received), to
-    counts = {count for count, _ in going.values()}
-    came: dict[int, tuple[_Count, Listener, Connection]] = {}
-    with closing(netlink.opened(netlink.SOCK_DIAG)) as diag:
-        for one in _of_users(established(diag, outer.keys()), users) if going else ():
+        counts = {count for count, _ in going.values()}
+        came: _Ends = {}
+        asked = Counter[int]()
+        found = self._of_users(established(sockets.to_outer, outer.keys())) if going else ()
+        for one in found:
             at = _at(outer, one.connection.local, one.connection.local_port)
             if at is not None and (one.received, one.sent) in counts:
-                came[one.inode] = (one.received, one.sent), at, one.connection
-    with closing(netlink.opened(netlink.NETFILTER)) as asked:
-        return _Flows(
-            {
-                inode: (count, at)
-                for inode, (count, at, connection) in came.items()
-                if not _came_by_nat(asked, connection)
-            },
-            going,
-        )
+                if self._came_straight(one, sockets.tracking, asked):
+                    came[one.inode] = (one.received, one.sent), at
+        return _Flows(came, going)
 
+    def _came_straight(self, one: Established, tracking: socket, asked: Counter[int]) -> bool:
+        """Whether no NAT redirected it, as far as is known: what is too many is asked later."""
+        key, uid = (self.place.inode, one.inode), one.connection.uid
+        by_nat = self.known.get(key)
+        if by_nat is None and asked[uid] < _MOST_ASKED:
+            asked[uid] += 1
+            by_nat = _came_by_nat(tracking, one.connection)
+        if by_nat is None:
+            self.over.add(uid)
+            return False
+        self.now[key] = by_nat
+        return not by_nat
 
-def _of_users(found: Iterable[Established], users: Collection[int]) -> Iterator[Established]:
-    """The established ones of these users, as many of each: none hides those of another."""
-    seen = Counter[int]()
-    for one in islice(found, _MOST_READ):
-        uid = one.connection.uid
-        if one.state == "established" and one.inode and uid in users and seen[uid] < _MOST:
-            seen[uid] += 1
-            yield one
+    def _of_users(self, found: Iterable[Established]) -> Iterator[Established]:
+        """The established ones of these users, as many of each: none hides those of another."""
+        users, seen = {one.uid for one in self.place.outer}, Counter[int]()
+        for number, one in enumerate(found):
+            self.catch_up()
+            if number == _MOST_READ:
+                self.over.add(None)
+                return
+            uid = one.connection.uid
+            if one.state == "established" and one.inode and uid in users:
+                seen[uid] += 1
+                if seen[uid] <= _MOST:
+                    yield one
+                else:
+                    self.over.add(uid)
 
 
 def _came_by_nat(asked: socket, connection: Connection) -> bool:
@@ -160,7 +210,10 @@ def _came_by_nat(asked: socket, connection: Connection) -> bool:
 
 
 def _relays(
-    flows: _Flows, processes: Mapping[int, Process], members: Collection[int]
+    flows: _Flows,
+    processes: Mapping[int, Process],
+    members: Collection[int],
+    catch_up: Callable[[], None],
 ) -> Iterator[tuple[Listener, Listener]]:
     """The outer and the inner listener of flows that one process holds both ends of, which has
     the outer listener or a parent that has it (socat forks for each connection).
@@ -172,6 +225,7 @@ def _relays(
         for pid in sorted(family & processes.keys() - set(members)):
             if processes[pid].uid != outer.uid:
                 continue
+            catch_up()
             if pid not in known and shares.take(outer.uid, 0):
                 known[pid], looked = sockets_of(pid)
                 shares.use(outer.uid, looked + _PROCESS)
