@@ -26,6 +26,7 @@ from vllmwall.config import ConfigError
 from vllmwall.config.reading import ConfigReader
 from vllmwall.config.settings import Settings
 from vllmwall.daemon.event_reading import EventReading
+from vllmwall.daemon.garbage import Garbage
 from vllmwall.daemon.readiness import Readiness, longest_sleep
 from vllmwall.daemon.reloading import Reloader
 from vllmwall.engine.building import reconciler_for
@@ -96,6 +97,7 @@ class Daemon:
         self.log = log
         self._changes = PassChanges(log)
         self._readiness = Readiness()
+        self._garbage = Garbage()
         self._saved = SavedWall(options.state_file) if options.state_file else None
         self._events = open_events(options.instance, _POLL_SECONDS)
         self.reconciler = reconciler_for(options, config, options.runtime_dir / "armed.json")
@@ -220,6 +222,7 @@ class Daemon:
         last_pass = PassFacts(time.time(), seconds * 1000, reason)
         self.state.daemon = replace(daemon, passes=daemon.passes + 1, last_pass=last_pass)
         self._metrics.after_pass()
+        self._garbage.collect()
         self._report_readiness(pass_error)
 
     def _advance(self) -> None:

@@ -166,9 +166,9 @@ class _Search:
         found = self._of_users(established(sockets.to_outer, outer.keys())) if going else ()
         for one in found:
             at = _at(outer, one.connection.local, one.connection.local_port)
-            if at is not None and (one.received, one.sent) in counts:
-                if self._came_straight(one, sockets.tracking, asked):
-                    came[one.inode] = (one.received, one.sent), at
+            is_alike = at is not None and (one.received, one.sent) in counts
+            if at and is_alike and self._came_straight(one, sockets.tracking, asked):
+                came[one.inode] = (one.received, one.sent), at
         return _Flows(came, going)
 
     def _came_straight(self, one: Established, tracking: socket, asked: Counter[int]) -> bool:
