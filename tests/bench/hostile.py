@@ -1,46 +1,119 @@
-"""The cost of a hostile user: for the daemon's memory, and for the ports of others.
+"""The cost of a hostile user: memory, the time that others' ports are open, root's questions.
 
 Method: one attack at a time, by a user without rights, while a workload of another user listens as
-in `tests.bench.reaction`. The memory is the daemon's peak (VmHWM). After each attack the daemon is
-started again beside it, until it answers.
+in `tests.bench.reaction`, and root asks for the status. The memory is the daemon's peak (VmHWM).
+The longest stall is the longest time that the loop left one of those ports open. After each attack
+the daemon is started again beside it, until it answers.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
 from tests.bench.commits import Watch
+from tests.bench.programs import CROWD, PYTHON_NOTHING, built
 from tests.bench.reaction import listen_once
-from tests.bench.rows import Goal, Row, percentile
+from tests.bench.rows import Goal, Row, number, percentile
 from tests.bench.stage import Stage
-from tests.support.attacks import EXEC_MANY, MANY, MAPS, ODD, SLEEP
+from tests.support.attacks import (
+    ALIKE,
+    EXEC_MANY,
+    MANY,
+    MAPS,
+    NAMESPACES,
+    ODD,
+    SLEEP,
+    STORM,
+    UNREAD,
+)
 from tests.support.ending import end_group
 from tests.support.guarded import Guarded
-from tests.support.hung_mount import as_user, hung_mount
+from tests.support.hung_mount import USER, as_user, hung_mount
 
 PART = "hostile user"
-_BEGUN_SECONDS = 3.0
+_BEGUN_SECONDS = 2.0
+_SECONDS = 7.0  # of listens beside one attack
+_ASKED_EVERY = 10  # listens
+_FIGURES = (
+    ("peak memory", "MB", 96.0),
+    ("listen() to rule, p50", "ms", None),
+    ("listen() to rule, p99", "ms", 20.0),
+    ("longest stall", "ms", 50.0),
+    ("root's status, longest", "ms", 200.0),
+    ("start to first answer", "s", 2.0),
+)
+
+
+@dataclass(frozen=True)
+class _Attack:
+    """What runs beside the daemon until it is over."""
+
+    name: str
+    commands: Callable[[Guarded], list[list[str]]] = field(default=lambda _: [])
 
 
 def measure(stage: Stage) -> Iterator[Row]:
-    """Memory, the slowest of some listens, and the start, for each attack."""
-    yield from _attacked(stage, "nothing", [])
-    words = ["ab"] * 100_000
-    yield from _attacked(stage, "60 forks, long command line", [_python(MANY, *words)])
-    yield from _attacked(stage, "40 long command lines", [_python(EXEC_MANY, *words)])
-    deep = _folder(stage, "deep")
-    yield from _attacked(stage, "60,000 mapped files", [_python(MAPS, str(deep), "vllm")])
-    merges = _folder(stage, "yaml") / "c.yaml"
+    """The six figures of each attack; as a table of their own too."""
+    table = Table(title=PART, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("attack")
+    for name, unit, goal in _FIGURES:
+        limit = f" (≤ {number(goal)})" if goal else ""
+        table.add_column(f"{name}, {unit}{limit}", justify="right")
+    with hung_mount(stage.folder / "mount") as hung:
+        for attack in _attacks(stage, hung):
+            figures, note = _attacked(stage, attack)
+            table.add_row(attack.name, *("-" if one is None else number(one) for one in figures))
+            for (name, unit, goal), value in zip(_FIGURES, figures, strict=True):
+                limit = Goal("≤", goal) if goal else None
+                yield Row(PART, f"{attack.name}: {name}", value, unit, goal=limit, note=note)
+    stage.quiet()
+    Console(width=180).print(table)
+
+
+def _attacks(stage: Stage, hung: Path) -> Iterator[_Attack]:
+    words, config = ["ab"] * 100_000, ("vllm", "--config")
+    deep, merges = _folder(stage, "deep"), _folder(stage, "yaml") / "c.yaml"
     merges.write_text(ODD["merges"])
-    config = ("vllm", "--config")
-    yield from _attacked(stage, "YAML merges", [_python(SLEEP, *config, str(merges))] * 8)
-    with hung_mount(stage.folder / "mount") as file:
-        yield from _attacked(stage, "hung mount", [_python(SLEEP, *config, str(file))] * 8)
+    yield _Attack("nothing")
+    yield _always("60 forks, long command line", _python(MANY, *words))
+    yield _always("40 long command lines", _python(EXEC_MANY, *words))
+    yield _always("60,000 mapped files", _python(MAPS, str(deep), "vllm"))
+    yield _always("YAML merges", *[_python(SLEEP, *config, str(merges))] * 8)
+    yield _always("hung mount", *[_python(SLEEP, *config, str(hung))] * 8)
+    crowd = str(built(CROWD))
+    yield _always("3,000 workloads", as_user([crowd, "3000", "1"]))
+    claimed = ["env", "RANK=0", "WORLD_SIZE=2", "MASTER_ADDR=192.0.2.1", "MASTER_PORT=29500"]
+    yield _always("a workload of 3,000", as_user([*claimed, crowd, "3000", "1"]))
+    yield _always("2,000 listen() and close()/s", _python(STORM))
+    execs = [str(built("execs")), str(built(PYTHON_NOTHING)), "1000", "600"]
+    yield _always("1,000 execs/s", as_user(execs))
+    yield _always("200 namespaces made and ended", _python(NAMESPACES))
+    yield _always("4,000 connections alike", as_user([*claimed, sys.executable, "-c", ALIKE]))
+    yield _Attack("64 KiB of snapshot", partial(_asking, "snapshot", 2826))
+    yield _Attack("3,000 plan", partial(_asking, "plan", 3000))
+    yield _Attack("300 status, unread", partial(_asking, "status", 300))
+
+
+def _always(name: str, *commands: list[str]) -> _Attack:
+    return _Attack(name, lambda _: list(commands))
+
+
+def _asking(command: str, times: int, daemon: Guarded) -> list[list[str]]:
+    socket = daemon.runtime / "control.sock"
+    os.chown(socket, 0, USER)
+    return [_python(UNREAD, str(socket), command, str(times))]
 
 
 def _python(code: str, *words: str) -> list[str]:
@@ -54,36 +127,43 @@ def _folder(stage: Stage, name: str) -> Path:
     return made
 
 
-def _attacked(stage: Stage, name: str, attacks: list[list[str]]) -> Iterator[Row]:
-    stage.progress(f"{PART}: {name}")
+def _attacked(stage: Stage, attack: _Attack) -> tuple[list[float | None], str]:
+    """The figures, in their order, and how many listens they are of."""
+    stage.progress(f"{PART}: {attack.name}")
+    took, asked = list[float | None](), list[float]()
     with stage.daemon() as daemon, Watch(stage.lab.node) as watch, stage.rank() as rank:
-        with _running(stage, attacks):
+        daemon.runtime.chmod(0o755)
+        with _running(stage, attack.commands(daemon)):
             time.sleep(_BEGUN_SECONDS)
-            took = [listen_once(rank, watch) for _ in range(stage.scale.reactions)]
-            daemon.ask("reload")
+            ends = time.monotonic() + _SECONDS
+            while time.monotonic() < ends:
+                took.append(listen_once(rank, watch))
+                if len(took) % _ASKED_EVERY == 0:
+                    asked.append(_timed(partial(daemon.ask, "status")) * 1000)
             peak = _peak(daemon)
             daemon.stop()
-            begun = time.monotonic()
-            daemon.start()
-            started = time.monotonic() - begun
-        closed = [one for one in took if one is not None]
-        slowest = percentile(closed, 99) if len(closed) == len(took) else None
-        note = f"{len(took)} listens, {len(took) - len(closed)} without a rule"
-        yield Row(PART, f"{name}: peak memory", peak, "MB", goal=Goal("≤", 96))
-        yield Row(PART, f"{name}: listen() to rule, p99", slowest, "ms", goal=Goal("≤", 20),
-                  note=note)  # fmt: skip
-        yield Row(PART, f"{name}: start to first answer", started, "s", goal=Goal("≤", 2))
+            started = _timed(daemon.start)
+    closed = sorted(one for one in took if one is not None)
+    open_still = len(took) - len(closed)
+    middle, most = (percentile(closed, 50), percentile(closed, 99)) if closed else (None, None)
+    longest = None if open_still else max(closed, default=None)
+    figures = [peak, middle, None if open_still else most, longest, max(asked, default=None)]
+    return [*figures, started], f"{len(took)} listens, {open_still} without a rule"
+
+
+def _timed(what: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    what()
+    return time.monotonic() - begun
 
 
 @contextmanager
 def _running(stage: Stage, attacks: list[list[str]]) -> Iterator[None]:
-    started: list[subprocess.Popen[str]] = []
-    try:
-        started += [stage.lab.node.popen(argv) for argv in attacks]
+    with ExitStack() as stack:
+        for argv in attacks:
+            started: subprocess.Popen[str] = stage.lab.node.popen(argv)
+            stack.callback(end_group, started)
         yield
-    finally:
-        for one in started:
-            end_group(one)
 
 
 def _peak(daemon: Guarded) -> float:

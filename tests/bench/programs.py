@@ -16,11 +16,13 @@ BUILT = SOURCES.parents[1] / ".cache" / "bench"
 # The workload must look like Python to recognition; see rank.c. So must one of the programs
 # in the exec load, because the kernel filters out the others for the daemon.
 RANK = "python3-rank"
+CROWD = "python3-crowd"
 NOTHING = "nothing"
 PYTHON_NOTHING = "python3-nothing"
 _NAMES = {
     "hammer": "hammer",
     RANK: "rank",
+    CROWD: "crowd",
     "watch": "watch",
     "execs": "execs",
     "pairs": "pairs",

@@ -184,13 +184,7 @@ def _rule(listener: Listener, facts: StatusFacts) -> RuleState:
         if space.inode == listener.namespace:
             if space.error is not None:
                 return "unknown"
-            entries = space.active.entries if space.active else frozenset()
-            guarded = any(
-                (entry.proto, entry.port) == (listener.proto, listener.port)
-                and entry.address in (None, listener.plain_address)
-                for entry in entries
-            )
-            return "active" if guarded else "missing"
+            return "active" if space.has_rule(listener) else "missing"
     return "unknown"
 
 

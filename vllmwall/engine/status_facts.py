@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from vllmwall.decide.guards import Guarding
 from vllmwall.decide.walls import Skipped
 from vllmwall.engine.facts import BackendFacts, ConfigFacts, DaemonFacts, Reservation
-from vllmwall.model import Listener, Network, Policy, Recognition, Wall
+from vllmwall.model import Address, Listener, Network, Policy, Proto, Recognition, Wall
 from vllmwall.networks.sources import PeerSource
 
 
@@ -37,6 +38,16 @@ class NamespaceFacts:
     refused_bytes: int | None = None
     protection: str = ""
     differences: tuple[str, ...] = ()
+
+    def has_rule(self, listener: Listener) -> bool:
+        """Whether a rule for the port of a listener was read back."""
+        place = listener.proto, listener.port
+        return any((*place, address) in self._places for address in (None, listener.plain_address))
+
+    @cached_property
+    def _places(self) -> frozenset[tuple[Proto, int, Address | None]]:
+        entries = self.active.entries if self.active else ()
+        return frozenset((one.proto, one.port, one.address) for one in entries)
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,8 @@ class StatusFacts:
 
     def skip_reason(self, listener: Listener) -> str | None:
         """Why a listener has no rule; None: it should have one."""
-        for skipped in self.skipped:
-            if skipped.listener == listener:
-                return skipped.reason
-        return None
+        return self._reasons.get(listener)
+
+    @cached_property
+    def _reasons(self) -> Mapping[Listener, str]:
+        return {one.listener: one.reason for one in reversed(self.skipped)}

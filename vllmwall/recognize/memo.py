@@ -1,7 +1,7 @@
 """Answers about what has not changed since the recognition before.
 
 A recognition with a `Memo` says the same as one without it. It is for nodes with thousands of
-processes, where judging each of them anew takes a second, and for callers that have other work:
+processes, where judging each of them again takes a second, and for callers that have other work:
 `Memo.pause` is called every few steps.
 """
 

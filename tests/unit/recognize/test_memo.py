@@ -124,7 +124,7 @@ def test_others_get_a_turn_between_steps() -> None:
 
 
 def test_an_equal_value_needs_no_new_answer() -> None:
-    """Though it was made anew; a change of it does."""
+    """Even where another object has it; a change of it does."""
     memo, one = Memo(), process(100, "vllm serve m")
     first = memo.candidate(one)
     again: Process = replace(one)
