@@ -41,6 +41,7 @@ from tests.support.attacks import (
 from tests.support.ending import end_group
 from tests.support.guarded import Guarded
 from tests.support.hung_mount import USER, as_user, hung_mount
+from vllmwall.api.errors import ControlError
 
 PART = "hostile user"
 _BEGUN_SECONDS = 2.0
@@ -130,7 +131,7 @@ def _folder(stage: Stage, name: str) -> Path:
 def _attacked(stage: Stage, attack: _Attack) -> tuple[list[float | None], str]:
     """The figures, in their order, and how many listens they are of."""
     stage.progress(f"{PART}: {attack.name}")
-    took, asked = list[float | None](), list[float]()
+    took, asked = list[float | None](), list[float | None]()
     with stage.daemon() as daemon, Watch(stage.lab.node) as watch, stage.rank() as rank:
         daemon.runtime.chmod(0o755)
         with _running(stage, attack.commands(daemon)):
@@ -138,8 +139,8 @@ def _attacked(stage: Stage, attack: _Attack) -> tuple[list[float | None], str]:
             ends = time.monotonic() + _SECONDS
             while time.monotonic() < ends:
                 took.append(listen_once(rank, watch))
-                if len(took) % _ASKED_EVERY == 0:
-                    asked.append(_timed(partial(daemon.ask, "status")) * 1000)
+                if len(took) % _ASKED_EVERY == 1:
+                    asked.append(_timed(partial(daemon.ask, "status")))
             peak = _peak(daemon)
             daemon.stop()
             started = _timed(daemon.start)
@@ -147,13 +148,19 @@ def _attacked(stage: Stage, attack: _Attack) -> tuple[list[float | None], str]:
     open_still = len(took) - len(closed)
     middle, most = (percentile(closed, 50), percentile(closed, 99)) if closed else (None, None)
     longest = None if open_still else max(closed, default=None)
-    figures = [peak, middle, None if open_still else most, longest, max(asked, default=None)]
-    return [*figures, started], f"{len(took)} listens, {open_still} without a rule"
+    answered = [one * 1000 for one in asked if one is not None]
+    slowest = max(answered) if len(answered) == len(asked) else None
+    figures = [peak, middle, None if open_still else most, longest, slowest, started]
+    return figures, f"{len(took)} listens, {open_still} without a rule"
 
 
-def _timed(what: Callable[[], object]) -> float:
+def _timed(what: Callable[[], object]) -> float | None:
+    """In seconds; None: no answer."""
     begun = time.monotonic()
-    what()
+    try:
+        what()
+    except (ControlError, AssertionError):
+        return None
     return time.monotonic() - begun
 
 

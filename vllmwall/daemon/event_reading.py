@@ -75,7 +75,6 @@ class EventReading:
         is_due = self._is_ready() or (think and self.is_behind)
         if self._state.reconciler.observer.is_known and is_due:
             self._follow(kept if self._is_observing else read, think=think)
-            self.is_behind |= not think
             if len(self._meanwhile) > _MOST_KEPT:
                 self._meanwhile.clear()
                 self._state.loop.wake_soon("many events", self._settle_seconds())
@@ -108,6 +107,7 @@ class EventReading:
             wanted = follow(reconciler, tuple(read()), later or read)
             state.measures.note_reactions(wanted.reactions)
             if (wanted.quick or is_behind) and not reconciler.down:
+                self.is_behind |= not think
                 if think:
                     with state.measures.quick.timed():
                         reconciler.quick_pass()

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.recognize.node_builder import node, process, tcp
 from tests.unit.recognize.test_recordings import NAMES, node_of
 from vllmwall.model import Node, Process, Role
-from vllmwall.recognize import recognition, recognize
+from vllmwall.recognize import claims, recognize
 from vllmwall.recognize.memo import Memo, Pauses
 from vllmwall.recognize.stack_rules import Candidate
 
@@ -76,13 +76,13 @@ def test_a_neighbour_changes_a_label() -> None:
 def test_each_process_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not in each recognition; and again only the one that changed."""
     judged: Counter[int] = Counter()
-    real = recognition._claim
+    real = claims._claim
 
     def counting(candidate: Candidate, *rest: object) -> object:
         judged[candidate.process.pid] += 1
         return real(candidate, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(recognition, "_claim", counting)
+    monkeypatch.setattr(claims, "_claim", counting)
     memo, seen = Memo(), crowd()
     for _ in range(3):
         recognize(seen, memo=memo)
@@ -99,7 +99,7 @@ def test_a_process_that_nobody_can_judge_is_named_each_time(
     def failing(candidate: Candidate, *_: object) -> None:
         raise KeyError(candidate.process.pid)
 
-    monkeypatch.setattr(recognition, "_claim", failing)
+    monkeypatch.setattr(claims, "_claim", failing)
     memo, seen = Memo(), node(process(100, "vllm serve m"))
     problems = [recognize(seen, memo=memo).problems for _ in range(2)]
     assert problems[0] == problems[1] != ()
