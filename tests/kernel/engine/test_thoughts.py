@@ -1,4 +1,4 @@
-"""What happens while a pass thinks: others' ports are closed meanwhile, and stay so."""
+"""A pass that thinks: ports that others open meanwhile are closed at once, and stay closed."""
 
 from __future__ import annotations
 
