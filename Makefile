@@ -67,6 +67,10 @@ test-qemu: $(PRODUCT) .cache/apt-qemu ## the .deb on Debian's stock kernel in an
 upstream: $(PRODUCT) $(MODEL) ## what the newest vLLM, SGLang, Ray, LMDeploy and Dynamo have that our tables do not know (root, minutes)
 	@$(BIN)/python -m tests.upstream $(ARGS)
 
+.PHONY: test-qemu-modules
+test-qemu-modules: $(PRODUCT) .cache/apt-qemu ## VRF, ipvlan and IPVS there, by packets and a real daemon (root, minutes)
+	@$(PYTEST) tests/qemu/modules.py -rP $(ARGS)
+
 .PHONY: bench
 bench: $(PRODUCT) .cache/apt-bench ## measure it beside its rivals (root, minutes); QUICK=1: one minute; ONLY=exposure: one part
 	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)

@@ -27,7 +27,7 @@ from tests.system.box import ADDRESS, REPOSITORY
 UNITS = "/etc/systemd/system"
 _INCLUDED = (
     "systemd,systemd-sysv,dbus,udev,kmod,nftables,libnftables1,iptables,iproute2,netbase,procps,"
-    "python3,linux-image-cloud-amd64,initramfs-tools,zstd,busybox"
+    "python3,ipvsadm,linux-image-cloud-amd64,initramfs-tools,zstd,busybox"
 )
 _BOOTS = 300.0  # seconds: under emulation, on a machine that does other things
 _RUNS = 300.0
@@ -40,6 +40,15 @@ ExecStart=/usr/bin/python3 /srv/agent.py
 OOMScoreAdjust=-1000
 [Install]
 WantedBy=sysinit.target
+"""
+_INIT = """#!/bin/sh
+mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev
+mkdir -p /dev/pts /dev/shm; mount -t devpts none /dev/pts
+mount -t tmpfs none /run; mount -t tmpfs none /tmp; chmod 1777 /tmp
+mount -t cgroup2 none /sys/fs/cgroup; mkdir -p /run/netns
+modprobe -a virtio_console virtio_rng; ip link set lo up; hostname machine
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+/usr/bin/python3 /srv/agent.py
 """
 # As a server has it: systemd's own, ordered by systemd's own units.
 _NETWORK = f"""[Match]
@@ -81,18 +90,32 @@ class Machine:
 
     def boot(self) -> None:
         """For the first time: what was written becomes its disk. Until systemd says it is up."""
-        disk = self._folder / "disk"
         self.write(f"{UNITS}/agent.service", _AGENT)
-        self.write("/srv/agent.py", Path(__file__).with_name("agent.py").read_text())
         self.write("/etc/systemd/network/cable.network", _NETWORK)
         enable = ["systemctl", "--quiet", f"--root={self.root}", "enable"]
         subprocess.run([*enable, "agent.service", "systemd-networkd.service"], check=True)
-        make = ["mke2fs", "-q", "-t", "ext4", "-d", str(self.root), str(disk), "1500M"]
-        subprocess.run(make, check=True)
+        disk = self._disk()
         self._neighbour.call(_lay_cable)
-        self._process = subprocess.Popen(self._command(disk), stdin=subprocess.DEVNULL)
-        self._line = self._connected()
+        self._started(self._command(disk))
         self.wait_until_up()
+
+    def boot_without_systemd(self) -> None:
+        """A shell script is its first process, and it has no network but its own: 20 seconds."""
+        self.write("/srv/init", _INIT)
+        (self.root / "srv/init").chmod(0o755)
+        self._started(self._machine(self._disk(), f"{_APPEND} init=/srv/init"))
+        self._answer(time.monotonic() + _BOOTS)
+
+    def _disk(self) -> Path:
+        made = self._folder / "disk"
+        self.write("/srv/agent.py", Path(__file__).with_name("agent.py").read_text())
+        make = ["mke2fs", "-q", "-t", "ext4", "-d", str(self.root), str(made), "1500M"]
+        subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
+        return made
+
+    def _started(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._line = self._connected()
 
     def reboot(self) -> None:
         """Begin to; `wait_until_up` sees the end of it."""
@@ -119,9 +142,11 @@ class Machine:
         if self._line is not None:
             self._line.close()
 
-    def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command inside to its end."""
-        said = self._ask({"argv": argv, "timeout": _RUNS}, _RUNS + 30)
+    def run(
+        self, *argv: str, check: bool = True, patience: float = _RUNS
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside to its end, which comes within so many seconds."""
+        said = self._ask({"argv": argv, "timeout": patience}, patience + 30)
         done = subprocess.CompletedProcess(
             argv, int(str(said["status"])), str(said["out"]), str(said["err"])
         )
@@ -134,18 +159,22 @@ class Machine:
         return self.run("journalctl", "-b", "--no-pager", "-o", "short-monotonic").stdout
 
     def _command(self, disk: Path) -> list[str]:
+        cable = ["-netdev", "tap,id=net,ifname=cable,script=no,downscript=no"]
+        cable += ["-device", "virtio-net-pci,netdev=net,romfile="]
+        return ["nsenter", f"--net={self._neighbour.path}", *self._machine(disk, _APPEND), *cable]
+
+    def _machine(self, disk: Path, append: str) -> list[str]:
+        """The command line without a network."""
         machine = ["qemu-system-x86_64", "-machine", "pc", "-accel", "tcg", "-cpu", "qemu64"]
         machine += ["-smp", "2", "-m", "1024", "-nodefaults", "-display", "none"]
         machine += ["-kernel", str(self._kernel), "-initrd", str(self._initrd)]
-        machine += ["-append", _APPEND, "-device", "virtio-rng-pci"]
+        machine += ["-append", append, "-device", "virtio-rng-pci"]
         machine += ["-drive", f"file={disk},if=virtio,format=raw,cache=unsafe"]
-        machine += ["-netdev", "tap,id=net,ifname=cable,script=no,downscript=no"]
-        machine += ["-device", "virtio-net-pci,netdev=net,romfile="]
         machine += ["-device", "virtio-serial-pci"]
         machine += ["-serial", f"file:{self._console}"]
         machine += ["-chardev", f"socket,id=agent,path={self._folder}/agent,server=on,wait=on"]
         machine += ["-device", "virtserialport,chardev=agent,name=agent"]
-        return ["nsenter", f"--net={self._neighbour.path}", *machine]
+        return machine
 
     def _connected(self) -> socket.socket:
         line = socket.socket(socket.AF_UNIX)
