@@ -35,8 +35,8 @@ WEB_LIBRARIES = {
 """Parsers that only web servers map, and the port that those listen on unasked."""
 _UVICORN_PORTS = frozenset({8000, 7860})
 """Where uvicorn and Gradio, which runs it, listen unasked."""
-_WEB_QUEUES = (50, 100, 128, 511, 1024, UVICORN_BACKLOG)
-"""Twisted; asyncio; aiohttp, tornado, werkzeug; node, nginx; waitress, hyper. Others' too."""
+_WEB_QUEUES = (50, 128, 511, 1024, UVICORN_BACKLOG)
+"""Twisted; aiohttp, tornado, werkzeug; node, nginx; waitress, hyper. Others' too."""
 _OTHER_QUEUES = (4096, -1)
 _RAY_WORKER = "default_worker.py"
 _PORT_ENDS = frozenset({"port", "bind", "listen", "addr", "address"})
