@@ -208,7 +208,7 @@ class Evidence:
     """One reason for a label: ``kind`` is a fixed word, ``detail`` is free text.
 
     Kinds: ``flag config default-port backlog threads title tree address environment
-    session-file library order defined lockdown forwarder program unread``.
+    session-file library order defined lockdown forwarder program unread opened adopted``.
     """
 
     kind: str
@@ -241,6 +241,15 @@ class WorkloadId:
 
 
 @dataclass(frozen=True)
+class AdoptedSource:
+    """A host that was connected to a workload before its first wall. It reaches the internal
+    listeners of that workload, with ``role`` those of that role only."""
+
+    address: Address
+    role: Role | None = None
+
+
+@dataclass(frozen=True)
 class Workload:
     """One serving or training job on this node: the process tree under one launcher."""
 
@@ -251,6 +260,7 @@ class Workload:
     listeners: tuple[LabelledListener, ...] = ()
     uid: int = 0
     cgroup: str = "/"
+    adopted: tuple[AdoptedSource, ...] = ()
 
 
 @dataclass(frozen=True)

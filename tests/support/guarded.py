@@ -46,6 +46,10 @@ class Program:
         """Listen."""
         self._tell(f"open {kind} {address} {port}")
 
+    def echo(self, address: str, port: int) -> None:
+        """Listen, accept, and send back what comes."""
+        self._tell(f"echo tcp {address} {port}")
+
     def close(self, kind: str, address: str, port: int) -> None:
         """Stop listening."""
         self._tell(f"close {kind} {address} {port}")

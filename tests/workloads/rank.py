@@ -12,11 +12,13 @@ TITLE       the new command line; the old one and the environment are overwritte
 FORK_FIRST  have a child that looks the same and does nothing
 """
 
+import contextlib
 import ctypes
 import mmap
 import os
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -73,8 +75,22 @@ def listen(kind: str, address: str, port: int) -> socket.socket:
     return made
 
 
+def echo(listening: socket.socket) -> None:
+    """Accept connections for ever, and send back what comes."""
+    while True:
+        made, _ = listening.accept()
+        threading.Thread(target=answer, args=(made,), daemon=True).start()
+
+
+def answer(made: socket.socket) -> None:
+    """Send back what comes over a connection, until it ends."""
+    with made, contextlib.suppress(OSError):
+        while data := made.recv(64):
+            made.sendall(data)
+
+
 def obey() -> None:
-    """Do what each line says: ``open|close|fork KIND ADDRESS PORT``."""
+    """Do what each line says: ``open|echo|close|fork KIND ADDRESS PORT``."""
     held: dict[tuple[str, str, str], socket.socket] = {}
     for line in sys.stdin:
         verb, kind, address, port = line.split()
@@ -85,6 +101,9 @@ def obey() -> None:
             held.pop((kind, address, port)).close()
         else:
             held[kind, address, port] = listen(kind, address, int(port))
+        if verb == "echo":
+            served = held[kind, address, port]
+            threading.Thread(target=echo, args=(served,), daemon=True).start()
         print(answer, flush=True)
 
 

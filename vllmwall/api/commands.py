@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
+    from vllmwall.api.adopted_answer import AdoptedAnswer, AdoptedRequest
     from vllmwall.api.apis import AddApi, OpenedApis, RemoveApi
     from vllmwall.api.bans import BanRequest, Bans
     from vllmwall.api.blocked import Blocked, BlockedRequest
@@ -126,6 +127,23 @@ ADD_API: Command[AddApi, OpenedApis] = Command(
 REMOVE_API: Command[RemoveApi, OpenedApis] = Command(
     "api.remove", _ROOT, "apis:remove", "apis:RemoveApi", "apis:OpenedApis"
 )
+LIST_ADOPTED: Command[NoArguments, AdoptedAnswer] = Command(
+    "adopted.list", _READER, "adopted:show", _NOTHING, "adopted_answer:AdoptedAnswer"
+)
+KEEP_ADOPTED: Command[AdoptedRequest, AdoptedAnswer] = Command(
+    "adopted.keep",
+    _ROOT,
+    "adopted:keep",
+    "adopted_answer:AdoptedRequest",
+    "adopted_answer:AdoptedAnswer",
+)
+DROP_ADOPTED: Command[AdoptedRequest, AdoptedAnswer] = Command(
+    "adopted.drop",
+    _ROOT,
+    "adopted:drop",
+    "adopted_answer:AdoptedRequest",
+    "adopted_answer:AdoptedAnswer",
+)
 BLOCKED: Command[BlockedRequest, Blocked] = Command(
     "blocked", _READER, "blocked:blocked", "blocked:BlockedRequest", "blocked:Blocked"
 )
@@ -177,7 +195,7 @@ _ROWS = (
     *(STATUS, PLAN, EXPLAIN, LIST_PEERS, ADD_PEERS, REMOVE_PEERS, ACCEPT_LOSS),
     *(BLOCKED, CONNECTIONS, LEARN),
     *(EVENTS, LIST_BANS, ADD_BANS, REMOVE_BANS, RELOAD, UP, DOWN, CONFIRM, ROLLBACK, GUARD),
-    *(SNAPSHOT, LIST_APIS, ADD_API, REMOVE_API),
+    *(SNAPSHOT, LIST_APIS, ADD_API, REMOVE_API, LIST_ADOPTED, KEEP_ADOPTED, DROP_ADOPTED),
 )
 COMMANDS: Mapping[str, Command[object, object]] = {
     row.name: cast("Command[object, object]", row) for row in _ROWS

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from vllmwall.api.errors import NoArguments
+from vllmwall.decide.walls import audience_at
 from vllmwall.linux import netlink
 from vllmwall.linux.connections import Established, established, is_here
 from vllmwall.linux.netns import run_in
@@ -181,5 +182,5 @@ def _door(state: State, workload: Workload, one: LabelledListener) -> Door:
         role=role.value,
         workload=workload.name,
         stack=workload.stack.value,
-        audience=state.reconciler.policy.audience_of(role),
+        audience=audience_at(one.listener, role, state.reconciler.policy, workload),
     )

@@ -18,6 +18,7 @@ from vllmwall.api.plan_answer import (
 from vllmwall.config import DROP_INS, ConfigError
 from vllmwall.config.reading import Reading
 from vllmwall.config.settings import Settings
+from vllmwall.decide.adopted import shown
 from vllmwall.enforce.nftables.names import BANNED
 from vllmwall.engine.state import State
 from vllmwall.engine.status_facts import NamespaceFacts
@@ -157,8 +158,8 @@ def _entry_change(one: WallEntry, old: WallEntry | None, new: WallEntry | None) 
         proto=one.proto.value,
         addr=anywhere if one.address is None else str(one.address),
         port=one.port,
-        audience=new.audience if new else (),
-        was=old.audience if old else (),
+        audience=shown(new.audience) if new else (),
+        was=shown(old.audience) if old else (),
         note=one.note,
     )
 
@@ -170,4 +171,4 @@ def _network_changes(
         old, new = set(before.get(name, ())), set(after.get(name, ()))
         if old != new:
             added, removed = sorted(new - old, key=str), sorted(old - new, key=str)
-            yield NetworkChange(name, tuple(added), tuple(removed))
+            yield NetworkChange(shown((name,))[0], tuple(added), tuple(removed))

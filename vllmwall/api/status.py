@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vllmwall.api.adopted import adopted_lines, as_facts
 from vllmwall.api.errors import NoArguments
 from vllmwall.api.held_peers import held_lines
 from vllmwall.api.status_answer import (
@@ -64,6 +65,7 @@ def status_of(facts: StatusFacts) -> Status:
         workloads=tuple(_workload(one, facts) for one in facts.recognition.workloads),
         config=ConfigStatus(config.files, config.loaded, config.problems or None),
         orders=_operator_rules(facts),
+        adopted=as_facts(facts.adopted),
     )
 
 
@@ -123,7 +125,7 @@ def _summary(facts: StatusFacts) -> str:
         f"{count(len(facts.recognition.workloads), 'workload')}, "
         f"{count(len(networked), 'listener')}",
         _public_part(public),
-        _peers_part(len(ruled) - len(public), len(facts.peers)),
+        _peers_part(len(ruled) - len(public), facts),
     ]
     if here := len(networked) - len(ruled):
         parts.append(f"{here} on loopback or without a rule")
@@ -139,10 +141,15 @@ def _nothing_known(facts: StatusFacts) -> str:
     return "no workload runs here, and nothing listens; the wall is ready"
 
 
-def _peers_part(listeners: int, networks: int) -> str:
-    if not networks:
+def _peers_part(listeners: int, facts: StatusFacts) -> str:
+    hosts = {one.address for each in facts.recognition.workloads for one in each.adopted}
+    adopted = count(len(hosts), "adopted host")
+    if not facts.peers and not hosts:
         return f"{listeners} closed to every other host (no peers are configured)"
-    return f"{listeners} to {count(networks, 'peer network')}"
+    if not facts.peers:
+        return f"{listeners} to {adopted} only (no peers are configured)"
+    networks = count(len(facts.peers), "peer network")
+    return f"{listeners} to {networks}" + (f" and {adopted}" if hosts else "")
 
 
 def _public_part(public: list[LabelledListener]) -> str:
@@ -154,7 +161,8 @@ def _public_part(public: list[LabelledListener]) -> str:
 
 
 def _problems(facts: StatusFacts) -> list[str]:
-    found = [*closed_web_servers(facts), *facts.problems]
+    found = list(adopted_lines(as_facts(facts.adopted), facts.mode))
+    found += [*closed_web_servers(facts), *facts.problems]
     found += [f"{one.name}: {one.error}" for one in facts.namespaces if one.error]
     found += [
         f"{space.name}: somebody changed our table: {line}"
@@ -223,7 +231,7 @@ def _workload(workload: Workload, facts: StatusFacts) -> WorkloadStatus:
         cgroup=workload.cgroup,
         guard=_guard(workload, facts),
         listeners=(
-            *(_listener(one, facts) for one in workload.listeners),
+            *(_listener(one, workload, facts) for one in workload.listeners),
             *_inherited(workload, facts),
         ),
     )
@@ -235,7 +243,8 @@ def _inherited(workload: Workload, facts: StatusFacts) -> Iterable[ListenerStatu
         if owner == workload.id:
             labelled = LabelledListener(listener, Label(Role.UNKNOWN, 0))
             why = f"held by {by}, which is no part of the workload and made it"
-            yield replace(_listener(labelled, facts), audience=(PUBLIC,), rule="none", reason=why)
+            shown = _listener(labelled, workload, facts)
+            yield replace(shown, audience=(PUBLIC,), rule="none", reason=why)
 
 
 def _guard(workload: Workload, facts: StatusFacts) -> GuardStatus:
@@ -258,7 +267,7 @@ def _active_guards(space: NamespaceFacts) -> frozenset[Guard]:
     return frozenset(guard for guard in space.wanted.guards if guard in space.active.guards)
 
 
-def _listener(one: LabelledListener, facts: StatusFacts) -> ListenerStatus:
+def _listener(one: LabelledListener, workload: Workload, facts: StatusFacts) -> ListenerStatus:
     listener, label = one.listener, one.label
     return ListenerStatus(
         proto=listener.proto.value,
@@ -267,7 +276,7 @@ def _listener(one: LabelledListener, facts: StatusFacts) -> ListenerStatus:
         path=listener.path,
         namespace=listener.namespace,
         role=label.role.value,
-        audience=audience_at(listener, label.role, facts.policy),
+        audience=audience_at(listener, label.role, facts.policy, workload),
         confidence=label.confidence,
         evidence=tuple(RoleEvidence(each.kind, each.detail) for each in label.evidence),
         rule=_rule(listener, facts),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vllmwall.api.adopted_answer import AdoptedWorkload
 from vllmwall.cidr import Network
 from vllmwall.engine.facts import BackendFacts, ConfigProblem, DaemonFacts, Reservation
 from vllmwall.networks.sources import PeerSource
@@ -149,3 +150,4 @@ class Status:
     workloads: tuple[WorkloadStatus, ...]
     config: ConfigStatus
     orders: OperatorRules
+    adopted: tuple[AdoptedWorkload, ...] = ()

@@ -26,7 +26,18 @@ class _Vllmwall(LazyGroup):
             "snapshot",
             "recognize",
         ),
-        "Change": ("peers", "api", "learn", "ban", "unban", "reload", "up", "down", "confirm"),
+        "Change": (
+            "peers",
+            "adopted",
+            "api",
+            "learn",
+            "ban",
+            "unban",
+            "reload",
+            "up",
+            "down",
+            "confirm",
+        ),
         "Run": ("run", "daemon", "install-units", "completion"),
     }
     modules: ClassVar = {

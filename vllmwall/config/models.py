@@ -113,6 +113,7 @@ class Config(Section):
             peers=PeerSettings(
                 by_file, peers.files, peers.dns, peers.allow_everyone, peers.hold_seconds
             ),
+            adopt=peers.adopt,
             metrics=MetricsSettings(metrics.listen, metrics.textfile),
             guards=self.guards.enabled,
             guarded_units=self.guards.units,

@@ -53,6 +53,7 @@ class PeersSection(Section):
     dns: tuple[HostName, ...] = ()
     hold_seconds: HoldSeconds = 600
     allow_everyone: Switch = False
+    adopt: Switch = True
 
 
 class MatchSection(Section):

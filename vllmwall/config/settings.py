@@ -43,6 +43,7 @@ class Settings:
     rows: tuple[Row, ...]
     apis: tuple[OpenedApi, ...]
     peers: PeerSettings
+    adopt: bool
     metrics: MetricsSettings
     guards: bool
     guarded_units: tuple[str, ...]

@@ -25,6 +25,8 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from vllmwall.cidr import merged
+from vllmwall.decide.adopted import KIND as ADOPTED
+from vllmwall.decide.adopted import groups_of, networks_of
 from vllmwall.model import (
     NODE,
     PEERS,
@@ -126,7 +128,7 @@ def decide(
     others = _others(recognition.unclaimed)
     for key in [key for key in claims if _hits_another_user(key, claims[key], others)]:
         skipped.update(Skipped(claim.listener, SHARED) for claim in claims.pop(key))
-    networks = _networks_of(policy, peers)
+    networks = {**_networks_of(policy, peers), **networks_of(recognition.workloads)}
     entries = []
     for those in claims.values():
         pause()
@@ -143,9 +145,15 @@ def bare_wall(namespace: int, policy: Policy, peers: tuple[Network, ...]) -> Wal
     return _wall(namespace, frozenset(), frozenset(), _networks_of(policy, peers), policy)
 
 
-def audience_at(listener: Listener, role: Role, policy: Policy) -> tuple[str, ...]:
-    """The audience that the policy gives a listener, for people: on loopback it is this host."""
-    return (NODE,) if listener.is_loopback else policy.audience_of(role)
+def audience_at(
+    listener: Listener, role: Role, policy: Policy, workload: Workload | None = None
+) -> tuple[str, ...]:
+    """The audience that the policy gives a listener, for people: on loopback it is this host.
+    ``workload``: with the hosts that it adopted."""
+    if listener.is_loopback:
+        return (NODE,)
+    groups = groups_of(workload, role, policy) if workload else ()
+    return (*policy.audience_of(role), *([ADOPTED] if groups else ()))
 
 
 def _why_no_rule(listener: Listener, policy: Policy) -> str | None:
@@ -162,6 +170,8 @@ def _claims(workload: Workload, labelled: LabelledListener, policy: Policy) -> I
     role = labelled.label.role
     listener = labelled.listener
     audience = (NODE,) if listener.is_loopback else _audience(role, policy)
+    if not listener.is_loopback:
+        audience = tuple(sorted({*audience, *groups_of(workload, role, policy)}))
     note = _note(role, workload.name)
     can_be_limited = role is Role.API and audience == (PUBLIC,) and policy.limits is not None
     for key in _keys(listener):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vllmwall.config.settings import Settings
 from vllmwall.enforce.nftables.backend import Nftables
+from vllmwall.engine.adoption import Adoption
 from vllmwall.engine.api_ports import ApiPorts
 from vllmwall.engine.options import DOWN_MARKER, Options
 from vllmwall.engine.reconciler import Reconciler
@@ -32,4 +33,5 @@ def reconciler_for(
         armed_file=armed_file,
         bans=BanList(*options.ban_files),
         apis=ApiPorts(options.runtime_dir, conf_d),
+        adoption=Adoption(options.runtime_dir, options.state_file),
     )

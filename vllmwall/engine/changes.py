@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
+from vllmwall.decide.adopted import Adopted
+from vllmwall.decide.walls import audience_at
 from vllmwall.enforce.apply import Change
 from vllmwall.enforce.nftables.notifications import Touch
 from vllmwall.engine.event_keys import EventKey
@@ -58,6 +60,7 @@ class PassChanges:
     _listeners: dict[_Place, _ListenerState] = field(default_factory=dict)
     _guards: frozenset[tuple[str, str]] = frozenset()
     _peers: tuple[Network, ...] | None = None
+    _adopted: dict[WorkloadId, Adopted] | None = None
 
     def log_changes(self, reconciler: Reconciler) -> None:
         """Log what changed since the last call."""
@@ -70,9 +73,25 @@ class PassChanges:
         for gone in self._workloads.keys() - workloads.keys():
             self._log_workload(EventKey.WORKLOAD_ENDED, self._workloads[gone])
         self._workloads = workloads
+        self._log_adopted({one.workload: one for one in reconciler.adoption.adopted()})
 
     def _log_workload(self, key: EventKey, one: Workload) -> None:
         self.log(key, workload=one.name, stack=one.stack.value, pid=one.id.root_pid)
+
+    def _log_adopted(self, adopted: dict[WorkloadId, Adopted]) -> None:
+        before, self._adopted = self._adopted or {}, adopted
+        for added in adopted.keys() - before.keys():
+            one = adopted[added]
+            self.log(
+                EventKey.ADOPTED,
+                workload=one.name,
+                pid=one.workload.root_pid,
+                hosts=[str(each.address) for each in one.sources],
+                open_ports=list(one.web_ports),
+                refused=[f"{each.address} ({each.why})" for each in one.refused],
+            )
+        for gone in before.keys() - adopted.keys() - self._workloads.keys():
+            self.log(EventKey.ADOPTED_ENDED, workload=before[gone].name, pid=gone.root_pid)
 
     def _log_peers(self, peers: tuple[Network, ...]) -> None:
         before, self._peers = self._peers, peers
@@ -169,7 +188,8 @@ def _listeners(reconciler: Reconciler) -> Iterator[tuple[_Place, _ListenerState]
             ruled = not reason and any(
                 (one.proto, one.port, address) in places for address in (None, one.plain_address)
             )
-            audience = reconciler.policy.audience_of(role) if ruled else (PUBLIC,)
+            policy = reconciler.policy
+            audience = audience_at(one, role, policy, workload) if ruled else (PUBLIC,)
             space = name(one.namespace)
             where = (workload.id, one.namespace, one.where)
             why = reason or ("" if ruled else "no rule is active for it")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vllmwall.config.settings import Settings
+from vllmwall.decide.adopted import with_adopted
 from vllmwall.decide.guards import Guarding, candidates, guarding
 from vllmwall.decide.lockdown import ordered, restrained
 from vllmwall.decide.opened import with_opened
@@ -24,9 +25,11 @@ from vllmwall.enforce.apply import Walls
 from vllmwall.enforce.backend import Backend
 from vllmwall.enforce.nftables.check import DEVICE
 from vllmwall.enforce.nftables.notifications import Watch
+from vllmwall.engine.adoption import Adoption
 from vllmwall.engine.api_ports import ApiPorts
 from vllmwall.engine.armed_units import Armed
 from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
+from vllmwall.engine.first_walls import adopt
 from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
 from vllmwall.engine.status_parts import failures, unreadable, web_servers
@@ -60,7 +63,7 @@ class Reconciler:
 
     ``only`` restricts it to these network namespaces (inodes); empty: the whole node.
     ``armed_file`` remembers over restarts which units were guarded. ``bans`` are in every wall,
-    ``apis`` are the ports that the operator opened.
+    ``apis`` are the ports that the operator opened, ``adoption`` connections older than the walls.
     """
 
     config: Settings
@@ -71,6 +74,7 @@ class Reconciler:
     armed_file: Path | None = None
     bans: BanList = field(default_factory=BanList)
     apis: ApiPorts = field(default_factory=ApiPorts)
+    adoption: Adoption = field(default_factory=Adoption)
 
     def __post_init__(self) -> None:
         self.meanwhile: Callable[[], None] = lambda: None
@@ -97,6 +101,7 @@ class Reconciler:
         self.policy = config.policy
         self.apis.configure(config.apis)
         self._memo = Memo(Pauses(self._pause))
+        self.adoption.is_on = config.adopt
         self.armed.configure(config.guarded_units, config.definitions)
 
     def full_pass(
@@ -118,7 +123,7 @@ class Reconciler:
         self.armed.forget(self.observer.namespaces.inodes)
         remove_ended_jobs()
         catch_up()
-        self._think()
+        self._think(is_whole=True)
         if self.blind and not self.walls.spaces:  # the active walls are all that is known
             self.look_for_walls()
         waited = self.waiting
@@ -259,7 +264,8 @@ class Reconciler:
         policy = config.policy
         recognized = recognize(node, config.definitions, config.rows, Memo(Pauses(catch_up)))
         opened = with_opened(recognized, self.apis.planned(config.apis))
-        recognition = self._in_scope(opened, node, policy)
+        adopted = self.adoption.in_force(is_on=config.adopt)
+        recognition = self._in_scope(with_adopted(opened, adopted, policy), node, policy)
         guards = self._guarding(recognition, node, policy).guards
         wanted = self._walls(
             decide(recognition, policy, peers, guards, self._silent(guards)), policy, peers
@@ -303,6 +309,7 @@ class Reconciler:
             reservations=(*reserved, *reservations(self)),
             bans=len(self.bans.bans()),
             programs=dict(web_servers(self)),
+            adopted=self.adoption.in_force(),
         )
 
     def is_taken(self, inode: int) -> bool:
@@ -314,7 +321,7 @@ class Reconciler:
     def _pause(self) -> None:
         self.meanwhile()
 
-    def _think(self) -> None:
+    def _think(self, *, is_whole: bool = False) -> None:
         """The pure half, about what is known now. A namespace that could not be read keeps the wall
         it has, and what is closed meanwhile stays closed until the next time."""
         node = self.observer.node()
@@ -324,7 +331,8 @@ class Reconciler:
         self.blind = why_blind(one for one in node.listeners if one.namespace == own)
         recognized = recognize(node, self.config.definitions, self.config.rows, self._memo)
         found = with_opened(recognized, self.apis.opened())
-        self.recognition = self._in_scope(found, node, self.policy)
+        adopting = adopt(self, found, node, is_whole=is_whole)
+        self.recognition = self._in_scope(adopting, node, self.policy)
         self.observer.keep(self.recognition)
         before = self.members
         self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vllmwall.cidr import merged
+from vllmwall.decide.adopted import without_adopted
 from vllmwall.enforce.backend import AlteredWall
 from vllmwall.enforce.boot import Door, boot_script, lasting, remembered_in
 from vllmwall.engine.reconciler import Reconciler
@@ -44,8 +45,9 @@ class SavedWall:
             return False
         ephemeral = run_in(reconciler.observer.namespaces.path(home), ephemeral_ports)
         others = [one for one in reconciler.recognition.unclaimed if one.namespace == home]
+        labelled = [one for each in reconciler.recognition.workloads for one in each.listeners]
         wall = lasting(
-            _without_passing_peers(active, reconciler),
+            without_adopted(_without_passing_peers(active, reconciler), labelled),
             self._entries,
             {(one.proto, one.port) for one in others},
             ephemeral,

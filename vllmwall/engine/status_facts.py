@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from vllmwall.decide.adopted import Adopted
 from vllmwall.decide.guards import Guarding
 from vllmwall.decide.walls import Skipped
 from vllmwall.engine.facts import BackendFacts, ConfigFacts, DaemonFacts, Reservation
@@ -59,7 +60,8 @@ class StatusFacts:
     ``daemon`` is None when a one-shot command asks without a daemon. ``bans`` counts those in
     force. ``blind`` is why there can be workloads that were not seen. ``reservations`` are the
     reasons why packets may get past the walls (see `vllmwall.engine.reservations`). ``programs``
-    are the names of those that listen as web servers do, by pid.
+    are the names of those that listen as web servers do, by pid. ``adopted``: hosts that were
+    connected before the first wall of a workload; in audit mode those that enforce would adopt.
     """
 
     host: str
@@ -80,6 +82,7 @@ class StatusFacts:
     blind: str = ""
     reservations: tuple[Reservation, ...] = ()
     programs: Mapping[int, str] = field(default_factory=dict)
+    adopted: tuple[Adopted, ...] = ()
 
     @property
     def mode(self) -> Literal["enforce", "audit", "down"]:

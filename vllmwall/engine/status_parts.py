@@ -44,3 +44,4 @@ def failures(reconciler: Reconciler) -> Iterator[str]:
         yield walls.cannot_sever
     yield from reconciler.bans.problems
     yield from reconciler.apis.problems
+    yield from reconciler.adoption.problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vllmwall.enforce.apply import Walls
@@ -9,7 +10,7 @@ from vllmwall.enforce.backend import AlteredWall, Backend, EnforceError, Foreign
 from vllmwall.engine.status_facts import NamespaceFacts
 from vllmwall.linux.netns import OWN, inode_of
 from vllmwall.linux.tracefs import remove_abandoned
-from vllmwall.model import Wall
+from vllmwall.model import Mode, Wall
 from vllmwall.observe.namespaces import Namespaces, every_namespace
 
 
@@ -54,6 +55,14 @@ class WallFacts:
             refused_bytes=refused.bytes,
             protection=protection,
         )
+
+    def drops_something(self, inodes: Iterable[int]) -> bool:
+        """Whether a wall in these namespaces is in enforce mode, or cannot be read."""
+        try:
+            walls = [self.backend.read_back(self.namespaces.path(inode)) for inode in inodes]
+        except (OSError, KeyError, EnforceError):
+            return True
+        return any(wall is not None and wall.mode is Mode.ENFORCE for wall in walls)
 
 
 def remove_everywhere(backend: Backend, only: frozenset[int] = frozenset()) -> list[int]:

@@ -9,10 +9,10 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 
 from vllmwall.linux import netlink
-from vllmwall.model import Address
+from vllmwall.model import Address, Network
 
 _GET_LINK, _NEW_LINK = 18, 16  # RTM_GETLINK, RTM_NEWLINK
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -64,6 +64,17 @@ def decoded(data: bytes) -> Iterator[Link]:
 def addresses(route: socket.socket) -> list[tuple[int, Address]]:
     """The addresses of the socket's namespace, each with the index of its device. Raises OSError
     when the kernel refuses."""
+    return [(index, address) for index, address, _ in _every_address(route)]
+
+
+def subnets(route: socket.socket) -> dict[Address, Network]:
+    """The addresses of the socket's namespace, each with the subnet that its device is in. Raises
+    OSError when the kernel refuses."""
+    found = (ip_interface((address, length)) for _, address, length in _every_address(route))
+    return {one.ip: one.network for one in found}
+
+
+def _every_address(route: socket.socket) -> list[tuple[int, Address, int]]:
     request = _ADDRESS_HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     return [
         one
@@ -72,14 +83,16 @@ def addresses(route: socket.socket) -> list[tuple[int, Address]]:
     ]
 
 
-def decoded_addresses(data: bytes) -> Iterator[tuple[int, Address]]:
-    """The addresses in one datagram of the kernel's answer. Raises MalformedMessageError."""
+def decoded_addresses(data: bytes) -> Iterator[tuple[int, Address, int]]:
+    """The addresses in one datagram of the kernel's answer: index of the device, address and prefix
+    length. Raises MalformedMessageError."""
     for start, end in netlink.messages(data, _NEW_ADDRESS, _ADDRESS_HEADER.size):
-        index = _ADDRESS_HEADER.unpack_from(data, start)[4]
+        _, length, _, _, index = _ADDRESS_HEADER.unpack_from(data, start)
         found = netlink.values(data, start + _ADDRESS_HEADER.size, end)
         packed = found.get(_LOCAL, found.get(_ADDRESS, b""))
         if len(packed) in (4, 16):
-            yield index, ip_address(packed)
+            address = ip_address(packed)
+            yield index, address, min(length, address.max_prefixlen)
 
 
 def _is_l3s(info: dict[int, bytes]) -> bool:

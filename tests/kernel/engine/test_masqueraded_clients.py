@@ -10,13 +10,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support.guarded import RANK, Guarded, Program, eventually, guarded
 from tests.support.lab import Host, Lab
+from tests.support.severing import dialled, lives
 from tests.support.sharing import open_to_all_users
+from vllmwall.linux.netns import run_in
 
 NODES = "192.0.2.0/24"
 BRIDGE = """
@@ -78,7 +81,7 @@ def node(lab: Lab, pod: Host, tmp_path: Path) -> Iterator[Guarded]:
         )
         program = Program(process)
         pod._stack.callback(program.kill)
-        program.open("tcp", "0.0.0.0", 29500)
+        program.echo("0.0.0.0", 29500)
         open_to_all_users(tmp_path)
         yield found
 
@@ -136,3 +139,23 @@ def test_a_node_port_is_explained_as_what_it_is(node: Guarded) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert 9 == done.returncode, done.stdout + done.stderr
     assert "kube-proxy forwards it to 10.244.0.7:29500" in done.stdout
+
+
+def test_an_address_of_the_node_is_never_adopted(node: Guarded) -> None:
+    """Whoever comes through the node port has it; the first wall meets one of them."""
+    node.stop()
+    for file in ("adopted.json", "apis.json"):
+        (node.runtime / file).unlink(missing_ok=True)
+    for path in (node.lab.node.path, node.arguments[1]):
+        run_in(
+            path,
+            lambda: subprocess.run(["nft", "delete", "table", "inet", "vllmwall"], check=False),
+        )
+    with ExitStack() as held:
+        theirs = dialled(held, node.lab.stranger, node.lab.node.ipv4, 30500)
+        node.start()
+        assert not lives(theirs)
+    assert "timeout" == node.lab.stranger.connect(node.lab.node.ipv4, 30500)
+    [answer] = node.ask("adopted.list")["adopted"]  # type: ignore[misc]
+    assert [] == answer["hosts"]
+    assert [{"address": "10.244.0.1", "why": "ours"}] == answer["refused"]

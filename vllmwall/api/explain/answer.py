@@ -20,8 +20,8 @@ _WORST: tuple[ExplainVerdict, ...] = ("closed", "unknown", "depends", "open")
 class Membership:
     """One reason why the source is in an audience, or ``banned``.
 
-    ``kind``: static, file, dns, runtime, group or ban. ``where`` is ``file:line``, as far as it is
-    known. ``expires`` is in seconds since the epoch; None: never.
+    ``kind``: static, file, dns, runtime, group, adopted or ban. ``where`` is ``file:line``, as far
+    as it is known. ``expires`` is in seconds since the epoch; None: never.
     """
 
     audience: str

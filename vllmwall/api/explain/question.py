@@ -27,6 +27,8 @@ from vllmwall.api.explain.reasons import WallFacts, judged
 from vllmwall.api.explain.targets import Probe, Question, labelled, probes
 from vllmwall.config import load
 from vllmwall.config.origins import of_audience, of_network
+from vllmwall.decide.adopted import KIND as ADOPTED
+from vllmwall.decide.adopted import with_adopted
 from vllmwall.decide.opened import with_opened
 from vllmwall.decide.walls import audience_at, decide
 from vllmwall.enforce.backend import EnforceError
@@ -71,7 +73,8 @@ def explain_once(
     reconciler = reconciler_for(Options(config_path, runtime_dir, only), config)
     node = reconciler.observer.observe()
     recognized = recognize(node, config.definitions, config.rows)
-    found = with_opened(recognized, reconciler.apis.opened())
+    opened = with_opened(recognized, reconciler.apis.opened())
+    found = with_adopted(opened, reconciler.adoption.in_force(), reconciler.policy)
     reconciler.recognition = found
     reconciler.decision = decide(found, reconciler.policy, reconciler.peers.networks())
     answer = explained(reconciler, question)
@@ -247,7 +250,7 @@ def _purpose(known: _Known, listener: Listener) -> Purpose | None:
                 role=label.role.value,
                 confidence=label.confidence,
                 evidence=label.evidence,
-                audience=audience_at(one.listener, label.role, reconciler.policy),
+                audience=audience_at(one.listener, label.role, reconciler.policy, workload),
                 audience_from=known.audience_from(label.role),
                 no_rule=next((each.reason for each in skipped), ""),
             )
@@ -266,6 +269,10 @@ def _memberships(reconciler: Reconciler, source: Address) -> Iterator[Membership
         for network in _holding(networks, source):
             where = of_network(files, ("groups", name), network)
             yield Membership(name, "group", name, str(network), where, None)
+    for adopted in reconciler.adoption.in_force():
+        for host in adopted.sources:
+            if host.address == source:
+                yield Membership(ADOPTED, ADOPTED, adopted.name, str(host.address), "", None)
     for ban in reconciler.bans.bans():
         for network in _holding((ban.network,), source):
             yield Membership("banned", "ban", ban.reason, str(network), "", ban.expires)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from vllmwall.api.explain.answer import ExplainVerdict, WallVerdict
 from vllmwall.api.explain.targets import Probe
+from vllmwall.decide.adopted import shown
 from vllmwall.enforce.evaluator import Meaning, Step
 from vllmwall.model import NODE, PUBLIC
 from vllmwall.observe.other_firewalls import PublishedPort
@@ -144,7 +145,7 @@ def _not_listening(probe: Probe, wall: WallFacts) -> str:
 
 
 def _named(audience: tuple[str, ...]) -> str:
-    return " or ".join("this host" if name == NODE else name for name in audience)
+    return " or ".join("this host" if name == NODE else name for name in shown(audience))
 
 
 def _place(step: Step) -> str:

@@ -287,6 +287,22 @@ DEFINITIONS: tuple[Definition, ...] = (
         ("kind", "source", "until"),
         _held,
     ),
+    Definition(
+        "vllmwall_adopted_hosts",
+        "gauge",
+        "Hosts that had connections before the first wall of a workload and may connect until it "
+        "ends.",
+        (),
+        _one(lambda facts, status: sum(len(one.hosts) for one in status.adopted)),
+    ),
+    Definition(
+        "vllmwall_adopted_open_ports",
+        "gauge",
+        "Ports of web servers that had clients before the first wall of a workload and are open "
+        "until it ends.",
+        (),
+        _one(lambda facts, status: sum(len(one.open_ports) for one in status.adopted)),
+    ),
     Definition("vllmwall_bans", "gauge", "Active bans.", (), _bans),
     Definition(
         "vllmwall_config_loaded_timestamp_seconds",

@@ -40,7 +40,8 @@ ANSWERING = "answering"
 MEMORIES = {4: "refused4", 6: "refused6"}
 """The sets that remember refused sources and ports, by family."""
 
-NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+"""Groups of the configuration begin with a letter, ours (`vllmwall.decide.adopted`) do not."""
 _CHAIN = "only_"
 _GROUP = "group_"
 _LIMIT = f"goto {LIMITED}"
