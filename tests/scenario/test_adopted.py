@@ -192,11 +192,11 @@ def test_it_ends_with_the_workload(
     assert ([], "timeout") == (adopted(node), gets(worker))
 
 
-def without_a_wall(node: Guarded, neighbour: Host, held: ExitStack) -> socket.socket:
-    """A connection from a private address that was made while our table was gone."""
+def without_a_wall(node: Guarded, neighbour: Host, held: ExitStack) -> list[socket.socket]:
+    """Connections from a private address that were made while our table was gone."""
     node.stop(signal.SIGKILL)
     node.lab.node.run(["nft", "delete", "table", "inet", "vllmwall"])
-    return dialled(held, neighbour, HERE, STORE)
+    return [dialled(held, neighbour, HERE, port) for port in (STORE, LATER)]
 
 
 @pytest.mark.parametrize("left", ["whole", "damaged", "lost"])
@@ -206,6 +206,7 @@ def test_nothing_is_adopted_a_second_time(
 ) -> None:
     """The daemon is killed, its table removed, and a neighbour connects before the next one. Where
     our file is lost, the saved wall says that this node was guarded before."""
+    node.rank().echo("0.0.0.0", LATER)  # a job that had no connections at the first wall
     mine = dialled(held, worker, HERE, STORE)
     node.start()
     assert JOBS == adopted(node)
@@ -216,13 +217,13 @@ def test_nothing_is_adopted_a_second_time(
     elif left != "whole":
         file.unlink()
     node.start()
-    assert not lives(theirs)
-    assert "timeout" == gets(neighbour)
+    assert [False, False] == [lives(one) for one in theirs]
+    assert {"timeout"} == {gets(neighbour, port) for port in (STORE, LATER)}
     assert (left == "whole") == lives(mine)
     assert (JOBS if left == "whole" else []) == adopted(node)
 
 
-def test_a_wall_that_stands_was_not_the_first(
+def test_an_active_wall_says_that_it_is_not_the_first(
     node: Guarded, job: Program, worker: Host, held: ExitStack
 ) -> None:
     """As after an upgrade from a version that wrote no such file."""
@@ -268,7 +269,9 @@ def test_off_later_closes_and_on_again_opens_no_more_than_before(
 def test_audit_mode_shows_what_the_end_of_it_adopts(
     node: Guarded, job: Program, worker: Host, neighbour: Host, held: ExitStack
 ) -> None:
-    """The way of careful people: audit first, then enforce."""
+    """The way of careful people: audit first, then enforce. A job that had a wall adopts nothing
+    when audit mode ends a second time, whether it had connections then or not."""
+    node.rank().echo("0.0.0.0", LATER)
     mine = dialled(held, worker, HERE, STORE)
     theirs = dialled(held, node.lab.stranger, PUBLIC_HERE, STORE)
     configure(node, main=AUDIT)
@@ -282,10 +285,11 @@ def test_audit_mode_shows_what_the_end_of_it_adopts(
     assert (JOBS, []) == (adopted(node), adopted(node, "would"))
     configure(node, main=AUDIT)
     node.ask("reload")
-    late = dialled(held, neighbour, HERE, STORE)
+    late = [dialled(held, neighbour, HERE, port) for port in (STORE, LATER)]
     configure(node)
     node.ask("reload")
-    assert (True, False) == (lives(mine), lives(late))
+    assert lives(mine)
+    assert [False, False] == [lives(one) for one in late]
     assert JOBS == adopted(node)
 
 

@@ -66,7 +66,7 @@ class Adoption:
         self._unwritten: tuple[str, ...] = ()
         self._would: tuple[Adopted, ...] = ()
         self._state = self._load(before)
-        self._is_unsure = self.is_pending  # until a look at the walls that stand
+        self._is_unsure = self.is_pending  # until the active walls have been read
 
     @property
     def is_pending(self) -> bool:
@@ -121,12 +121,7 @@ class Adoption:
 
     def _new(self, found: Recognition, look: FirstLook) -> tuple[Adopted, ...]:
         since = self._state.open_since or 0.0
-        known = {one.workload for one in self._state.adopted}
-        workloads = tuple(
-            one
-            for one in found.workloads
-            if one.id.start_time / _TICKS >= since and one.id not in known
-        )
+        workloads = tuple(one for one in found.workloads if one.id.start_time / _TICKS >= since)
         contacts = look.read(workloads)
         self._unread = contacts.problems
         return adopted_by(workloads, look.policy, look.peers, contacts.found, time.time())

@@ -21,6 +21,7 @@ from tests.support.severing import dialled, lives
 from tests.support.sharing import open_to_all_users
 from vllmwall.linux.netns import run_in
 
+DELETE = ["nft", "delete", "table", "inet", "vllmwall"]
 NODES = "192.0.2.0/24"
 BRIDGE = """
 ip link add cni0 type bridge; ip addr add 10.244.0.1/24 dev cni0; ip link set cni0 up
@@ -142,14 +143,14 @@ def test_a_node_port_is_explained_as_what_it_is(node: Guarded) -> None:
 
 
 def test_an_address_of_the_node_is_never_adopted(node: Guarded) -> None:
-    """Whoever comes through the node port has it; the first wall meets one of them."""
+    """All hosts behind the node port have it; the first wall meets one of them."""
     node.stop()
     for file in ("adopted.json", "apis.json"):
         (node.runtime / file).unlink(missing_ok=True)
     for path in (node.lab.node.path, node.arguments[1]):
         run_in(
             path,
-            lambda: subprocess.run(["nft", "delete", "table", "inet", "vllmwall"], check=False),
+            lambda: subprocess.run(DELETE, check=False),
         )
     with ExitStack() as held:
         theirs = dialled(held, node.lab.stranger, node.lab.node.ipv4, 30500)

@@ -38,5 +38,5 @@ def test_what_changes_something_is_for_root() -> None:
     readers = {name for name, row in COMMANDS.items() if row.access is Access.READER}
     assert readers == {
         *("status", "plan", "explain", "peers.list", "blocked", "connections", "learn"),
-        *("events", "bans.list", "guard", "snapshot", "api.list"),
+        *("events", "bans.list", "guard", "snapshot", "adopted.list", "api.list"),
     }

@@ -29,7 +29,7 @@ ROLES_END = "ray-metrics-export, debug, unknown and default"
         ('[log]\ngroup = 1\nprefix = "a;b"', '3: log.prefix: "a;b" is not a prefix. Use up to '
          "64 letters, digits, spaces and . _ : / -"),
         ("[peers]\n\ncidr = []", "3: peers.cidr: unknown key (did you mean cidrs?); allowed here: "
-         "cidrs, files, dns, hold_seconds, allow_everyone"),
+         "cidrs, files, dns, hold_seconds, allow_everyone, adopt"),
         ('mode = "drop"', '1: mode: must be "enforce" or "audit", not "drop"'),
         ("mode = 1", '1: mode: must be "enforce" or "audit", not 1'),
         ("peers = 3", "1: peers: must be a table, not 3"),
