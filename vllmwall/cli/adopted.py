@@ -24,7 +24,7 @@ _workload = click.argument("workload", default="")
 
 @click.group(cls=Group)
 def adopted() -> None:
-    """List, keep and drop hosts that were connected before the first wall."""
+    """List, keep and drop hosts connected before the first wall."""
 
 
 @adopted.command("list")
