@@ -107,7 +107,7 @@ def test_a_workload_ends_with_its_first_process(
 
 
 def test_audit_mode_writes_nothing_down(process: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    """What it would adopt is read anew in each pass."""
+    """Each pass reads again which connections enforce mode would adopt."""
     found = job(process)
     adoption = Adoption(tmp_path)
     audit = Policy(POLICY.audiences, mode=Mode.AUDIT)
