@@ -337,7 +337,7 @@ def test_a_web_server_with_clients_stays_open_and_they_are_no_peers(
 def test_nothing_adopted_outlives_a_boot(
     node: Guarded, job: Program, worker: Host, held: ExitStack, tmp_path: Path
 ) -> None:
-    """The saved wall lets nobody in whom it would not without the running jobs."""
+    """The saved wall accepts no source because of a job that runs now."""
     web(node)
     dialled(held, node.lab.stranger, PUBLIC_HERE, WEB)
     dialled(held, worker, HERE, STORE)
