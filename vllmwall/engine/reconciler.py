@@ -62,8 +62,8 @@ class Reconciler:
     """Keeps the walls of this node equal to what its workloads need.
 
     ``only`` restricts it to these network namespaces (inodes); empty: the whole node.
-    ``armed_file`` remembers over restarts which units were guarded. ``bans`` are in every wall,
-    ``apis`` are the ports that the operator opened, ``adoption`` connections older than the walls.
+    ``armed_file`` remembers which units were guarded, ``adoption`` older connections,
+    ``apis`` the ports that the operator opened. ``bans`` are in every wall.
     """
 
     config: Settings
@@ -330,9 +330,8 @@ class Reconciler:
         own = self.observer.namespaces.own
         self.blind = why_blind(one for one in node.listeners if one.namespace == own)
         recognized = recognize(node, self.config.definitions, self.config.rows, self._memo)
-        found = with_opened(recognized, self.apis.opened())
-        adopting = adopt(self, found, node, is_whole=is_whole)
-        self.recognition = self._in_scope(adopting, node, self.policy)
+        found = adopt(self, with_opened(recognized, self.apis.opened()), node, is_whole=is_whole)
+        self.recognition = self._in_scope(found, node, self.policy)
         self.observer.keep(self.recognition)
         before = self.members
         self.members = frozenset(pid for one in self.recognition.workloads for pid in one.pids)
