@@ -79,6 +79,7 @@ def observe_or_fail(self, catch_up):
     observed(self, catch_up)
 observe.Observer.observe = observe_or_fail
 daemon._RETRY_SECONDS = 0.1
+daemon._SECOND_LOOK_SECONDS = 600  # a pass between the others would say what they are to say
 """
 
 
