@@ -35,6 +35,7 @@ print(json.dumps([flags, sorted(vllm.envs.environment_variables)]))
 # Read by others in the same process, or gone from vLLM 0.32.
 NOT_VLLMS = {"HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HOME", "XDG_CACHE_HOME"}
 NOT_VLLMS |= {"LMCACHE_INTERNAL_API_SERVER_ENABLED", "VLLM_TORCH_PROFILER_DIR"}
+NOT_VLLMS |= {"RAY_AUTH_MODE"}  # Ray's own, which vLLM starts
 
 
 @pytest.fixture(scope="module")
