@@ -140,6 +140,28 @@ def test_the_job_goes_on_and_the_stranger_is_cut(
     assert "vllmwall_adopted_hosts 1.0" == metric
 
 
+@pytest.mark.parametrize("named", [{}, {"LOCAL_WORLD_SIZE": "1"}, {"MASTER_ADDR": "10.0.0.2"}])
+def test_who_joins_a_job_later_is_named_with_the_command(
+    node: Guarded, worker: Host, neighbour: Host, held: ExitStack, named: dict[str, str]
+) -> None:
+    """Without peers it would be blocked. The command lets it in, and the line goes."""
+    node.lab.node.run(["ip", "address", "add", "10.0.0.5/24", "dev", "eth0"])
+    rank = node._program([sys.executable, "-c", RANK], {**node.rank_environment(), **named})
+    rank.echo("0.0.0.0", STORE)
+    if not named:
+        dialled(held, worker, HERE, STORE)
+    node.start()
+    node.wait_for_rule(STORE)
+    [line] = [one for one in problems(node) if "hosts that join it are blocked" in one]
+    assert "hosts that join jobs are blocked" in str(node.ask("status")["verdict"])
+    assert "timeout" == gets(neighbour)
+    if "LOCAL_WORLD_SIZE" not in named:
+        assert "vllmwall peers add 10.0.0.0/24 --save" in line
+    assert node.command("peers", "add", "10.0.0.0/24").returncode == 0
+    assert "open" == gets(neighbour)
+    assert not any("hosts that join" in one for one in problems(node))
+
+
 def metrics(node: Guarded) -> str:
     """As Prometheus reads them from a file."""
     file = node.folder / "vllmwall.prom"

@@ -144,10 +144,11 @@ def _nothing_known(facts: StatusFacts) -> str:
 def _peers_part(listeners: int, facts: StatusFacts) -> str:
     hosts = {one.address for each in facts.recognition.workloads for one in each.adopted}
     adopted = count(len(hosts), "adopted host")
+    blocked = ", and hosts that join jobs are blocked" if facts.joiners else ""
     if not facts.peers and not hosts:
-        return f"{listeners} closed to every other host (no peers are configured)"
+        return f"{listeners} closed to every other host (no peers are configured{blocked})"
     if not facts.peers:
-        return f"{listeners} to {adopted} only (no peers are configured)"
+        return f"{listeners} to {adopted} only (no peers are configured{blocked})"
     networks = count(len(facts.peers), "peer network")
     return f"{listeners} to {networks}" + (f" and {adopted}" if hosts else "")
 
@@ -161,7 +162,7 @@ def _public_part(public: list[LabelledListener]) -> str:
 
 
 def _problems(facts: StatusFacts) -> list[str]:
-    found = list(adopted_lines(as_facts(facts.adopted), facts.mode))
+    found = [*adopted_lines(as_facts(facts.adopted), facts.mode), *facts.joiners]
     found += [*closed_web_servers(facts), *facts.problems]
     found += [f"{one.name}: {one.error}" for one in facts.namespaces if one.error]
     found += [

@@ -30,6 +30,7 @@ from vllmwall.engine.api_ports import ApiPorts
 from vllmwall.engine.armed_units import Armed
 from vllmwall.engine.facts import BackendFacts, ConfigFacts, Reservation
 from vllmwall.engine.first_walls import adopt
+from vllmwall.engine.joiners import blocked_joiners
 from vllmwall.engine.reservations import reservations
 from vllmwall.engine.status_facts import NamespaceFacts, StatusFacts
 from vllmwall.engine.status_parts import failures, unreadable, web_servers
@@ -285,11 +286,8 @@ class Reconciler:
         if self.down:
             spaces = tuple(map(self._wall_facts.down, wanted))
         else:
-            spaces = tuple(
-                self._wall_facts.whole(inode, wall)
-                for inode, wall in wanted.items()
-                if not self.is_taken(inode)
-            )
+            ours = {inode: wall for inode, wall in wanted.items() if not self.is_taken(inode)}
+            spaces = tuple(self._wall_facts.whole(inode, wall) for inode, wall in ours.items())
         spaces += tuple(unreadable(self))
         return StatusFacts(
             host=socket.gethostname(),
@@ -310,6 +308,7 @@ class Reconciler:
             bans=len(self.bans.bans()),
             programs=dict(web_servers(self)),
             adopted=self.adoption.in_force(),
+            joiners=tuple(blocked_joiners(self)),
         )
 
     def is_taken(self, inode: int) -> bool:

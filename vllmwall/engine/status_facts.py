@@ -83,6 +83,7 @@ class StatusFacts:
     reservations: tuple[Reservation, ...] = ()
     programs: Mapping[int, str] = field(default_factory=dict)
     adopted: tuple[Adopted, ...] = ()
+    joiners: tuple[str, ...] = ()
 
     @property
     def mode(self) -> Literal["enforce", "audit", "down"]:

@@ -27,7 +27,7 @@ def node(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[G
     lab.node.run(["nft", "-f", "-"], stdin=(state / "lib/boot.nft").read_text())
     found = Guarded(lab, tmp_path / "node")
     found.config, found.runtime = state / "etc/vllmwall.toml", state / "run"
-    lab.stranger.add_address(f"{BANNED.removesuffix('/32')}/24")
+    lab.stranger.add_address(BANNED.removesuffix("/32"))
     yield found
     if found.process is not None and found.process.poll() is None:
         found.stop()
