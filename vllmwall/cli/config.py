@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +16,19 @@ from vllmwall.cli.exit_codes import Exit
 from vllmwall.cli.parameters import CONFIG
 from vllmwall.cli.terminal import print_answer, print_json, problem_line
 from vllmwall.engine.facts import ConfigProblem
+from vllmwall.model import Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigCheck:
-    """The answer to `check`: the files that were read, or what is wrong in them."""
+    """The answer to `check`: the files that were read, or what is wrong in them. ``warnings`` are
+    about this node: the configuration is valid, and may not be wise."""
 
     version: int = 1
     ok: bool
     files: tuple[str, ...]
     problems: tuple[ConfigProblem, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @click.command(cls=Command)
@@ -38,20 +43,33 @@ def check(path: str) -> None:
 
     files: tuple[str, ...] = ()
     problems: tuple[ConfigProblem, ...] = ()
+    warnings: tuple[str, ...] = ()
     try:
-        files = tuple(map(str, load(Path(path)).files))
+        loaded = load(Path(path))
+        files = tuple(map(str, loaded.files))
+        warnings = tuple(_warnings(loaded.peers.cidrs))
     except ConfigError as error:
         problems = tuple(
             ConfigProblem(str(one.file), one.key, one.message, one.line) for one in error.problems
         )
-    answer = ConfigCheck(ok=not problems, files=files, problems=problems)
+    answer = ConfigCheck(ok=not problems, files=files, problems=problems, warnings=warnings)
     print_answer(answer, lambda out, found: _draw(out, found, path))
     sys.exit(Exit.OK if answer.ok else Exit.BAD_CONFIG)
+
+
+def _warnings(peers: tuple[Network, ...]) -> Iterator[str]:
+    from vllmwall.observe.addresses import bridge_addresses_here, shared_by_nat
+
+    with suppress(OSError):
+        for network, why in shared_by_nat(peers, bridge_addresses_here()):
+            yield f"peers.cidrs: {network} is a risk: {why}. Name networks without that address."
 
 
 def _draw(out: Console, answer: ConfigCheck, path: str) -> None:
     for one in answer.problems:
         out.print(problem_line(one), style="red")
+    for warning in answer.warnings:
+        out.print(f"! {warning}", style="yellow")
     if answer.ok:
         files = ", ".join(answer.files)
         out.print(f"Valid: {files}" if files else f"Valid: {path} does not exist; defaults apply")

@@ -6,13 +6,11 @@ Clients behind this node's NAT (kube-proxy, docker-proxy) come to a container wi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from vllmwall.linux import netlink
-from vllmwall.linux.links import addresses, links
 from vllmwall.linux.netns import run_in
-from vllmwall.observe.addresses import own_addresses
+from vllmwall.observe.addresses import bridge_addresses_here, own_addresses
 
 if TYPE_CHECKING:
     from vllmwall.engine.reconciler import Reconciler
@@ -31,18 +29,8 @@ def bridge_addresses(reconciler: Reconciler) -> dict[Address, str]:
     found: dict[Address, str] = {}
     for inode in {namespaces.own, *reconciler.home}:
         with suppress(OSError, KeyError):
-            found |= run_in(namespaces.path(inode), _of_bridges)
+            found |= run_in(namespaces.path(inode), bridge_addresses_here)
     return found
-
-
-def _of_bridges() -> dict[Address, str]:
-    with closing(netlink.opened(netlink.ROUTE)) as route:
-        devices, known = links(route), addresses(route)
-    outward = {one.master for one in devices if one.kind not in ("veth", "tun", "bridge")}
-    names = {
-        one.index: one.name for one in devices if one.kind == "bridge" and one.index not in outward
-    }
-    return {address: names[index] for index, address in known if index in names}
 
 
 def _all(reconciler: Reconciler) -> Iterator[Address]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from vllmwall.engine.facts import Reservation
 from vllmwall.engine.node_addresses import bridge_addresses
 from vllmwall.linux.netns import run_in
+from vllmwall.observe.addresses import shared_by_nat
 from vllmwall.observe.untracked import takes_out_of_tracking
 from vllmwall.recognize.inputs import GPU
 from vllmwall.recognize.outsiders import Outsider, by_namespace, outsiders
@@ -89,17 +90,10 @@ def shared_peer(reconciler: Reconciler) -> Iterator[Reservation]:
     }
     if spaces <= {reconciler.observer.namespaces.own}:
         return
-    bridges = bridge_addresses(reconciler)
-    for network in reconciler.peers.networks():
-        for address, bridge in bridges.items():
-            if address.version == network.version and address in network:
-                yield Reservation(
-                    "shared-peer",
-                    f"peers, {network}",
-                    f"it holds {address}, the address of {bridge} on this node: clients that NAT "
-                    "masquerades come to containers with it, and are taken for a peer",
-                    "Name networks of peers that do not hold the node's own bridges.",
-                )
+    found = shared_by_nat(reconciler.peers.networks(), bridge_addresses(reconciler))
+    for network, why in found:
+        remedy = "Name networks of peers that do not hold the node's own bridges."
+        yield Reservation("shared-peer", f"peers, {network}", why, remedy)
 
 
 def not_known(reconciler: Reconciler) -> Iterator[Reservation]:

@@ -62,6 +62,7 @@ class StatusFacts:
     reasons why packets may get past the walls (see `vllmwall.engine.reservations`). ``programs``
     are the names of those that listen as web servers do, by pid. ``adopted``: hosts that were
     connected before the first wall of a workload; in audit mode those that enforce would adopt.
+    ``joiners``: lines about jobs whose later members would be blocked.
     """
 
     host: str

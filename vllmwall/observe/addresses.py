@@ -1,14 +1,18 @@
-"""The local addresses of a network namespace, from /proc/thread-self/net."""
+"""The local addresses of a network namespace, and those that hosts behind its NAT share."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from vllmwall.linux import netlink
+from vllmwall.linux.links import addresses, links
 from vllmwall.linux.netns import run_in
-from vllmwall.model import Address
+from vllmwall.model import Address, Network
 
 _MOST_ROUTES = 1 << 20  # bytes
 _NET = Path("/proc/thread-self/net")
@@ -47,3 +51,29 @@ def _own() -> tuple[Address, ...]:
         lines = (_NET / "if_inet6").read_text().splitlines()
         sixes = [IPv6Address(int(line.split()[0], 16)) for line in lines]
     return (*fours, *sixes)
+
+
+def bridge_addresses_here() -> dict[Address, str]:
+    """Those of bridges without a real device in the thread's namespace, each with the name of the
+    bridge: containers see clients that NAT masqueraded by one of them. Raises OSError."""
+    with closing(netlink.opened(netlink.ROUTE)) as route:
+        devices, known = links(route), addresses(route)
+    outward = {one.master for one in devices if one.kind not in ("veth", "tun", "bridge")}
+    names = {
+        one.index: one.name for one in devices if one.kind == "bridge" and one.index not in outward
+    }
+    return {address: names[index] for index, address in known if index in names}
+
+
+def shared_by_nat(
+    networks: Iterable[Network], bridges: Mapping[Address, str]
+) -> Iterator[tuple[Network, str]]:
+    """The networks that hold the address of a bridge, and why they are no good as peers."""
+    for network in networks:
+        for address, bridge in bridges.items():
+            if address.version == network.version and address in network:
+                yield (
+                    network,
+                    f"it holds {address}, the address of {bridge} on this node: clients that NAT "
+                    "masquerades come to containers with it, and are taken for a peer",
+                )

@@ -110,9 +110,22 @@ def test_a_peer_network_that_holds_a_bridge_is_not_safe(node: Guarded) -> None:
     [line] = [one for one in answer["reservations"] if one["kind"] == "shared-peer"]  # type: ignore[attr-defined]
     assert "peers, 10.244.0.0/16" == line["where"]
     assert "10.244.0.1, the address of cni0 on this node" in line["what"]
+    command = [sys.executable, "-m", "vllmwall"]
+    checked = node.lab.node.run([*command, "check", str(node.config)]).stdout
+    assert "! peers.cidrs: 10.244.0.0/16 is a risk: it holds 10.244.0.1" in checked
+    socket = {**os.environ, "VLLMWALL_SOCKET": str(node.runtime / "control.sock")}
+    doctor = subprocess.run(
+        node.lab.node.command([*command, "doctor", "--json"]),
+        env=socket,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "it holds 10.244.0.1" in doctor.stdout
     peers(node, NODES)
     assert "timeout" == node.lab.stranger.connect(node.lab.node.ipv4, 30500)
     assert [] == reserved(node)
+    assert "risk" not in node.lab.node.run([*command, "check", str(node.config)]).stdout
 
 
 def test_an_address_of_the_node_is_never_proposed_as_a_peer(node: Guarded) -> None:

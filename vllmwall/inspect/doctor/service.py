@@ -10,6 +10,8 @@ from pathlib import Path
 from vllmwall.api.status_answer import Status
 from vllmwall.config import ConfigError, load
 from vllmwall.inspect.doctor.diagnosis import Diagnosis, fail, ok, warn
+from vllmwall.model import Address
+from vllmwall.observe.addresses import bridge_addresses_here, shared_by_nat
 
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _UNIT = "vllmwall.service"
@@ -51,6 +53,16 @@ def _peers(status: Status | None) -> Iterator[Diagnosis]:
         yield warn(
             "peers", seen, "Let `vllmwall learn` propose them, or: vllmwall peers add CIDR --save"
         )
+    for network, why in shared_by_nat(status.peers.networks, _bridges()) if status else ():
+        remedy = "Name networks of peers that do not hold the node's own bridges."
+        yield fail(f"peers, {network}", why, remedy)
+
+
+def _bridges() -> dict[Address, str]:
+    try:
+        return bridge_addresses_here()
+    except OSError:
+        return {}
 
 
 def _unit() -> Iterator[Diagnosis]:
