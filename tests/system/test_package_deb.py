@@ -23,13 +23,11 @@ WATCHDOG = "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=1s\n"
 
 @every_suite
 def test_installing_is_all_it_takes(node: Node) -> None:
-    """It runs, is ready, guards, leaves the API open and says so in three lines."""
+    """It runs, is ready, guards, leaves the API open and says so in a few lines."""
     assert node.guards()
     state = node.box.run("systemctl", "is-active", "vllmwall.service", "vllmwall.slice").stdout
     assert ["active", "active"] == state.split()
-    assert node.said.splitlines()[-3:] == (
-        (REPOSITORY / "packaging/root/welcome").read_text().splitlines()
-    )
+    assert node.said.endswith((REPOSITORY / "packaging/root/welcome").read_text())
     assert f"version {OLD}" in node.box.run("vllmwall", "--version").stdout
     line = node.box.run("systemctl", "show", "-P", "StatusText", "vllmwall").stdout
     assert "1 workload, 2 listeners guarded\n" == line
