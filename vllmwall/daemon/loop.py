@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -82,11 +82,8 @@ def _run_alone(options: Options, config: Settings, log: Logger, events: EventLog
         if not alone:
             log(EventKey.ALREADY_RUNNING, runtime_dir=str(options.runtime_dir))
             return 1
-        daemon = Daemon(options, config, log, events)
-        try:
+        with closing(Daemon(options, config, log, events)) as daemon:
             daemon.run()
-        finally:
-            daemon.close()
     return 0
 
 
@@ -147,11 +144,9 @@ class Daemon:
     def run(self) -> None:
         """Run until a signal stops it."""
         self._catch_signals()
+        events = self._events
         self.log(
-            EventKey.DAEMON_STARTED,
-            version=__version__,
-            events=self._events.name,
-            why=self._events.reason,
+            EventKey.DAEMON_STARTED, version=__version__, events=events.name, why=events.reason
         )
         while not self._stopping:
             now = time.monotonic()

@@ -355,13 +355,11 @@ class ProcessTable:
 
     def _note_failure(self, pid: int, process: Process | None, error: Exception) -> None:
         """A process that is odd in a way that we did not think of costs itself only."""
-        if isinstance(error, MemoryError):
-            raise error
-        if isinstance(error, OSError) and error.errno in STARVED:
+        is_starved = isinstance(error, OSError) and error.errno in STARVED
+        if is_starved or isinstance(error, MemoryError):
             raise error
         process = process or self.processes.get(pid) or Process(pid, 0, "")
-        why = f"it cannot be read: {type(error).__name__}"
-        self.processes[pid] = replace(process, unread=why)
+        self.processes[pid] = replace(process, unread=f"it cannot be read: {type(error).__name__}")
 
     def _is_readable(self, pid: int) -> bool:
         process = self.processes.get(pid)
