@@ -31,6 +31,7 @@ from vllmwall.cli.blocked import NewlyBlocked
 from vllmwall.cli.config import ConfigCheck
 from vllmwall.cli.exit_codes import ERRORS, Exit
 from vllmwall.cli.failures import ErrorAnswer
+from vllmwall.cli.setup import SetupAnswer
 from vllmwall.inspect.audit.types import AuditAnswer
 from vllmwall.inspect.doctor import Examination
 from vllmwall.inspect.learn.proposal import Proposal
@@ -76,6 +77,7 @@ SHAPES: Mapping[str, type] = {
     "plan": Plan,
     "prove": Proof,
     "recognize": RecognitionAnswer,
+    "setup": SetupAnswer,
     "status": Status,
 }
 """By the command whose ``--json`` has that shape; ``error`` is that of every failure. `reload` and

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(600)  # the first one makes a root and builds p
 every_suite = pytest.mark.every_suite
 TORCH = REPOSITORY / ".venv-torch/bin/python"
 WORST_EXPOSURE = 37  # tenths, as `systemd-analyze security` counts
+FOUND = ("workloads", "open to all", "adopted", "closed", "next")
 WATCHDOG = "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=1s\n"
 
 
@@ -29,6 +30,8 @@ def test_installing_is_all_it_takes(node: Node) -> None:
     assert ["active", "active"] == state.split()
     welcome = (REPOSITORY / "packaging/root/welcome").read_text().splitlines()
     assert node.said.splitlines()[-len(welcome) :] == welcome
+    heads = [one for line in node.said.splitlines() for one in FOUND if line.startswith(f"{one}  ")]
+    assert [*FOUND] == heads
     assert f"version {OLD}" in node.box.run("vllmwall", "--version").stdout
     line = node.box.run("systemctl", "show", "-P", "StatusText", "vllmwall").stdout
     assert "1 workload, 2 listeners guarded\n" == line

@@ -27,6 +27,7 @@ class _Vllmwall(LazyGroup):
             "recognize",
         ),
         "Change": (
+            "setup",
             "peers",
             "adopted",
             "api",

@@ -68,6 +68,7 @@ def replies() -> dict[str, dict[str, object]]:
         ("peers remove 10.1.0.0/16", 0, "PEERS"),
         ("peers accept-loss gpu-nodes.internal", 0, "PEERS"),
         ("learn --now", 0, "Nothing was applied."),
+        ("setup --look", 0, "workloads"),
         ("ban 203.0.113.9", 0, "no bans"),
         ("unban 203.0.113.9", 0, "no bans"),
         ("reload", 0, "Safe: 1 workload"),
