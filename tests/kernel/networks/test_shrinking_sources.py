@@ -64,7 +64,9 @@ def node(lab: Lab, tmp_path: Path) -> Iterator[Guarded]:
     """A daemon whose peers are fifty hosts of a DNS name, the lab's peer among them."""
     resolver = tmp_path / "resolv.conf"
     resolver.write_text("nameserver 127.0.0.1\noptions timeout:2\n")
-    found = Guarded(lab, tmp_path / "node", before=f'mount --bind "{resolver}" /etc/resolv.conf')
+    before = f'mount --bind "{resolver}" /etc/resolv.conf'
+    # A full pass is what sees that a time is over.
+    found = Guarded(lab, tmp_path / "node", before=before, full_pass_seconds=2)
     yield found
     if found.process is not None and found.process.poll() is None:
         found.stop()
