@@ -8,18 +8,19 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from vllmwall.cidr import NetworkSet, merged
+from vllmwall.decide.adopted import NARROW
 from vllmwall.engine.node_addresses import node_addresses
 from vllmwall.linux import netlink
 from vllmwall.linux.links import subnets
 from vllmwall.linux.netns import run_in
 from vllmwall.model import Address, Network, Workload
+from vllmwall.observe.addresses import own_addresses
 from vllmwall.recognize.several_hosts import several_hosts
 
 if TYPE_CHECKING:
     from vllmwall.engine.reconciler import Reconciler
 
 _MOST_NETWORKS = 4
-_NARROW = {4: 16, 6: 48}  # prefix lengths: nobody should trust a wider subnet on our advice
 
 
 def blocked_joiners(reconciler: Reconciler) -> Iterator[str]:
@@ -63,14 +64,17 @@ def _networks(
     for inode in spaces:
         with suppress(OSError, KeyError):
             beside |= run_in(namespaces.path(inode), _subnets)
-    apart = spaces - {namespaces.own, *reconciler.home}
+    shared: tuple[Address, ...] = ()
+    if spaces != {namespaces.own}:
+        with suppress(OSError, KeyError):
+            shared = own_addresses(namespaces.path(namespaces.own))
     found = []
     for host in hosts:
         around = [one for one in beside if one.version == host.version and host in one]
-        wide = [one for one in around if one.prefixlen >= _NARROW[one.version]]
+        wide = [one for one in around if one.prefixlen >= NARROW[one.version]]
         network = wide[0] if wide else ip_network(host)
-        if not (apart and any(one in NetworkSet([network]) for one in own)):
-            found.append(network)
+        holds_ours = any(one in NetworkSet([network]) for one in shared)
+        found.append(ip_network(host) if holds_ours else network)
     alone = [one for one in found if one.num_addresses > 1 or one.network_address not in own]
     return merged(alone)
 

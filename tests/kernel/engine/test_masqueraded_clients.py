@@ -71,7 +71,7 @@ def node(lab: Lab, pod: Host, tmp_path: Path) -> Iterator[Guarded]:
         library = tmp_path / "libtorch_cpu.so"
         library.write_bytes(b"not really")
         env = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LIBTORCH": str(library)}
-        env |= {"MASTER_ADDR": "10.244.0.7", "MASTER_PORT": "29500"}
+        env |= {"MASTER_ADDR": "10.244.0.7", "MASTER_PORT": "29500", "LOCAL_WORLD_SIZE": "1"}
         process = subprocess.Popen(
             pod.command([sys.executable, "-c", RANK]),
             env={**os.environ, **env},
@@ -126,6 +126,16 @@ def test_a_peer_network_that_holds_a_bridge_is_not_safe(node: Guarded) -> None:
     assert "timeout" == node.lab.stranger.connect(node.lab.node.ipv4, 30500)
     assert [] == reserved(node)
     assert "risk" not in node.lab.node.run([*command, "check", str(node.config)]).stdout
+
+
+def test_a_network_that_holds_the_bridge_is_not_proposed_to_a_job(node: Guarded) -> None:
+    """The pod's own subnet is where its other hosts are, and where everybody behind NAT is."""
+    peers(node)
+    problems = node.ask("status")["problems"]
+    assert isinstance(problems, list)
+    [line] = [one for one in problems if "hosts that join it are blocked" in one]
+    assert "10.244.0" not in line
+    assert "vllmwall peers add CIDR --save" in line
 
 
 def test_an_address_of_the_node_is_never_proposed_as_a_peer(node: Guarded) -> None:
