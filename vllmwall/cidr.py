@@ -22,6 +22,14 @@ from ipaddress import (
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+PRIVATE: tuple[Network, ...] = (
+    *map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")),  # RFC 1918
+    IPv4Network("169.254.0.0/16"),  # RFC 3927
+    IPv6Network("fc00::/7"),  # RFC 4193
+    IPv6Network("fe80::/10"),  # RFC 4291
+)
+"""Networks whose addresses no host of the internet has."""
+
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 

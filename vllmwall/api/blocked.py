@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from vllmwall.cidr import NetworkSet
+from vllmwall.cidr import PRIVATE, NetworkSet
 from vllmwall.enforce.backend import EnforceError, Refusal
 from vllmwall.enforce.nftables.refused_by import OrdersOf
 from vllmwall.enforce.nftables.ruleset import REMEMBERED
@@ -23,17 +22,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 1000
 _OFTEN = 3  # packets: one attempt is repeated by TCP after a second, and after three
-_PRIVATE = NetworkSet(
-    ip_network(text)
-    for text in (
-        "10.0.0.0/8",  # RFC 1918
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "169.254.0.0/16",  # RFC 3927
-        "fc00::/7",  # RFC 4193
-        "fe80::/10",  # RFC 4291
-    )
-)
+_PRIVATE = NetworkSet(PRIVATE)
 
 
 @dataclass(frozen=True)

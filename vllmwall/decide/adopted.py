@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Literal
 
-from vllmwall.cidr import NetworkSet
+from vllmwall.cidr import PRIVATE, NetworkSet
 from vllmwall.model import (
     PEERS,
     Address,
@@ -40,16 +40,9 @@ Why = Literal["public", "ours", "too-many"]
 """Why a host was not adopted: it has a public address; it has an address of this node, which hosts
 behind NAT share; the workload has `MOST_SOURCES` already."""
 
-_PRIVATE = NetworkSet(
-    map(
-        ip_network,
-        (
-            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
-            *("fc00::/7", "fe80::/10"),
-        ),
-    )
-)
-_NARROW = {4: 16, 6: 48}  # prefix lengths: a wider subnet says nothing about its hosts
+_INNER = NetworkSet((*PRIVATE, ip_network("100.64.0.0/10")))  # RFC 6598: shared
+NARROW = {4: 16, 6: 48}
+"""Prefix lengths: a wider subnet says nothing about its hosts."""
 # Ports that other programs than those of the job connect to.
 _APART = (
     *(Role.GRPC, Role.METRICS, Role.BACKEND, Role.RAY_DASHBOARD),
@@ -234,10 +227,10 @@ def _why_not(one: Contact) -> Why | None:
     subnet = one.subnet
     is_neighbour = (
         subnet is not None
-        and subnet.prefixlen >= _NARROW[subnet.version]
+        and subnet.prefixlen >= NARROW[subnet.version]
         and one.remote in NetworkSet([subnet])
     )
-    return None if is_neighbour or one.remote in _PRIVATE else "public"
+    return None if is_neighbour or one.remote in _INNER else "public"
 
 
 def _with(workload: Workload, adopted: Adopted, policy: Policy) -> Workload:
